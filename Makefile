@@ -1,0 +1,57 @@
+# `make demo`: checkpoint to text.  `make test`: everything tested.  Both build into .venv first.
+
+MODEL := build/example-q4_0.gguf
+VENV  := .venv
+PY    := $(VENV)/bin/python
+PIP   := $(PY) -m pip --disable-pip-version-check
+
+# ranges within which the build was tried; the tests' PyTorch is the one their numbers were taken with
+BUILD_REQUIRES := "scikit-build-core>=0.10,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
+TEST_REQUIRES  := "torch==2.13.0"
+
+# whatever the package is made of; the list itself is an input, so that a vanished file counts too
+SOURCES := CMakeLists.txt pyproject.toml Makefile \
+    $(shell find cpp_backend bindings converter/sb_convert -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
+$(shell mkdir -p build; echo '$(SOURCES)' | cmp -s - build/sources.list || echo '$(SOURCES)' > build/sources.list)
+
+.PHONY: help build demo test check-system clean
+
+help:
+	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0, stream text from it"
+	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
+	@echo "make build   build and install the package into .venv"
+	@echo "make clean   remove build/ and .venv"
+
+build: build/installed
+
+check-system:
+	@sh cpp_backend/check-system.sh
+
+build/venv: | check-system
+	python3 -m venv $(VENV)
+	$(PIP) install --quiet $(BUILD_REQUIRES)
+	@touch $@
+
+build/installed: build/venv build/sources.list $(SOURCES)
+	@echo "building llama.cpp and the binding (minutes the first time; build/build.log tells)"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation --verbose . > build/build.log 2>&1 || \
+	    { tail -n 40 build/build.log; echo "make: build: got a failure, expected none; do read build/build.log" >&2; exit 1; }
+	@touch $@
+
+build/test-extras: build/installed pyproject.toml
+	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' \
+	    > build/test-requirements.txt
+	$(PIP) install --quiet $(TEST_REQUIRES) -r build/test-requirements.txt
+	@touch $@
+
+$(MODEL): build/installed $(shell find examples -type f 2>/dev/null)
+	$(VENV)/bin/sb-convert examples/tiny -o $@ --outtype q4_0 --force
+
+demo: $(MODEL)
+	$(PY) -m spikingbrain_cpp.demo $(MODEL)
+
+test: build/test-extras
+	$(PY) -m pytest tests
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "ggml-spikingbrain.h"
+#include "ggml-impl.h"
+#include "spikingbrain.h"
+#include "common.h"
+
+#include <algorithm>
+#include <cstdint>
+
+// contracts: ggml-spikingbrain.h. The work buffer holds one equal part per thread, plus what threads share.
+
+void   spk_gla (const ggml_compute_params * params, ggml_tensor * dst);
+void   spk_swa (const ggml_compute_params * params, ggml_tensor * dst);
+void   spk_rope(const ggml_compute_params * params, ggml_tensor * dst);
+
+size_t spk_gla_work_size(const ggml_tensor * dst, int n_tasks);
+size_t spk_swa_work_size(const ggml_tensor * dst, int n_tasks);

@@ -1,0 +1,263 @@
+#include "ops.h"
+#include "vec.h"
+
+#include <cmath>
+#include <cstring>
+
+// Softmax attention over the window ring, one pass over the keys with a running maximum.
+// Prefill: a work item is (sequence, key/value head, block of tokens); all query heads of the group and all
+// tokens of the block share each tile of keys, which is widened to float once.
+// Decode (one token per sequence): the keys are split into chunks of fixed size instead, so that several
+// threads share one head; the partial results are merged in order after a barrier.
+
+namespace {
+
+constexpr int64_t SWA_TILE  = 64;   // keys widened and scored together
+constexpr int64_t SWA_CHUNK = 512;  // keys of one work item at decode
+constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item at prefill
+
+struct swa_shape {
+    int64_t d, n_head, n_kv, n_group, n_seqs, n_tok, window, n_ring;
+    int64_t n_block; // token blocks per sequence
+    int64_t n_chunk; // key chunks per item
+    int64_t rows;    // query rows of an item: tokens of a block x heads of a group
+    float   scale;
+
+    explicit swa_shape(const ggml_tensor * dst) {
+        const ggml_tensor * q = dst->src[0];
+        const ggml_tensor * k = dst->src[1];
+        d       = q->ne[0];
+        n_head  = q->ne[1];
+        n_kv    = k->ne[2];
+        n_group = n_head/n_kv;
+        n_seqs  = dst->src[4]->ne[1];
+        n_tok   = q->ne[2]/n_seqs;
+        scale   = ggml_get_op_params_f32(dst, 0);
+        window  = ggml_get_op_params_i32(dst, 1);
+        n_ring  = ggml_get_op_params_i32(dst, 2);
+        n_block = (n_tok + SWA_TOKENS - 1)/SWA_TOKENS;
+        n_chunk = n_tok == 1 ? (window + SWA_CHUNK - 1)/SWA_CHUNK : 1;
+        rows    = std::min(n_tok, SWA_TOKENS)*n_group;
+    }
+
+    int64_t n_items()      const { return n_seqs*n_kv*n_block*n_chunk; }
+    int64_t partial_size() const { return rows*(d + 2); }             // floats: per row max, sum, o[d]
+    int64_t scratch_size() const { return 2*SWA_TILE*d + SWA_TILE; }  // floats: K tile, V tile, scores
+};
+
+// q . k for n keys of one tile
+void swa_scores(float * out, const float * q, const float * k, int64_t d, int64_t n, float scale) {
+    const int64_t dv = d & ~(int64_t) (SPK_VEC - 1);
+    int64_t j = 0;
+    for (; j + 4 <= n; j += 4) {
+        const float * k0 = k + j*d;
+        spk_vec a0{}, a1{}, a2{}, a3{};
+        for (int64_t i = 0; i < dv; i += SPK_VEC) {
+            const spk_vec x = spk_load(q + i);
+            a0 += x*spk_load(k0 + i);
+            a1 += x*spk_load(k0 + d + i);
+            a2 += x*spk_load(k0 + 2*d + i);
+            a3 += x*spk_load(k0 + 3*d + i);
+        }
+        float s[4] = { spk_sum(a0), spk_sum(a1), spk_sum(a2), spk_sum(a3) };
+        for (int64_t i = dv; i < d; ++i) {
+            for (int c = 0; c < 4; ++c) {
+                s[c] += q[i]*k0[c*d + i];
+            }
+        }
+        for (int c = 0; c < 4; ++c) {
+            out[j + c] = s[c]*scale;
+        }
+    }
+    for (; j < n; ++j) {
+        spk_vec a{};
+        for (int64_t i = 0; i < dv; i += SPK_VEC) {
+            a += spk_load(q + i)*spk_load(k + j*d + i);
+        }
+        float s = spk_sum(a);
+        for (int64_t i = dv; i < d; ++i) {
+            s += q[i]*k[j*d + i];
+        }
+        out[j] = s*scale;
+    }
+}
+
+// o <- o*old + sum_j p[j] v[j], NV vectors of the row at a time
+template <int NV>
+void swa_values(float * o, const float * p, const float * v, int64_t d, int64_t n, float old) {
+    spk_vec acc[NV];
+    for (int c = 0; c < NV; ++c) {
+        acc[c] = spk_load(o + c*SPK_VEC)*old;
+    }
+    for (int64_t j = 0; j < n; ++j) {
+        for (int c = 0; c < NV; ++c) {
+            acc[c] += spk_load(v + j*d + c*SPK_VEC)*p[j];
+        }
+    }
+    for (int c = 0; c < NV; ++c) {
+        spk_store(o + c*SPK_VEC, acc[c]);
+    }
+}
+
+void swa_values_all(float * o, const float * p, const float * v, int64_t d, int64_t n, float old) {
+    int64_t i = 0;
+    for (; i + 4*SPK_VEC <= d; i += 4*SPK_VEC) {
+        swa_values<4>(o + i, p, v + i, d, n, old);
+    }
+    for (; i + SPK_VEC <= d; i += SPK_VEC) {
+        swa_values<1>(o + i, p, v + i, d, n, old);
+    }
+    for (; i < d; ++i) {
+        float sum = o[i]*old;
+        for (int64_t j = 0; j < n; ++j) {
+            sum += p[j]*v[j*d + i];
+        }
+        o[i] = sum;
+    }
+}
+
+// rows row .. row + n of one head's ring as floats, in place when they are
+const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int64_t n, float * buf) {
+    const char * x = (const char *) ring->data + head*ring->nb[2] + row*ring->nb[1];
+    if (ring->type == GGML_TYPE_F32) {
+        return (const float *) x;
+    }
+    ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, buf, n*ring->ne[0]);
+    return buf;
+}
+
+struct swa_item {
+    int64_t seq, head, t0, t1; // tokens t0 .. t1 of the sequence
+    int64_t p0, p1;            // positions of the keys
+};
+
+// part: per row max, sum, o[d] (not yet divided by the sum)
+void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, float * scratch) {
+    const float   * q    = (const float *) dst->src[0]->data;
+    const int32_t * pos  = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
+    const int32_t * seq  = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
+
+    float * k_buf = scratch;
+    float * v_buf = k_buf + SWA_TILE*sh.d;
+    float * score = v_buf + SWA_TILE*sh.d;
+
+    const int64_t rows = (it.t1 - it.t0)*sh.n_group;
+    for (int64_t r = 0; r < rows; ++r) {
+        float * x = part + r*(sh.d + 2);
+        x[0] = -INFINITY;
+        memset(x + 1, 0, (sh.d + 1)*sizeof(float));
+    }
+
+    for (int64_t p = it.p0; p < it.p1; ) {
+        const int64_t in_ring = p % sh.n_ring;
+        const int64_t n   = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
+        const int64_t row = seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring;
+        const float * k = swa_tile(dst->src[1], it.head, row, n, k_buf);
+        const float * v = swa_tile(dst->src[2], it.head, row, n, v_buf);
+
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t t  = it.t0 + r/sh.n_group;
+            const int64_t lo = std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1));
+            const int64_t hi = std::min<int64_t>(p + n, (int64_t) pos[t] + 1);
+            if (lo >= hi) {
+                continue;
+            }
+            const float * q_row = q + ((it.seq*sh.n_tok + t)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
+            swa_scores(score, q_row, k + (lo - p)*sh.d, sh.d, hi - lo, sh.scale);
+
+            float * x = part + r*(sh.d + 2);
+            const float max = std::max(x[0], *std::max_element(score, score + (hi - lo)));
+            const float old = x[0] == -INFINITY ? 0.0f : expf(x[0] - max);
+            float sum = x[1]*old;
+            for (int64_t j = 0; j < hi - lo; ++j) {
+                score[j] = expf(score[j] - max);
+                sum += score[j];
+            }
+            x[0] = max;
+            x[1] = sum;
+            swa_values_all(x + 2, score, v + (lo - p)*sh.d, sh.d, hi - lo, old);
+        }
+        p += n;
+    }
+}
+
+// the n partial results of one row, stride floats apart, into o
+void swa_merge(float * o, const float * part, int64_t n, int64_t stride, int64_t d) {
+    float max = -INFINITY;
+    for (int64_t c = 0; c < n; ++c) {
+        max = std::max(max, part[c*stride]);
+    }
+    float sum = 0.0f;
+    memset(o, 0, d*sizeof(float));
+    for (int64_t c = 0; c < n; ++c) {
+        const float * x = part + c*stride;
+        const float   e = x[0] == -INFINITY ? 0.0f : expf(x[0] - max);
+        sum += x[1]*e;
+        for (int64_t i = 0; i < d; ++i) {
+            o[i] += x[2 + i]*e;
+        }
+    }
+    for (int64_t i = 0; i < d; ++i) {
+        o[i] /= sum;
+    }
+}
+
+float * swa_out(ggml_tensor * dst, const swa_shape & sh, int64_t seq, int64_t head, int64_t t, int64_t r) {
+    return (float *) dst->data + ((seq*sh.n_tok + t)*sh.n_head + head*sh.n_group + r)*sh.d;
+}
+
+} // namespace
+
+size_t spk_swa_work_size(const ggml_tensor * dst, int n_tasks) {
+    const swa_shape sh(dst);
+    const int64_t n_part = sh.n_chunk > 1 ? sh.n_items() : n_tasks;
+    return (n_part*sh.partial_size() + n_tasks*sh.scratch_size())*sizeof(float);
+}
+
+void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
+    const swa_shape sh(dst);
+    const bool split = sh.n_chunk > 1;
+
+    float * part    = (float *) params->wdata;
+    float * scratch = part + (split ? sh.n_items() : params->nth)*sh.partial_size() + params->ith*sh.scratch_size();
+
+    for (int64_t item = params->ith; item < sh.n_items(); item += params->nth) {
+        const int64_t chunk = item % sh.n_chunk;
+        const int64_t block = item/sh.n_chunk % sh.n_block;
+
+        swa_item it;
+        it.head = item/(sh.n_chunk*sh.n_block) % sh.n_kv;
+        it.seq  = item/(sh.n_chunk*sh.n_block*sh.n_kv);
+        it.t0   = block*SWA_TOKENS;
+        it.t1   = std::min(it.t0 + SWA_TOKENS, sh.n_tok);
+
+        const int32_t * pos   = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
+        const int32_t   first = ((const int32_t *) dst->src[4]->data)[it.seq*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
+        it.p0 = std::max<int64_t>(first, pos[it.t0] - sh.window + 1);
+        it.p1 = (int64_t) pos[it.t1 - 1] + 1;
+        if (split) {
+            it.p0 = it.p0 + chunk*SWA_CHUNK;
+            it.p1 = std::min(it.p1, it.p0 + SWA_CHUNK);
+        }
+
+        float * x = part + (split ? item : params->ith)*sh.partial_size();
+        swa_run(sh, dst, it, x, scratch);
+
+        if (!split) {
+            for (int64_t r = 0; r < (it.t1 - it.t0)*sh.n_group; ++r) {
+                swa_merge(swa_out(dst, sh, it.seq, it.head, it.t0 + r/sh.n_group, r % sh.n_group), x + r*(sh.d + 2), 1, 0, sh.d);
+            }
+        }
+    }
+
+    if (split) {
+        ggml_barrier(params->threadpool);
+        for (int64_t i = params->ith; i < sh.n_seqs*sh.n_head; i += params->nth) {
+            const int64_t seq  = i/sh.n_head;
+            const int64_t head = i % sh.n_head/sh.n_group;
+            const int64_t r    = i % sh.n_group;
+            const float * x = part + (seq*sh.n_kv + head)*sh.n_chunk*sh.partial_size() + r*(sh.d + 2);
+            swa_merge(swa_out(dst, sh, seq, head, 0, r), x, sh.n_chunk, sh.partial_size(), sh.d);
+        }
+    }
+}
