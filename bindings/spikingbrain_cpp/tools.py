@@ -1,4 +1,13 @@
-"""Console scripts sb-*: replace this process by the tool of the same name that ships in spikingbrain_cpp/lib."""
+"""Console scripts sb-*: become the tool of the same name that ships in spikingbrain_cpp/lib.
+
+The tools are upstream's. What differs is passed as environment defaults, which an option on the command line or a
+variable set by the user overrides:
+
+- LLAMA_ARG_FIT=off: nothing to fit, memory does not depend on the context size; upstream's fitting would multiply
+  the unbounded size by the number of slots (overflow with --no-kv-unified);
+- LLAMA_ARG_CTX_CHECKPOINTS=4 (upstream 32): each checkpoint of a slot is a whole window (115 MiB for the 7B);
+- LLAMA_ARG_CACHE_RAM=2048 (upstream 8192), MiB: the prompt cache holds whole windows, too.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +18,34 @@ from typing import NoReturn
 
 LIB = Path(__file__).resolve().parent / "lib"
 
+FIT = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
+CACHES = {
+    "LLAMA_ARG_CTX_CHECKPOINTS": ("4", ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")),
+    "LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram")),
+}
 
-def run(tool: str, defaults: dict[str, str] | None = None) -> NoReturn:
-    """Exec lib/`tool` with this process's arguments."""
+
+def run(tool: str, defaults: dict[str, tuple[str, tuple[str, ...]]] | None = None) -> NoReturn:
+    """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options that replace it)."""
     path = LIB / tool
     if not path.is_file():
-        sys.exit(f"{tool}: {path}: got no such file, expected the tool shipped with the package; do reinstall spikingbrain-cpp")
-    os.execv(path, [sys.argv[0], *sys.argv[1:]])
+        sys.exit(f"{tool}: {path}: got no such file, expected the tool shipped in the package; do reinstall spikingbrain-cpp")
+    for name, (value, options) in (defaults or {}).items():
+        if not set(options) & set(sys.argv[1:]):
+            os.environ.setdefault(name, value)
+    os.execv(path, sys.argv)
 
 
 def cli() -> NoReturn:
-    run("llama-cli")
+    run("llama-cli", FIT | CACHES)
 
 
 def completion() -> NoReturn:
-    run("llama-completion")
+    run("llama-completion", FIT)
 
 
 def server() -> NoReturn:
-    run("llama-server")
+    run("llama-server", FIT | CACHES)
 
 
 def quantize() -> NoReturn:
@@ -35,7 +53,7 @@ def quantize() -> NoReturn:
 
 
 def perplexity() -> NoReturn:
-    run("llama-perplexity")
+    run("llama-perplexity", FIT)
 
 
 def bench() -> NoReturn:
@@ -43,11 +61,11 @@ def bench() -> NoReturn:
 
 
 def batched_bench() -> NoReturn:
-    run("llama-batched-bench")
+    run("llama-batched-bench", FIT)
 
 
 def imatrix() -> NoReturn:
-    run("llama-imatrix")
+    run("llama-imatrix", FIT)
 
 
 def gguf_split() -> NoReturn:
