@@ -1,0 +1,131 @@
+"""A checkpoint folder to a GGUF: convert() is the table of contents."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .config import Config
+from .errors import bad
+from .formats import LARGEST, OUTTYPES, encode, rows_per_block
+from .metadata import add_general, add_hparams, check_metadata_file
+from .output import Output, opened
+from .plan import Plan, Planned, make_plan
+from .progress import Progress
+from .sources import first_not_finite, open_checkpoint
+from .tokenizer import load_vocab
+
+
+@dataclass(frozen=True)
+class Options:
+    outfile: Path | None = None
+    outtype: str = "auto"
+    force: bool = False
+    dry_run: bool = False
+    split_max_bytes: int = 0
+    metadata: Path | None = None
+    model_name: str | None = None
+    vocab_only: bool = False
+    n_layer: int | None = None  # the first layers only; used by --verify to find a wrong one
+
+
+@dataclass(frozen=True)
+class Result:
+    files: list[Path]
+    plan: Plan
+    seconds: float
+
+    def summary(self) -> str:
+        size = sum(f.stat().st_size for f in self.files)
+        name = self.files[0].name if len(self.files) == 1 else f"{self.files[0].name} (and {len(self.files) - 1} more)"
+        if not self.plan.tensors:
+            return f"{name}: vocabulary only, {size / 1e6:.1f} MB, {self.seconds:.1f} s"
+        return f"{name}: {self.plan.outtype}, {size / 1e6:.1f} MB, {8 * self.plan.nbytes / self.plan.n_params:.2f} bits per weight, {self.seconds:.1f} s"
+
+
+def convert(folder: Path, options: Options, say=print) -> Result:
+    begun = time.monotonic()
+    folder = Path(folder)
+    config = Config.load(folder)
+    vocab = load_vocab(folder, config)
+    check_metadata_file(options.metadata)
+    plan = plan_for(folder, config, options)
+    output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes)
+    for p in plan.tensors:
+        output.add_tensor(p.target.gguf, p.target.shape, p.qtype, p.nbytes)
+    for note in plan.notes():
+        say(note)
+    if options.dry_run:
+        say(table(plan, output.finals))
+        return Result([], plan, time.monotonic() - begun)
+    output.check_free(plan.nbytes)
+    file_type = OUTTYPES[plan.outtype].file_type
+    add_general(output.writer, folder, options.metadata, options.model_name, plan.n_params, file_type)
+    add_hparams(output.writer, plan.config)
+    vocab.add_to(output.writer)
+    shards = [list(held) for held in output.writer.tensors]
+    with opened(output, plan.nbytes), Progress(plan.nbytes, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
+        for p in plan.tensors:
+            shard = next(i for i, names in enumerate(shards) if p.target.gguf in names)
+            progress.start(p.target.gguf)
+            for n in output.write(shard, encoded(p, pool), p.nbytes):
+                progress.add(n)
+    return Result(output.finals, plan, time.monotonic() - begun)
+
+
+def plan_for(folder: Path, config: Config, options: Options) -> Plan:
+    if options.vocab_only:
+        return Plan(config, "f32" if options.outtype == "auto" else options.outtype, [])
+    if options.n_layer is not None:
+        return make_plan(config.truncated(options.n_layer), open_checkpoint(folder), options.outtype, folder, partial=True)
+    return make_plan(config, open_checkpoint(folder), options.outtype, folder)
+
+
+def outfile(folder: Path, plan: Plan, options: Options) -> Path:
+    """-o, or NAME-TYPE.gguf in the checkpoint's folder (in -o, where that is a folder)."""
+    path = options.outfile or folder
+    if not path.is_dir():
+        return path
+    name = (options.model_name or folder.resolve().name).replace("/", "-")
+    return path / f"{name}-{'vocab' if options.vocab_only else plan.outtype.upper()}.gguf"
+
+
+def n_threads() -> int:
+    return max(1, min(8, len(os.sched_getaffinity(0))))
+
+
+def encoded(p: Planned, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+    """The tensor's blocks, encoded by the pool a few ahead, in order."""
+    step, rows = rows_per_block(p.target.shape), p.target.shape[0]
+    ahead: deque = deque()
+    for start in range(0, rows, step):
+        ahead.append(pool.submit(encoded_block, p, start, min(start + step, rows)))
+        if len(ahead) > pool._max_workers:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def encoded_block(p: Planned, start: int, stop: int) -> np.ndarray:
+    rows = p.source.rows(start, stop)
+    largest = float(np.abs(rows).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise first_not_finite(p.source, stop - start) or AssertionError(p.source.name)
+    if largest > LARGEST.get(p.qtype, np.inf):
+        raise bad(p.source.file, p.source.name, f"a weight of {largest:g}", f"at most {LARGEST[p.qtype]:g} for {p.qtype.name}",
+                  "choose --outtype bf16 or f32")
+    return encode(rows, p.qtype)
+
+
+def table(plan: Plan, files: list[Path]) -> str:
+    """What --dry-run prints: every tensor with its shape in GGUF order, type and size."""
+    lines = [f"{p.target.gguf:34} {'x'.join(map(str, reversed(p.target.shape))):>14} {p.qtype.name:5} {p.nbytes:>14,}" for p in plan.tensors]
+    names = ", ".join(f.name for f in files)
+    return "\n".join(lines + [f"{len(plan.tensors)} tensors, {plan.n_params:,} weights, {plan.nbytes:,} bytes of data -> {names}; nothing written"])

@@ -1,0 +1,169 @@
+"""Checkpoint files, read a block of rows at a time through memory maps: .safetensors without torch, .bin with it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import read_json
+from .errors import ConvertError, bad
+
+AGAIN = "download the file again"
+MAX_HEADER = 100 << 20  # safetensors' own limit
+SAFETENSORS_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """name, shape [out, in] and dtype (F32, F16 or BF16) of one stored tensor; data is a map, not a copy."""
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: Any
+    file: Path
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop as float32, a copy. A 1-D tensor counts as one column of rows."""
+        part = self.data[start:stop]
+        if not isinstance(part, np.ndarray):  # torch
+            return part.float().numpy().copy()
+        if self.dtype == "BF16":
+            return (part.astype(np.uint32) << 16).view(np.float32)
+        return part.astype(np.float32)
+
+
+def open_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint folder by name, in whichever of the published forms it comes."""
+    folder = Path(folder)
+    forms = (("model.safetensors", _read_safetensors, False), ("model.safetensors.index.json", _read_safetensors, True),
+             ("pytorch_model.bin", _read_torch, False), ("pytorch_model.bin.index.json", _read_torch, True))
+    for name, read, is_index in forms:
+        if (folder / name).is_file():
+            weight_map = _read_index(folder / name) if is_index else {}
+            files = sorted(set(weight_map.values())) if is_index else [name]
+            return _gather(folder / name, weight_map, [read(folder / f) for f in files])
+    names = ", ".join(name for name, _, _ in forms)
+    raise bad(folder, "weights", "none of the known files", names, "give the folder of a complete checkpoint")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
+        raise bad(path, "weight_map", "nothing usable", "an object of tensor names and file names", AGAIN)
+    for file in sorted(set(weight_map.values())):
+        if Path(file).name != file:
+            raise bad(path, "weight_map", repr(file), "a file name without folders", AGAIN)
+        if not (path.parent / file).is_file():
+            raise bad(path, "weight_map", f"{file}, which is absent", "a file beside the index", "download the missing shard")
+    return weight_map
+
+
+def _gather(where: Path, weight_map: dict[str, str], shards: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        for name, tensor in shard.items():
+            if name in tensors:
+                raise bad(tensor.file, name, f"a second one (the first is in {tensors[name].file.name})", "each tensor once", AGAIN)
+            tensors[name] = tensor
+    for name, file in weight_map.items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise bad(where, name, "no such tensor in " + file, "what the index says", "download index and shards again")
+    return tensors
+
+
+# --- safetensors ----------------------------------------------------------------------------------------------
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    header, base = _safetensors_header(path, size)
+    raw = np.memmap(path, np.uint8, "r") if size else None
+    tensors, end = {}, 0
+    for name, entry in header.items():
+        tensors[name], stop = _safetensors_tensor(path, name, entry, raw, base, size)
+        end = max(end, stop)
+    if base + end != size:
+        raise bad(path, "size", f"{size} bytes", f"{base + end} (its header)", AGAIN)
+    return tensors
+
+
+def _safetensors_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
+    with open(path, "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        if size < 8 or n > MAX_HEADER or 8 + n > size:
+            raise bad(path, "header", f"{size} bytes in all", f"8 + {n} for the header alone", AGAIN)
+        try:
+            header = json.loads(f.read(n))
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise bad(path, "header", "malformed JSON", "a safetensors header", AGAIN)
+    header.pop("__metadata__", None)
+    return header, 8 + n
+
+
+def _safetensors_tensor(path: Path, name: str, entry: Any, raw: Any, base: int, size: int) -> tuple[Tensor, int]:
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+    except (KeyError, TypeError, ValueError):
+        raise bad(path, name, "a malformed entry", "dtype, shape and data_offsets", AGAIN) from None
+    if dtype not in SAFETENSORS_DTYPES:
+        raise bad(path, name, f"type {dtype}", "F32, F16 or BF16", "save the checkpoint in one of these types")
+    kind = SAFETENSORS_DTYPES[dtype]
+    if start < 0 or stop - start != kind.itemsize * int(np.prod(shape, dtype=np.int64)) or min(shape, default=1) < 0:
+        raise bad(path, name, f"{stop - start} bytes", f"shape {list(shape)} of {dtype}", AGAIN)
+    if base + stop > size:
+        raise bad(path, name, f"a file of {size} bytes", f"at least {base + stop}; it is cut short", AGAIN)
+    data = np.ndarray(shape, kind, buffer=raw, offset=base + start)
+    return Tensor(name, shape, dtype, data, path), stop
+
+
+# --- pytorch_model.bin ----------------------------------------------------------------------------------------
+
+def import_torch(what: str) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise bad(what, "torch", "no such package", "PyTorch", "pip install 'spikingbrain_cpp[torch]'") from None
+    return torch
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as f:
+            cut = f.read(2) == b"PK"
+        if cut or path.stat().st_size == 0:
+            raise bad(path, "content", "a file cut short", "a complete zip archive", AGAIN)
+        raise bad(path, "format", "the legacy (non-zip) one of torch.save", "the zip format of torch 1.6 and later",
+                  "load and save it once with torch.save, or use safetensors")
+    torch = import_torch(str(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as e:  # torch raises many kinds for a damaged or unsafe file
+        raise bad(path, "content", str(e).splitlines()[0], "a state dict that loads with weights_only=True", AGAIN) from e
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise bad(path, "content", type(state).__name__, "a state dict (names and tensors)", "save model.state_dict()")
+    kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    for name, t in state.items():
+        if t.dtype not in kinds:
+            raise bad(path, name, f"type {t.dtype}", "float32, float16 or bfloat16", "save the checkpoint in one of these types")
+    return {name: Tensor(name, tuple(t.shape), kinds[t.dtype], t.detach(), path) for name, t in state.items()}
+
+
+def first_not_finite(tensor: Tensor, block: int) -> ConvertError | None:
+    """The error for a tensor with NaN or infinities: how many, and where the first one is."""
+    count, first = 0, None
+    for start in range(0, tensor.shape[0], block):
+        wrong = ~np.isfinite(tensor.rows(start, start + block))
+        if first is None and wrong.any():
+            at = np.argwhere(wrong)[0]
+            first = [int(at[0]) + start, *map(int, at[1:])]
+        count += int(wrong.sum())
+    if not count:
+        return None
+    return bad(tensor.file, tensor.name, f"{count} NaN or infinite values, the first at {first}", "finite weights",
+               "get an undamaged checkpoint; nothing was written")
