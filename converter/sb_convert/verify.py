@@ -1,0 +1,173 @@
+"""sb-convert --verify: is the written file the checkpoint, and does the fork compute what the reference does?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from .config import Config
+from .convert import Options, Result, convert
+from .errors import bad
+from .formats import decode, error_bound, rows_per_block
+from .plan import Planned
+from .sources import import_torch
+
+N_TOKENS = 96  # tokens of the logit check; past the window where that is shorter
+# fork against the reference on the SAME dequantised weights: what is left is the fork's activation and window types.
+# measured on golden-float, whose boosted channel exaggerates it (README.md); a wrong graph is at 1e-1 and above.
+MAX_LOGIT = {"f32": 2e-3}                                        # largest difference of any logit
+MEAN_KL = {"f32": 1e-5, "f16": 1e-2, "bf16": 2e-2, "q8_0": 1e-1, "q4_0": 1e-1}
+
+
+def check_requirements() -> None:
+    import_torch("--verify")
+    try:
+        import spikingbrain_cpp  # noqa: F401
+    except ImportError as e:
+        raise bad("--verify", "spikingbrain_cpp", str(e), "the installed package", "pip install it, or leave --verify out") from None
+
+
+def verify(folder: Path, result: Result, say=print) -> bool:
+    """Both parts; says what it finds and returns whether all of it is right."""
+    return verify_tensors(result, say) and verify_logits(Path(folder), result, say)
+
+
+# --- part 1: tensors ------------------------------------------------------------------------------------------
+
+@dataclass
+class Stored:
+    """The tensors of the written file or files, by name, as maps."""
+    by_name: dict[str, Any]
+
+    @classmethod
+    def open(cls, files: list[Path]) -> "Stored":
+        return cls({t.name: t for f in files for t in gguf.GGUFReader(f).tensors})
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop, dequantised, [rows, n] (or [n] of a 1-D tensor)."""
+        t = self.by_name[name]
+        return decode(np.ascontiguousarray(t.data[start:stop]), t.tensor_type)
+
+    def array(self, name: str) -> np.ndarray:
+        return self.rows(name, 0, None)  # type: ignore[arg-type]
+
+
+def verify_tensors(result: Result, say=print) -> bool:
+    """Every tensor within the block error of its type; names the one nearest to, or furthest beyond, its bound."""
+    stored = Stored.open(result.files)
+    names = {p.target.gguf for p in result.plan.tensors}
+    if set(stored.by_name) != names:
+        say(f"verify: tensors: got {len(stored.by_name)} in the file, expected {len(names)}; differing: {sorted(set(stored.by_name) ^ names)[:4]}")
+        return False
+    worst = sorted(((tensor_error(p, stored), p) for p in result.plan.tensors), key=lambda e: e[0], reverse=True)
+    ratio, p = worst[0]
+    wrong = [p.target.gguf for r, p in worst if r > 1]
+    for name in wrong[:8]:
+        say(f"verify: {name}: beyond the error bound of its type; convert again, and report it if it stays")
+    say(f"verify: {len(names)} tensors, worst {p.target.gguf} ({p.qtype.name}) at {ratio:.2f} of its error bound: {'WRONG' if wrong else 'ok'}")
+    return not wrong
+
+
+def tensor_error(p: Planned, stored: Stored) -> float:
+    """Largest |stored - source| / bound of one tensor; infinite where shape or type differ."""
+    t = stored.by_name[p.target.gguf]
+    if tuple(map(int, reversed(t.shape))) != p.target.shape or t.tensor_type != p.qtype:
+        return float("inf")
+    worst, step = 0.0, rows_per_block(p.target.shape)
+    for start in range(0, p.target.shape[0], step):
+        x = p.source.rows(start, start + step)
+        off = np.abs(stored.rows(p.target.gguf, start, start + step) - x)
+        bound = error_bound(x, p.qtype)
+        ratio = np.divide(off, bound, out=np.where(off > 0, np.inf, 0.0).astype(np.float32), where=bound > 0)
+        worst = max(worst, float(np.nan_to_num(ratio, nan=np.inf).max(initial=0.0)))
+    return worst
+
+
+# --- part 2: logits -------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the fork's logits to the reference's: largest single one, mean KL divergence, the worst position."""
+    max_logit: float
+    mean_kl: float
+    position: int
+
+    def ok(self, outtype: str) -> bool:
+        return self.max_logit <= MAX_LOGIT.get(outtype, np.inf) and self.mean_kl <= MEAN_KL[outtype]
+
+
+def verify_logits(folder: Path, result: Result, say=print) -> bool:
+    outtype, config = result.plan.outtype, result.plan.config
+    tokens = sample_tokens(config)
+    diff = difference(fork_logits(result.files[0], tokens), reference_logits(result, tokens))
+    text = f"largest difference {diff.max_logit:.2g}, mean KL {diff.mean_kl:.2g}, worst at position {diff.position} of {len(tokens)}"
+    if diff.ok(outtype):
+        say(f"verify: logits against the reference: {text}: ok")
+        return True
+    limit = ", ".join(f"{what} {table[outtype]:g}" for what, table in (("largest difference", MAX_LOGIT), ("mean KL", MEAN_KL)) if outtype in table)
+    say(f"verify: logits against the reference: {text}: WRONG; expected at most {limit}")
+    layer = first_wrong_layer(folder, result, tokens)
+    kind = "gla" if config.is_gla(layer) else "swa"
+    say(f"verify: the first layer whose output differs is {layer} ({kind})" + ("; or embedding and output differ" if layer == 0 else ""))
+    return False
+
+
+def sample_tokens(config: Config) -> list[int]:
+    n = min(max(N_TOKENS, config.sliding_window + 32), 512)
+    return np.random.default_rng(0).integers(0, config.vocab_size, n).tolist()
+
+
+def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
+    from spikingbrain_cpp import Llama
+    llm = Llama(model_path=str(path), logits_all=True, n_ctx=None, verbose=False)
+    try:
+        llm.eval(tokens)
+        return np.array(llm.scores[:len(tokens)], dtype=np.float64)
+    finally:
+        llm.close()
+
+
+def reference_logits(result: Result, tokens: list[int]) -> np.ndarray:
+    """The plain PyTorch model on the weights as the file holds them."""
+    torch = import_torch("--verify")
+    from .reference import Model
+    stored = Stored.open(result.files)
+    with torch.device("meta"):
+        model = Model(result.plan.config)
+    state = {p.target.checkpoint: torch.from_numpy(stored.array(p.target.gguf).copy()) for p in result.plan.tensors}
+    model.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        return model(torch.tensor([tokens]))[0][0].double().numpy()
+
+
+def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
+    if got.shape != expected.shape:
+        raise bad("verify", "logits", f"shape {got.shape}", str(expected.shape), "report it")
+    if not np.isfinite(got).all():
+        return Difference(float("inf"), float("inf"), int(np.argwhere(~np.isfinite(got))[0][0]))
+    p, q = log_softmax(expected), log_softmax(got)
+    kl = (np.exp(p) * (p - q)).sum(-1)
+    return Difference(float(np.abs(got - expected).max()), float(kl.mean()), int(kl.argmax()))
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:
+    """Bisects over models cut after n layers: right up to the one before the answer."""
+    low, high = 0, result.plan.config.num_hidden_layers  # cut after `high` layers it differs
+    with tempfile.TemporaryDirectory(dir=result.files[0].parent) as tmp:
+        while high - low > 1:
+            mid = (low + high) // 2
+            options = Options(Path(tmp) / "cut.gguf", result.plan.outtype, force=True, n_layer=mid)
+            cut = convert(folder, options, say=lambda _: None)
+            right = difference(fork_logits(cut.files[0], tokens), reference_logits(cut, tokens)).ok(cut.plan.outtype)
+            low, high = (mid, high) if right else (low, mid)
+    return high - 1
