@@ -1,5 +1,5 @@
-#include "ops.h"
-#include "vec.h"
+#include "spk-ops.h"
+#include "spk-vec.h"
 
 #include <cstring>
 
@@ -129,8 +129,13 @@ void gla_save(float * dst, const float * S, int64_t d, int64_t cols) {
 
 } // namespace
 
+// a block per thread, a cache line apart
+static size_t gla_block_size(int64_t d) {
+    return d*GLA_COLS*sizeof(float) + 64;
+}
+
 size_t spk_gla_work_size(const ggml_tensor * dst, int n_tasks) {
-    return n_tasks*(dst->ne[0]*GLA_COLS*sizeof(float) + CACHE_LINE_SIZE);
+    return n_tasks*gla_block_size(dst->ne[0]);
 }
 
 void spk_gla(const ggml_compute_params * params, ggml_tensor * dst) {
@@ -149,7 +154,7 @@ void spk_gla(const ggml_compute_params * params, ggml_tensor * dst) {
     const int64_t n_group = n_head/n_kv;
     const int64_t n_block = gla_n_blocks(d);
 
-    float * S = (float *) ((char *) params->wdata + params->ith*(d*GLA_COLS*sizeof(float) + CACHE_LINE_SIZE));
+    float * S = (float *) ((char *) params->wdata + params->ith*gla_block_size(d));
 
     for (int64_t item = params->ith; item < n_seqs*n_kv*n_block; item += params->nth) {
         const int64_t s  = item/(n_kv*n_block);

@@ -1,4 +1,4 @@
-#include "ops.h"
+#include "spk-ops.h"
 
 void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_tensor * dst) {
     switch (dst->op) {

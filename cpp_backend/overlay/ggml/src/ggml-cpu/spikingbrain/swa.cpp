@@ -1,5 +1,5 @@
-#include "ops.h"
-#include "vec.h"
+#include "spk-ops.h"
+#include "spk-vec.h"
 
 #include <cmath>
 #include <cstring>

@@ -3,7 +3,7 @@
 #include "ggml-spikingbrain.h"
 #include "ggml-impl.h"
 #include "spikingbrain.h"
-#include "common.h"
+#include "ggml-cpu.h"
 
 #include <algorithm>
 #include <cstdint>
