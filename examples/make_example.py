@@ -1,4 +1,4 @@
-"""Makes examples/checkpoint: a SpikingBrain checkpoint with random weights, in the published format. Needs torch.
+"""Makes examples/tiny: a SpikingBrain checkpoint with random weights, in the published format. Needs torch.
 
     python examples/make_example.py [FOLDER]
 """
@@ -95,7 +95,7 @@ def write_json(path: Path, value: dict) -> None:
 def main() -> None:
     from sb_convert.config import Config
     from sb_convert.reference import Model
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "checkpoint")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "tiny")
     end = VOCAB_SIZE - len(SPECIAL)
     config = Config(hidden_size=256, num_hidden_layers=4, intermediate_size=256, vocab_size=VOCAB_SIZE, num_attention_heads=4,
                     num_key_value_heads=2, attn_layers=(1, 3), sliding_window=64, rope_theta=1e6, norm_eps=1e-6,

@@ -47,7 +47,10 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def load_spm(path: Path, size: int) -> Vocab:
-    from sentencepiece import SentencePieceProcessor
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise bad(path, "sentencepiece", "no such package", "sentencepiece", "pip install 'spikingbrain_cpp[sentencepiece]'") from None
     try:
         sp = SentencePieceProcessor(model_file=str(path))
         model = list(fields(sp.serialized_model_proto()))
@@ -79,5 +82,3 @@ def add_normalizer(vocab: Vocab, spec: dict[int, Any], path: Path) -> None:
     if name not in NORMALIZERS:
         raise bad(path, "normalizer", repr(name), ", ".join(map(repr, NORMALIZERS)), "this tokenizer is not implemented")
     vocab.normalizer = NORMALIZERS[name]
-
-
