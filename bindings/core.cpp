@@ -1,0 +1,131 @@
+#include "core.h"
+
+using namespace sb;
+
+static std::shared_ptr<context> make_context(std::shared_ptr<model> m, uint32_t n_ctx, uint32_t n_batch,
+        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t n_threads, int32_t n_threads_batch,
+        bool kv_unified, int32_t type_k, int32_t type_v) {
+    return std::make_shared<context>(std::move(m), context_options{ n_ctx, n_batch, n_ubatch, n_seq_max,
+        n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v });
+}
+
+static void bind_model(py::module_ & m) {
+    using namespace py::literals;
+    #define VOCAB(name, call) .def(name, [](const model & self) { return call(self.vocab()); })
+    #define MODEL(name, call) .def(name, [](const model & self) { return call(self.get()); })
+    py::class_<model, std::shared_ptr<model>>(m, "Model")
+        .def(py::init<const std::string &, bool, bool, bool, bool, const py::dict &, bool>(), "path"_a, py::kw_only(),
+            "vocab_only"_a = false, "use_mmap"_a = true, "use_mlock"_a = false, "check_tensors"_a = false,
+            "kv_overrides"_a = py::dict(), "verbose"_a = false)
+        .def("close", &model::close)
+        .def_property_readonly("closed", &model::closed)
+        .def_property_readonly("vocab_only", &model::vocab_only)
+        .def("metadata", &model::metadata)
+        .def("desc", &model::desc)
+        .def("chat_template", &model::chat_template, "name"_a = py::none())
+        .def("token_text", &model::token_text, "token"_a)
+        .def("token_to_piece", &model::token_to_piece, "token"_a, "special"_a)
+        .def("tokenize", &model::tokenize, "text"_a, "add_special"_a, "parse_special"_a)
+        .def("detokenize", &model::detokenize, "tokens"_a, "remove_special"_a, "unparse_special"_a)
+        .def("added_tokens", &model::added_tokens)
+        .def("is_eog",     [](const model & self, llama_token t) { return llama_vocab_is_eog(self.vocab(), self.checked(t)); }, "token"_a)
+        .def("is_control", [](const model & self, llama_token t) { return llama_vocab_is_control(self.vocab(), self.checked(t)); }, "token"_a)
+        VOCAB("n_vocab", llama_vocab_n_tokens)
+        VOCAB("token_bos", llama_vocab_bos)
+        VOCAB("token_eos", llama_vocab_eos)
+        VOCAB("token_eot", llama_vocab_eot)
+        VOCAB("token_nl",  llama_vocab_nl)
+        VOCAB("add_bos",   llama_vocab_get_add_bos)
+        VOCAB("add_eos",   llama_vocab_get_add_eos)
+        MODEL("n_embd",      llama_model_n_embd)
+        MODEL("n_layer",     llama_model_n_layer)
+        MODEL("n_ctx_train", llama_model_n_ctx_train)
+        MODEL("n_params",    llama_model_n_params)
+        MODEL("size",        llama_model_size)
+        MODEL("is_hybrid",   llama_model_is_hybrid)
+        MODEL("is_recurrent", llama_model_is_recurrent);
+    #undef VOCAB
+    #undef MODEL
+}
+
+static void bind_context(py::module_ & m) {
+    using namespace py::literals;
+    py::class_<context, std::shared_ptr<context>>(m, "Context")
+        .def(py::init(&make_context), "model"_a, py::kw_only(), "n_ctx"_a = 0, "n_batch"_a = 512, "n_ubatch"_a = 512,
+            "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "n_threads"_a = 1, "n_threads_batch"_a = 1,
+            "kv_unified"_a = false, "type_k"_a = -1, "type_v"_a = -1)
+        .def("close", &context::close)
+        .def_property_readonly("closed", &context::closed)
+        .def("n_ctx", &context::n_ctx)
+        .def("n_batch", &context::n_batch)
+        .def("n_ubatch", &context::n_ubatch)
+        .def("n_seq_max", &context::n_seq_max)
+        .def("decode", &context::decode, "tokens"_a, "pos"_a, "seq"_a = 0, "rows"_a = py::none())
+        .def("decode_batch", &context::decode_batch, "tokens"_a, "pos"_a, "seq"_a, "want"_a)
+        .def("logits", [](const py::object & self) { return py::cast<const context &>(self).logits(self); })
+        .def("logits_pos", &context::logits_pos)
+        .def("set_logits", &context::set_logits, "row"_a, "pos"_a)
+        .def("clear", &context::clear)
+        .def("seq_rm", &context::seq_rm, "seq"_a, "p0"_a = -1, "p1"_a = -1)
+        .def("seq_cp", &context::seq_cp, "src"_a, "dst"_a)
+        .def("seq_keep", &context::seq_keep, "seq"_a)
+        .def("seq_pos_min", &context::seq_pos_min, "seq"_a)
+        .def("seq_pos_max", &context::seq_pos_max, "seq"_a)
+        .def("state_size", &context::state_size, "seq"_a = 0, "flags"_a = 0)
+        .def("state_get", &context::state_get, "seq"_a = 0, "flags"_a = 0)
+        .def("state_set", &context::state_set, "data"_a, "seq"_a = 0, "flags"_a = 0)
+        .def("state_bytes", &context::state_bytes);
+}
+
+static void bind_sampler(py::module_ & m) {
+    using namespace py::literals;
+    py::class_<sampler, std::shared_ptr<sampler>>(m, "Sampler")
+        .def(py::init<std::shared_ptr<model>>(), "model"_a)
+        .def("add_logit_bias", &sampler::add_logit_bias, "bias"_a)
+        .def("add_penalties", &sampler::add_penalties, "last_n"_a, "repeat"_a, "freq"_a, "present"_a)
+        .def("add_top_k",   [](sampler & s, int32_t k) { s.add(llama_sampler_init_top_k(k), "top_k"); }, "k"_a)
+        .def("add_top_p",   [](sampler & s, float p) { s.add(llama_sampler_init_top_p(p, 1), "top_p"); }, "p"_a)
+        .def("add_min_p",   [](sampler & s, float p) { s.add(llama_sampler_init_min_p(p, 1), "min_p"); }, "p"_a)
+        .def("add_typical", [](sampler & s, float p) { s.add(llama_sampler_init_typical(p, 1), "typical_p"); }, "p"_a)
+        .def("add_temp",    [](sampler & s, float t) { s.add(llama_sampler_init_temp(t), "temp"); }, "t"_a)
+        .def("add_greedy",  [](sampler & s) { s.add(llama_sampler_init_greedy(), "greedy"); })
+        .def("add_dist",    [](sampler & s, uint32_t seed) { s.add(llama_sampler_init_dist(seed), "dist"); }, "seed"_a)
+        .def("add_mirostat", &sampler::add_mirostat, "seed"_a, "tau"_a, "eta"_a, "m"_a = 100)
+        .def("add_mirostat_v2", [](sampler & s, uint32_t seed, float tau, float eta) {
+            s.add(llama_sampler_init_mirostat_v2(seed, tau, eta), "mirostat_v2"); }, "seed"_a, "tau"_a, "eta"_a)
+        .def("names", &sampler::names)
+        .def("accept", &sampler::accept, "tokens"_a)
+        .def("reset", &sampler::reset)
+        .def("sample", &sampler::sample, "logits"_a);
+}
+
+// before anything else. backends_dir: where the CPU libraries lie that are loaded at run time, "" when one is linked.
+// llama_backend_init itself would look for them in the working directory.
+static void init(const std::string & backends_dir) {
+    log_install();
+    log_scope log(false);
+    if (!backends_dir.empty()) {
+        ggml_backend_load_all_from_path(backends_dir.c_str());
+    }
+    if (ggml_backend_reg_count() == 0) {
+        throw std::runtime_error("init: " + backends_dir + ": got no CPU library that runs here, expected one; "
+            "install the package again");
+    }
+    llama_backend_init();
+}
+
+PYBIND11_MODULE(_core, m) {
+    using namespace py::literals;
+    m.doc() = "Handles on llama.cpp: Model, Context, Sampler. Thin; the policy is in spikingbrain_cpp.Llama.";
+    bind_model(m);
+    bind_context(m);
+    bind_sampler(m);
+
+    m.def("render_template", &render_template, "source"_a, "variables_json"_a);
+    m.def("init", &init, "backends_dir"_a);
+    m.def("system_info", [] { return std::string(llama_print_system_info()); });
+    m.def("ggml_type_name", [](int32_t t) {
+        return t >= 0 && t < GGML_TYPE_COUNT && ggml_type_name((ggml_type) t) ? std::string(ggml_type_name((ggml_type) t)) : std::string(); }, "type"_a);
+    m.attr("DEFAULT_SEED") = (uint32_t) LLAMA_DEFAULT_SEED;
+    m.attr("STATE_PARTIAL_ONLY") = (uint32_t) LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+}

@@ -1,0 +1,202 @@
+// spikingbrain_cpp._core: handles on llama.cpp's model, context and sampler chain.
+//
+// Thin by rule: no policy, no printing, nothing that knows an architecture. Everything llama.cpp would answer with an
+// abort is checked here and becomes a C++ exception; everything long runs with the GIL released.
+// Errors: std::invalid_argument -> ValueError, std::out_of_range -> IndexError, std::runtime_error -> RuntimeError.
+#pragma once
+
+#include "llama.h"
+#include "llama-spikingbrain.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace sb {
+
+// --- log.cpp: llama.cpp's log, kept per thread instead of printed --------------------------------------------
+
+// What this thread logs during the life of one such scope: printed when verbose, else only the errors are kept.
+class log_scope {
+public:
+    explicit log_scope(bool verbose);
+    ~log_scope();
+    log_scope(const log_scope &) = delete;
+    log_scope & operator=(const log_scope &) = delete;
+
+    // the first and the last line logged as an error, "" when there was none
+    std::string errors() const;
+
+    void add(ggml_log_level level, const char * text);
+
+private:
+    bool                     verbose_;
+    ggml_log_level           last_level_ = GGML_LOG_LEVEL_NONE;
+    std::vector<std::string> errors_;
+    log_scope *              outer_;
+};
+
+void log_install();
+
+// --- a handle is usable by one thread at a time, in the process that made it ---------------
+
+class owned {
+public:
+    bool foreign() const { return getpid() != pid_; }
+
+    // held for the length of one call; refuses a closed handle, a forked child and a second thread
+    class use {
+    public:
+        use(const owned & o, const char * what, bool open);
+        ~use();
+        use(const use &) = delete;
+        use & operator=(const use &) = delete;
+    private:
+        const owned & o_;
+    };
+
+private:
+    pid_t                     pid_ = getpid();
+    mutable std::atomic<bool> busy_{false};
+};
+
+// --- model.cpp: a model and its vocabulary -------------------------------------------------------------------
+
+using tokens_in = py::array_t<llama_token, py::array::c_style>; // int32 [n]
+
+class model {
+public:
+    model(const std::string & path, bool vocab_only, bool use_mmap, bool use_mlock, bool check_tensors,
+          const py::dict & kv_overrides, bool verbose);
+    ~model();
+
+    void close();
+    bool closed() const { return !model_; }
+    const llama_model * get() const;   // throws when closed or forked
+    llama_model *       get();
+    const llama_vocab * vocab() const;
+
+    bool vocab_only() const { return vocab_only_; }
+    bool verbose()    const { return verbose_; }
+
+    py::dict               metadata() const;
+    std::string            desc() const;
+    py::object             chat_template(const py::object & name) const;
+    py::bytes              token_text(llama_token id) const;
+    py::bytes              token_to_piece(llama_token id, bool special) const;
+    std::vector<llama_token> tokenize(const std::string & text, bool add_special, bool parse_special) const;
+    py::bytes              detokenize(const tokens_in & tokens, bool remove_special, bool unparse_special) const;
+    // (id, text, is control) of all tokens that are recognised as a whole before the text is split
+    py::list               added_tokens() const;
+    llama_token            checked(llama_token id) const;
+
+private:
+    llama_model * model_ = nullptr;
+    bool          vocab_only_;
+    bool          verbose_;
+    owned         owner_;
+};
+
+// --- context.cpp: a context: sequences, decoding, state -------------------------------------------------------
+
+struct context_options {
+    uint32_t n_ctx;          // 0: the model's own
+    uint32_t n_batch;
+    uint32_t n_ubatch;
+    uint32_t n_seq_max;
+    uint32_t n_outputs_max;  // rows of logits one call may ask for
+    int32_t  n_threads;
+    int32_t  n_threads_batch;
+    bool     kv_unified;
+    int32_t  type_k;         // ggml_type, -1: llama.cpp's default
+    int32_t  type_v;
+};
+
+class context {
+public:
+    context(std::shared_ptr<model> m, const context_options & o);
+    ~context();
+
+    void close();
+    bool closed() const { return !ctx_; }
+
+    uint32_t n_ctx()   const;
+    uint32_t n_batch() const;
+    uint32_t n_ubatch() const;
+    uint32_t n_seq_max() const;
+
+    // tokens of one sequence at positions pos0, pos0 + 1, ...; logits of all of them into rows [n, n_vocab] or, when
+    // rows is None, of the last one only. Afterwards logits() is the last token's row.
+    void decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows);
+    // any batch: arrays of the same length n; returns the logits of the tokens with want != 0, [n_want, n_vocab]
+    py::array_t<float> decode_batch(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
+                                    const py::array_t<int8_t, py::array::c_style> & want);
+
+    // float32 [n_vocab], a view: logits of the last token that decode() finished
+    py::array_t<float> logits(const py::object & self) const;
+    llama_pos          logits_pos() const { return logits_pos_; } // its position, -1: there are none
+    void               set_logits(const py::array_t<float, py::array::c_style> & row, llama_pos pos);
+
+    void      clear();
+    bool      seq_rm  (llama_seq_id seq, llama_pos p0, llama_pos p1);
+    void      seq_cp  (llama_seq_id src, llama_seq_id dst);
+    void      seq_keep(llama_seq_id seq);
+    llama_pos seq_pos_min(llama_seq_id seq) const;
+    llama_pos seq_pos_max(llama_seq_id seq) const;
+
+    size_t    state_bytes() const; // allocated for all sequences of a constant-state model, 0 for any other
+    size_t    state_size(llama_seq_id seq, uint32_t flags);
+    py::bytes state_get (llama_seq_id seq, uint32_t flags);
+    size_t    state_set (const py::bytes & data, llama_seq_id seq, uint32_t flags);
+
+private:
+    void check_seq(llama_seq_id seq) const;
+    void check_tokens(const tokens_in & tokens) const;
+    void run(llama_batch & batch, const char * what);
+    llama_memory_t memory() const { return llama_get_memory(ctx_); }
+
+    std::shared_ptr<model> model_;
+    llama_context *        ctx_ = nullptr;
+    uint32_t               n_outputs_max_;
+    std::vector<float>     logits_;
+    llama_pos              logits_pos_ = -1;
+    owned                  owner_;
+};
+
+// --- sampler.cpp: upstream's sampler chain ----------------------------------------------------------------------
+
+class sampler {
+public:
+    explicit sampler(std::shared_ptr<model> m);
+    ~sampler();
+
+    void add(llama_sampler * s, const char * what); // takes ownership
+    void add_logit_bias(const std::vector<std::pair<llama_token, float>> & bias);
+    void add_penalties(int32_t last_n, float repeat, float freq, float present);
+    void add_mirostat(uint32_t seed, float tau, float eta, int32_t m);
+
+    std::vector<std::string> names() const;
+    void        accept(const tokens_in & tokens);
+    void        reset();
+    llama_token sample(const py::array_t<float, py::array::c_style> & logits);
+
+private:
+    std::shared_ptr<model>        model_;
+    llama_sampler *               chain_;
+    std::vector<llama_token_data> cur_;
+    owned                         owner_;
+};
+
+// --- chat.cpp: upstream's Jinja engine ----------------------------------------------------------------------------
+
+std::string render_template(const std::string & source, const std::string & variables_json);
+
+} // namespace sb

@@ -1,0 +1,98 @@
+#include "core.h"
+
+#include <cmath>
+
+namespace sb {
+
+sampler::sampler(std::shared_ptr<model> m)
+    : model_(std::move(m)), chain_(llama_sampler_chain_init(llama_sampler_chain_default_params())) {
+    model_->get();
+}
+
+sampler::~sampler() {
+    if (chain_ && !owner_.foreign()) {
+        llama_sampler_free(chain_);
+    }
+}
+
+void sampler::add(llama_sampler * s, const char * what) {
+    if (!s) {
+        throw std::invalid_argument(std::string("sampler: ") + what + ": got values llama.cpp refuses, expected others");
+    }
+    llama_sampler_chain_add(chain_, s);
+}
+
+void sampler::add_logit_bias(const std::vector<std::pair<llama_token, float>> & bias) {
+    std::vector<llama_logit_bias> list;
+    for (const auto & b : bias) {
+        list.push_back({ model_->checked(b.first), b.second });
+    }
+    add(llama_sampler_init_logit_bias(llama_vocab_n_tokens(model_->vocab()), list.size(), list.data()), "logit_bias");
+}
+
+void sampler::add_penalties(int32_t last_n, float repeat, float freq, float present) {
+    if (!(repeat > 0.0f) || !std::isfinite(repeat) || !std::isfinite(freq) || !std::isfinite(present)) {
+        throw std::invalid_argument("sampler: penalties: got a repeat penalty <= 0 or a value that is not finite, "
+            "expected finite numbers and repeat > 0");
+    }
+    add(llama_sampler_init_penalties(llama_vocab_n_tokens(model_->vocab()), last_n, repeat, freq, present), "penalties");
+}
+
+void sampler::add_mirostat(uint32_t seed, float tau, float eta, int32_t m) {
+    add(llama_sampler_init_mirostat(llama_vocab_n_tokens(model_->vocab()), seed, tau, eta, m), "mirostat");
+}
+
+std::vector<std::string> sampler::names() const {
+    owned::use use(owner_, "sampler", true);
+    std::vector<std::string> out;
+    for (int32_t i = 0; i < llama_sampler_chain_n(chain_); ++i) {
+        out.emplace_back(llama_sampler_name(llama_sampler_chain_get(chain_, i)));
+    }
+    return out;
+}
+
+void sampler::accept(const tokens_in & tokens) {
+    owned::use use(owner_, "sampler", true);
+    for (py::ssize_t i = 0; i < tokens.size(); ++i) {
+        llama_sampler_accept(chain_, model_->checked(tokens.data()[i]));
+    }
+}
+
+void sampler::reset() {
+    owned::use use(owner_, "sampler", true);
+    llama_sampler_reset(chain_);
+}
+
+llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logits) {
+    owned::use use(owner_, "sampler", true);
+    const int32_t n_vocab = llama_vocab_n_tokens(model_->vocab());
+    if (logits.size() != n_vocab) {
+        throw std::invalid_argument("sample: logits: got " + std::to_string(logits.size()) + ", expected n_vocab=" +
+            std::to_string(n_vocab));
+    }
+    const float * row = logits.data();
+    log_scope log(model_->verbose());
+    py::gil_scoped_release nogil;
+    bool any = false;
+    cur_.resize(n_vocab);
+    for (llama_token id = 0; id < n_vocab; ++id) {
+        if (std::isnan(row[id])) {
+            throw std::runtime_error("sample: logits: got NaN for token " + std::to_string(id) +
+                ", expected numbers; check the model file");
+        }
+        any = any || row[id] > -INFINITY;
+        cur_[id] = llama_token_data{ id, row[id], 0.0f };
+    }
+    if (!any) {
+        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
+    }
+    llama_token_data_array array = { cur_.data(), cur_.size(), -1, false };
+    llama_sampler_apply(chain_, &array);
+    if (array.selected < 0 || array.selected >= (int64_t) array.size) {
+        throw std::runtime_error("sample: got a chain that selects nothing, expected one that ends in greedy, dist or "
+            "mirostat");
+    }
+    return array.data[array.selected].id;
+}
+
+} // namespace sb

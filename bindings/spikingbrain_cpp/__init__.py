@@ -1,0 +1,24 @@
+"""SpikingBrain on CPUs: `Llama` loads a GGUF file and generates text (see bindings/README.md)."""
+
+from pathlib import Path as _Path
+
+from . import _core
+
+_lib = _Path(__file__).parent / "lib"
+# the portable flavour has one CPU library per instruction set and links none of them
+_core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
+
+from .errors import LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
+from .llama import Llama  # noqa: E402
+from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
+from .state import LlamaState  # noqa: E402
+
+__all__ = [
+    "Llama",
+    "LlamaError",
+    "LlamaState",
+    "LogitsProcessorList",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "StoppingCriteriaList",
+]

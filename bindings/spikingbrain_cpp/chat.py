@@ -1,0 +1,25 @@
+"""Chat templates, rendered by upstream's own Jinja engine (the one that sb-server and sb-cli use)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, Optional, Sequence
+
+from . import _core
+from .errors import LlamaError
+
+
+def render(template: Optional[str], messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+    """The template's text for (messages, variables), as transformers' apply_chat_template(tokenize=False) gives it."""
+    if template is None:
+        raise LlamaError("chat template: got none in the model file, expected tokenizer.chat_template; "
+                         "pass template=... or convert the model again")
+    try:
+        document = json.dumps({"messages": list(messages), **variables}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"chat template: messages: got what is no JSON ({error}), expected dicts, lists, text, "
+                         "numbers, booleans and None") from error
+    try:
+        return _core.render_template(template, document)
+    except RuntimeError as error:
+        raise ValueError(f"chat template: got an error while rendering: {error}") from error

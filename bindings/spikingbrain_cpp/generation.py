@@ -1,0 +1,244 @@
+"""The methods of Llama that choose tokens: sample, generate, create_completion."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, overload
+
+import numpy as np
+
+from . import _core, completion
+from .errors import LlamaError
+from .sampling import LogitsProcessor, Row, SamplingParams, StoppingCriterion, build_chain, read_logit_bias
+
+if TYPE_CHECKING:
+    from .llama import Llama, Tokens
+
+Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
+Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]
+
+
+def as_list(functions: Any) -> list[Any]:
+    """One function, a list of them, or None, as a list."""
+    if functions is None:
+        return []
+    return list(functions) if isinstance(functions, (list, tuple)) else [functions]
+
+
+class Generation:
+    """Mixed into Llama, whose attributes it uses."""
+
+    def set_seed(self: "Llama", seed: int) -> None:
+        """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""
+        if not -1 <= seed < 2**32:
+            raise ValueError(f"llama: seed: got {seed}, expected -1 to 2^32 - 1; -1 is random")
+        self._seed = _core.DEFAULT_SEED if seed == -1 else int(seed)
+        self._seeds = random.Random(None if self._seed == _core.DEFAULT_SEED else self._seed)
+        self._chain = None
+
+    def _next_seed(self: "Llama", seed: Optional[int]) -> int:
+        """The seed of one generation: the given one, else the next that the object's own seed yields."""
+        if seed is not None:
+            if not -1 <= seed < 2**32:
+                raise ValueError(f"llama: seed: got {seed}, expected -1 to 2^32 - 1; -1 is random")
+            if seed not in (-1, _core.DEFAULT_SEED):
+                return seed
+        return self._seeds.randrange(_core.DEFAULT_SEED)
+
+    def _new_chain(self: "Llama", params: SamplingParams, seed: int) -> tuple[_core.Sampler, int]:
+        n = self.n_tokens
+        last = self._ids[max(0, n - self.last_n_tokens_size):n]
+        return build_chain(self._core, params, seed, self.last_n_tokens_size, last), n
+
+    def _draw(self: "Llama", ctx: _core.Context, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
+        row = self._row(ctx)
+        if processors:
+            ids, edited = self.input_ids, row.copy()
+            for processor in processors:
+                edited = processor(ids, edited)
+            row = np.ascontiguousarray(edited, np.float32)
+        return chain.sample(row)
+
+    def sample(
+        self: "Llama",
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.80,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        logits_processor: Processors = None,
+    ) -> int:
+        """Choose a token from the last one's logits; temp 0 takes the largest. It is not appended: eval it to go on.
+
+        The penalties see the last last_n_tokens_size tokens of the sequence. LlamaError: nothing evaluated yet.
+        """
+        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
+                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
+                                read_logit_bias(logit_bias))
+        with self._use() as ctx:
+            self._row(ctx)
+            n = self.n_tokens
+            if self._chain is None or self._chain[0] != params or self._chain[2] > n:
+                self._chain = (params, *self._new_chain(params, self._next_seed(None)))
+            _, chain, n_seen = self._chain
+            chain.accept(self._ids[n_seen:n])
+            self._chain = (params, chain, n)
+            return self._draw(ctx, chain, as_list(logits_processor))
+
+    def _reuse(self: "Llama", ctx: _core.Context, prompt: np.ndarray) -> np.ndarray:
+        """Make the sequence a prefix of the prompt, keeping what can be kept; returns what is left to evaluate."""
+        n = ctx.seq_pos_max(0) + 1
+        m = min(n, prompt.size)
+        differ = np.flatnonzero(self._ids[:m] != prompt[:m])
+        common = int(differ[0]) if differ.size else m
+        if common == n and (prompt.size > n or ctx.logits_pos() == n - 1):
+            return prompt[n:]
+        keep = min(common, prompt.size - 1)  # the last token's logits are needed
+        if keep > 0 and ctx.seq_rm(0, keep, -1) and ctx.seq_pos_max(0) == keep - 1:
+            return prompt[keep:]
+        ctx.clear()  # most memories cannot give back a tail: read it again rather than be wrong
+        return prompt
+
+    def generate(
+        self: "Llama",
+        tokens: "Tokens",
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.80,
+        repeat_penalty: float = 1.0,
+        reset: bool = True,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        logits_processor: Processors = None,
+        stopping_criteria: Criteria = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        seed: Optional[int] = None,
+    ) -> Generator[int, Optional[Sequence[int]], None]:
+        """Yield token after token, without end of its own: end-of-generation tokens come out too.
+
+        reset=True: the sequence becomes `tokens`, and only what it does not hold already is evaluated. reset=False:
+        they are appended. send(more) appends tokens after the one just yielded. It ends when a stopping criterion is
+        true of (tokens so far, the last token's logits), or when n_ctx tokens are read and yielded together.
+        ValueError: no tokens, unknown ones, or no room for one more. LlamaError: another call changed the sequence
+        meanwhile.
+        """
+        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
+                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
+                                read_logit_bias(logit_bias))
+        prompt = self._token_array("generate", tokens)
+        if prompt.size == 0 and (reset or self.n_tokens == 0):
+            raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
+        self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
+        return self._generate(prompt, params, self._next_seed(seed), reset, as_list(logits_processor),
+                              as_list(stopping_criteria))
+
+    def _generate(self: "Llama", todo: np.ndarray, params: SamplingParams, seed: int, reset: bool,
+                  processors: list[LogitsProcessor], criteria: list[StoppingCriterion],
+                  ) -> Generator[int, Optional[Sequence[int]], None]:
+        epoch, chain = None, None
+        while True:
+            with self._use() as ctx:
+                if epoch is None and reset:
+                    todo = self._reuse(ctx, todo)
+                elif epoch not in (None, self._epoch):
+                    raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
+                                     "use one Llama per conversation")
+                if ctx.seq_pos_max(0) + 1 + todo.size >= self.n_ctx():
+                    return
+                if todo.size:
+                    self.eval(todo)
+                if chain is None:
+                    chain, _ = self._new_chain(params, seed)
+                else:
+                    chain.accept(todo)
+                if criteria and any(c(self.input_ids, self.logits) for c in criteria):
+                    return
+                token = self._draw(ctx, chain, processors)
+                self._epoch = epoch = self._epoch + 1
+            more = yield token
+            todo = self._token_array("generate", [token, *(more or [])])
+
+    @overload
+    def create_completion(self, prompt: Union[str, Sequence[int]], *, stream: Literal[False] = False,
+                          **arguments: Any) -> dict[str, Any]: ...
+
+    @overload
+    def create_completion(self, prompt: Union[str, Sequence[int]], *, stream: bool,
+                          **arguments: Any) -> Union[dict[str, Any], Iterator[dict[str, Any]]]: ...
+
+    def create_completion(
+        self: "Llama",
+        prompt: Union[str, Sequence[int]],
+        suffix: None = None,
+        max_tokens: Optional[int] = 16,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        logprobs: Optional[int] = None,
+        echo: bool = False,
+        stop: Optional[Union[str, Sequence[str]]] = None,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        top_k: int = 40,
+        stream: bool = False,
+        seed: Optional[int] = None,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: Optional[str] = None,
+        stopping_criteria: Criteria = None,
+        logits_processor: Processors = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+    ) -> Union[dict[str, Any], Iterator[dict[str, Any]]]:
+        """Continue a prompt (text, in which control tokens count, or token ids); the answer has OpenAI's shape.
+
+        max_tokens: None, 0 or less: until a stop, or n_ctx. Ends on any end-of-generation token and before any of the
+        `stop` strings (finish_reason "stop"), at max_tokens or n_ctx ("length"). stream=True: an iterator of chunks
+        whose texts join to the answer; no chunk holds a part of a character or of a stop string. Bytes that are no
+        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed.
+        suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
+        one that n_ctx has no room for.
+        """
+        if suffix is not None:
+            raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
+        if logprobs is not None and (logprobs < 0 or echo):
+            raise ValueError(f"create_completion: logprobs: got {logprobs} and echo={echo}, expected 0 or more without "
+                             "echo; read scores for a prompt's own")
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if not all(isinstance(s, str) and s for s in stops):
+            raise ValueError(f"create_completion: stop: got {stops!r}, expected texts that are not empty")
+        ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else list(prompt)
+        if not ids:
+            raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
+
+        tokens = self.generate(
+            ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature,
+            repeat_penalty=repeat_penalty, frequency_penalty=frequency_penalty, presence_penalty=presence_penalty,
+            mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
+            logits_processor=logits_processor, stopping_criteria=stopping_criteria, logit_bias=logit_bias)
+        job = completion.Job(
+            llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
+            max_tokens=max_tokens if max_tokens and max_tokens > 0 else None, criteria=bool(as_list(stopping_criteria)),
+            echo=prompt if isinstance(prompt, str) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
+            model=model or self.model_path)
+        if stream:
+            return job.stream(echo)
+        with self._lock:  # whole answers of several threads come one after the other
+            return job.whole(echo)
+
+    __call__ = create_completion

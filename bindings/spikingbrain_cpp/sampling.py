@@ -1,0 +1,104 @@
+"""From sampling arguments to upstream's sampler chain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Iterable, List, Mapping, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+
+Ids = npt.NDArray[np.int32]      # [n_tokens]
+Row = npt.NDArray[np.float32]    # [n_vocab]
+LogitsProcessor = Callable[[Ids, Row], Row]
+StoppingCriterion = Callable[[Ids, Row], bool]
+
+
+class LogitsProcessorList(List[LogitsProcessor]):
+    """Processors applied one after the other to a copy of the last token's logits."""
+
+    def __call__(self, input_ids: Ids, scores: Row) -> Row:
+        for processor in self:
+            scores = processor(input_ids, scores)
+        return scores
+
+
+class StoppingCriteriaList(List[StoppingCriterion]):
+    """Generation stops when one of them is true for (tokens so far, the last token's logits)."""
+
+    def __call__(self, input_ids: Ids, logits: Row) -> bool:
+        return any(criterion(input_ids, logits) for criterion in self)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """The arguments that Llama.sample, generate and create_completion share, under llama-cpp-python's names."""
+
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    temp: float = 0.80
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    mirostat_mode: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0), ("typical_p", 0.0, 1.0),
+                                ("frequency_penalty", -math.inf, math.inf), ("presence_penalty", -math.inf, math.inf),
+                                ("temp", -math.inf, math.inf), ("mirostat_tau", 0.0, math.inf),
+                                ("mirostat_eta", 0.0, math.inf)):
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                raise ValueError(f"llama: {name}: got {value}, expected a number from {low:g} to {high:g}")
+        if not (self.repeat_penalty > 0 and math.isfinite(self.repeat_penalty)):
+            raise ValueError(f"llama: repeat_penalty: got {self.repeat_penalty}, expected a number above 0; 1 is none")
+        if self.mirostat_mode not in (0, 1, 2):
+            raise ValueError(f"llama: mirostat_mode: got {self.mirostat_mode}, expected 0, 1 or 2")
+        if not -2**31 <= self.top_k < 2**31:
+            raise ValueError(f"llama: top_k: got {self.top_k}, expected a 32-bit integer; 0 is all")
+
+
+def read_logit_bias(bias: Optional[Mapping[int, float]]) -> tuple[tuple[int, float], ...]:
+    """{token id: addend} as a tuple that SamplingParams can hold. Ids may be strings, as in JSON."""
+    return tuple(sorted((int(k), float(v)) for k, v in (bias or {}).items()))
+
+
+def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int, history: Iterable[int]) -> _core.Sampler:
+    """Upstream's samplers in llama-cpp-python's order; `history` are the tokens the penalties begin with."""
+    chain = _core.Sampler(model)
+    if p.logit_bias:
+        chain.add_logit_bias(list(p.logit_bias))
+    chain.add_penalties(last_n, p.repeat_penalty, p.frequency_penalty, p.presence_penalty)
+    if p.temp < 0:  # the field's meaning of a negative temperature: the untouched distribution
+        chain.add_dist(seed)
+    elif p.temp == 0:
+        chain.add_greedy()
+    elif p.mirostat_mode == 1:
+        chain.add_temp(p.temp)
+        chain.add_mirostat(seed, p.mirostat_tau, p.mirostat_eta)
+    elif p.mirostat_mode == 2:
+        chain.add_temp(p.temp)
+        chain.add_mirostat_v2(seed, p.mirostat_tau, p.mirostat_eta)
+    else:
+        chain.add_top_k(p.top_k)
+        chain.add_typical(p.typical_p)
+        chain.add_top_p(p.top_p)
+        chain.add_min_p(p.min_p)
+        chain.add_temp(p.temp)
+        chain.add_dist(seed)
+    chain.accept(np.asarray(list(history), dtype=np.int32))
+    return chain
+
+
+def logprobs_of(row: Row) -> Row:
+    """log softmax of one row [n_vocab]."""
+    shifted = row - row.max()
+    return shifted - np.log(np.exp(shifted).sum())
