@@ -1,0 +1,76 @@
+"""Every path and every command that a README names exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = None
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = sorted(p for p in ROOT.rglob("README.md") if not {".venv", "build", "node_modules"} & set(p.relative_to(ROOT).parts))
+MADE = ("build", ".venv")        # folders that come into being
+NO_PATH = re.compile(r"[<>*{}$|()\[\]=:,]|\.\.\.|^-|^/|[A-Z]{3,}(?!\.md)|^\.\w+$|^\d")  # placeholders, patterns, options, suffixes, keys
+SUFFIXES = (".py", ".cpp", ".h", ".c", ".md", ".sh", ".txt", ".toml", ".lock", ".patch")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every line in a code block, and of inline code that begins with a command of ours."""
+    lines = []
+    for block in re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.S):
+        lines += block.splitlines()
+    lines += [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    lines += re.findall(r"`((?:make|sb-|python|python3) ?[^`]+)`", text)
+    words = []
+    for line in lines:
+        try:
+            words.append(shlex.split(line.lstrip("$ "), comments=True))
+        except ValueError:
+            continue  # text with a lone quote: not a command
+    return [w for w in words if w]
+
+
+def named_paths(text: str) -> set[str]:
+    inline = {word for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S)) for word in code.split()}
+    paths = {w.rstrip(".,;") for w in inline if not NO_PATH.search(w) and ("/" in w or w.endswith(SUFFIXES))}
+    links = {m.split("#")[0] for m in re.findall(r"\]\(([^)]+)\)", text) if not m.startswith(("http", "#"))}
+    return paths | links - {""}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_path_named_exists(readme):
+    def exists(name: str) -> bool:
+        return name.split("/")[0] in MADE or any((base / name).exists() for base in (readme.parent, ROOT))
+    assert [name for name in sorted(named_paths(readme.read_text())) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.skipif(tomllib is None, reason="needs Python 3.11's tomllib")
+def test_every_command_named_exists(readme):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    unknown = []
+    for words in commands(readme.read_text()):
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words = words[1:]
+        if not words:
+            continue
+        name = words[0].rsplit("/", 1)[-1]
+        if name == "make":
+            unknown += [f"make {t}" for t in words[1:] if not t.startswith("-") and "=" not in t and t not in targets]
+        elif name.startswith("sb-") and "*" not in name:
+            unknown += [name] if name not in scripts else []
+        elif name in ("python", "python3"):
+            unknown += [w for w in words[1:2] if w.endswith(".py") and not (ROOT / w).exists() and not (readme.parent / w).exists()]
+    assert unknown == []
+
+
+def test_the_first_screen_has_both_commands_and_the_packages():
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
+    assert "make demo" in screen and "make test" in screen and "apt-get install" in screen
