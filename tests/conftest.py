@@ -1,0 +1,128 @@
+"""Fixtures: checkpoints of any shape in the published format, written with numpy alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "checkpoints"
+
+TINY = {"model_type": "gla_swa", "architectures": ["GLAswaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
+        "intermediate_size": 96, "vocab_size": 288, "num_attention_heads": 4, "num_key_value_heads": 2, "attn_layers": [1],
+        "sliding_window": 8, "rope_theta": 1e6, "norm_eps": 1e-6, "max_position_embeddings": 512, "tie_word_embeddings": False,
+        "use_short_conv": False, "hidden_act": "swish", "bos_token_id": 262, "eos_token_id": 262, "torch_dtype": "bfloat16"}
+MERGES = ["h e", "l l", "he ll", "hell o", "Ġ t", "Ġt he"]
+SPECIAL = {"<|endoftext|>": 262, "<|im_start|>": 263, "<|im_end|>": 264}
+TEMPLATE = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+
+
+def shared(name: str) -> Path:
+    """A folder of ../shared/checkpoints; the test is skipped where it is absent."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"../shared/checkpoints/{name} is not here")
+    return SHARED / name
+
+
+def tiny_tensors(c: dict[str, Any], gate_rank: int, seed: int) -> dict[str, np.ndarray]:
+    """Random float32 tensors under the checkpoint's names; gate_rank 0: full gate."""
+    e, ff, d = c["hidden_size"], c["intermediate_size"], c["hidden_size"] // c["num_attention_heads"]
+    kv = c["num_key_value_heads"] * d
+    shapes: dict[str, tuple[int, ...]] = {"model.embeddings.weight": (c["vocab_size"], e), "model.norm.weight": (e,)}
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (c["vocab_size"], e)
+    for il in range(c["num_hidden_layers"]):
+        layer = {"attn_norm.weight": (e,), "mlp_norm.weight": (e,), "mlp.gate_proj.weight": (ff, e), "mlp.up_proj.weight": (ff, e),
+                 "mlp.down_proj.weight": (e, ff), "attn.q_proj.weight": (e, e), "attn.q_proj.bias": (e,), "attn.k_proj.weight": (kv, e),
+                 "attn.k_proj.bias": (kv,), "attn.v_proj.weight": (kv, e), "attn.v_proj.bias": (kv,), "attn.o_proj.weight": (e, e)}
+        if il not in c["attn_layers"]:
+            layer["attn.g_norm.weight"] = (d,)
+            layer |= {"attn.gk_proj.0.weight": (gate_rank, e), "attn.gk_proj.1.weight": (kv, gate_rank), "attn.gk_proj.1.bias": (kv,)} if gate_rank \
+                else {"attn.gk_proj.weight": (kv, e), "attn.gk_proj.bias": (kv,)}
+        shapes |= {f"model.layers.{il}.{name}": shape for name, shape in layer.items()}
+    rng = np.random.default_rng(seed)
+    return {name: (rng.standard_normal(shape) * 0.1 + (1.0 if "norm" in name else 0.0)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def as_bf16(x: np.ndarray) -> np.ndarray:
+    """float32 -> uint16 words, nearest even."""
+    n = x.view(np.uint32).astype(np.uint64)
+    return ((n + 0x7FFF + ((n >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray], dtype: str = "BF16") -> None:
+    raw = {n: {"BF16": as_bf16, "F16": np.float16, "F32": np.float32}[dtype](t) for n, t in tensors.items()}
+    header, at = {}, 0
+    for name, t in raw.items():
+        header[name] = {"dtype": dtype, "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
+        at += t.nbytes
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(t.tobytes() for t in raw.values()))
+
+
+def write_weights(folder: Path, tensors: dict[str, np.ndarray], form: str, dtype: str, n_shards: int) -> None:
+    """form "safetensors" or "bin"; n_shards > 1: shards and their index."""
+    stem, suffix = {"safetensors": ("model", "safetensors"), "bin": ("pytorch_model", "bin")}[form]
+    names = list(tensors)
+    parts = [names[i::n_shards] for i in range(n_shards)]
+    files = [f"{stem}.{suffix}"] if n_shards == 1 else [f"{stem}-{i + 1:05d}-of-{n_shards:05d}.{suffix}" for i in range(n_shards)]
+    for file, part in zip(files, parts):
+        held = {n: tensors[n] for n in part}
+        if form == "safetensors":
+            write_safetensors(folder / file, held, dtype)
+        else:
+            torch = pytest.importorskip("torch")
+            kind = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}[dtype]
+            torch.save({n: torch.from_numpy(t).to(kind) for n, t in held.items()}, folder / file)
+    if n_shards > 1:
+        weight_map = {n: file for file, part in zip(files, parts) for n in part}
+        (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def write_bpe(folder: Path) -> None:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    tokens = [chr(b) for b in printable] + [chr(0x100 + i) for i in range(256 - len(printable))] + [m.replace(" ", "") for m in MERGES]
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n", encoding="utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps(SPECIAL))
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "add_bos_token": False, "added_tokens_decoder": {str(i): {"content": t, **flags} for t, i in SPECIAL.items()},
+        "bos_token": None, "eos_token": "<|endoftext|>", "chat_template": TEMPLATE, "tokenizer_class": "Qwen2Tokenizer"}))
+
+
+def write_spm(folder: Path, algorithm: str, vocab_size: int) -> None:
+    spm = pytest.importorskip("sentencepiece")
+    text = folder / "text.txt"
+    text.write_text("\n".join(f"the cat number {i} sat on mat {i * 7 % 31} and said hello to all {i % 5} of them" for i in range(200)))
+    spm.SentencePieceTrainer.train(input=str(text), model_prefix=str(folder / "tokenizer"), model_type=algorithm, vocab_size=vocab_size,
+                                   byte_fallback=True, user_defined_symbols=["<sep>"], minloglevel=2)
+    text.unlink()
+
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path):
+    """make_checkpoint(form=, dtype=, n_shards=, gate_rank=, tokenizer=, tensors=, seed=, name=, **config) -> folder.
+
+    tokenizer: "bpe", "spm_bpe", "spm_unigram" or "" for none. tensors: a function that may change the dict of float32 arrays before it is written.
+    """
+    def make(form="safetensors", dtype="BF16", n_shards=1, gate_rank=16, tokenizer="bpe", tensors=None, seed=0, name="checkpoint", **config) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        c = {**TINY, **config}
+        (folder / "config.json").write_text(json.dumps(c))
+        held = tiny_tensors(c, gate_rank, seed)
+        if tensors is not None:
+            held = tensors(held) or held
+        write_weights(folder, held, form, dtype, n_shards)
+        if tokenizer == "bpe":
+            write_bpe(folder)
+        elif tokenizer:
+            write_spm(folder, tokenizer.removeprefix("spm_"), c["vocab_size"] - 4)
+        return folder
+    return make
