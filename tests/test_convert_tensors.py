@@ -138,7 +138,9 @@ def keys_digest(reader: gguf.GGUFReader) -> str:
 
 
 @pytest.mark.parametrize("outtype, tensors, keys", [
-    ("f32", "", ""), ("f16", "", ""), ("bf16", "", ""), ("q8_0", "", ""), ("q4_0", "", "")])
+    ("f32", "6a249841afb60213", "b24111331829cd8f"), ("f16", "f781b316b052250f", "b24111331829cd8f"),
+    ("bf16", "604ec7ee5376c885", "b24111331829cd8f"), ("q8_0", "060b656db812ecb6", "b24111331829cd8f"),
+    ("q4_0", "711533a25ffcae8e", "b24111331829cd8f")])
 def test_golden_hashes(make_checkpoint, outtype, tensors, keys):
     """The exact bytes and keys: a change here is a change of every file that users make."""
     reader = converted(make_checkpoint(tensors=pattern), "--outtype", outtype)
