@@ -45,7 +45,7 @@ build/test-extras: build/installed pyproject.toml
 	@touch $@
 
 $(MODEL): build/installed $(shell find examples -type f 2>/dev/null)
-	$(VENV)/bin/sb-convert examples/checkpoint -o $@ --outtype q4_0 --force
+	$(VENV)/bin/sb-convert examples/tiny -o $@ --outtype q4_0 --force
 
 demo: $(MODEL)
 	$(PY) -m spikingbrain_cpp.demo $(MODEL)

@@ -48,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
 def model(folder) -> Path:
     """F32, so that batches of different shapes agree closely enough for greedy text to be compared."""
     checkpoint = folder / "checkpoint"
-    shutil.copytree(ROOT / "examples" / "checkpoint", checkpoint)
+    shutil.copytree(ROOT / "examples" / "tiny", checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
     config["max_position_embeddings"] = TRAINED
     (checkpoint / "config.json").write_text(json.dumps(config))
