@@ -22,4 +22,4 @@ def render(template: Optional[str], messages: Sequence[Mapping[str, Any]], **var
     try:
         return _core.render_template(template, document)
     except RuntimeError as error:
-        raise ValueError(f"chat template: got an error while rendering: {error}") from error
+        raise ValueError(f"chat template: got an error while rendering: {' '.join(str(error).split())}") from error

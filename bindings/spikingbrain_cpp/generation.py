@@ -46,10 +46,9 @@ class Generation:
                 return seed
         return self._seeds.randrange(_core.DEFAULT_SEED)
 
-    def _new_chain(self: "Llama", params: SamplingParams, seed: int) -> tuple[_core.Sampler, int]:
-        n = self.n_tokens
-        last = self._ids[max(0, n - self.last_n_tokens_size):n]
-        return build_chain(self._core, params, seed, self.last_n_tokens_size, last), n
+    def _new_chain(self: "Llama", params: SamplingParams, seed: int) -> _core.Sampler:
+        with self._locked_model() as model:
+            return build_chain(model, params, seed, self.last_n_tokens_size)
 
     def _draw(self: "Llama", ctx: _core.Context, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
         row = self._row(ctx)
@@ -87,9 +86,9 @@ class Generation:
             self._row(ctx)
             n = self.n_tokens
             if self._chain is None or self._chain[0] != params or self._chain[2] > n:
-                self._chain = (params, *self._new_chain(params, self._next_seed(None)))
+                self._chain = (params, self._new_chain(params, self._next_seed(None)), 0)
             _, chain, n_seen = self._chain
-            chain.accept(self._ids[n_seen:n])
+            chain.accept(self._ids[max(n_seen, n - self.last_n_tokens_size):n])
             self._chain = (params, chain, n)
             return self._draw(ctx, chain, as_list(logits_processor))
 
@@ -142,13 +141,13 @@ class Generation:
         if prompt.size == 0 and (reset or self.n_tokens == 0):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
         self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
-        return self._generate(prompt, params, self._next_seed(seed), reset, as_list(logits_processor),
-                              as_list(stopping_criteria))
+        chain = self._new_chain(params, self._next_seed(seed))
+        return self._generate(prompt, chain, reset, as_list(logits_processor), as_list(stopping_criteria))
 
-    def _generate(self: "Llama", todo: np.ndarray, params: SamplingParams, seed: int, reset: bool,
+    def _generate(self: "Llama", todo: np.ndarray, chain: _core.Sampler, reset: bool,
                   processors: list[LogitsProcessor], criteria: list[StoppingCriterion],
                   ) -> Generator[int, Optional[Sequence[int]], None]:
-        epoch, chain = None, None
+        epoch = None
         while True:
             with self._use() as ctx:
                 if epoch is None and reset:
@@ -160,10 +159,9 @@ class Generation:
                     return
                 if todo.size:
                     self.eval(todo)
-                if chain is None:
-                    chain, _ = self._new_chain(params, seed)
-                else:
-                    chain.accept(todo)
+                n = ctx.seq_pos_max(0) + 1
+                n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
+                chain.accept(self._ids[n - n_new:n])
                 if criteria and any(c(self.input_ids, self.logits) for c in criteria):
                     return
                 token = self._draw(ctx, chain, processors)

@@ -104,7 +104,7 @@ class Llama(Generation):
         self._logits_all = bool(logits_all)
         self._epoch = 0                                     # changes whenever the sequence does
         self._ids = np.empty(0, np.int32)                   # tokens, valid up to n_tokens
-        self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits
+        self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits, NaN where not known
         self._chain: Optional[tuple[Any, _core.Sampler, int]] = None
         self.n_evaluated = 0                                # tokens evaluated since the file was loaded
         self.set_seed(seed)
@@ -114,6 +114,7 @@ class Llama(Generation):
                                      use_mlock=bool(use_mlock), check_tensors=bool(check_tensors),
                                      kv_overrides=self._kv_overrides, verbose=self.verbose)
             self.metadata: dict[str, str] = self._core.metadata()
+            self._rows = np.empty((0, self._core.n_vocab()), np.float32)
             self._tokenizer = Tokenizer(self._core, self.metadata.get(NORMALIZER_KEY))
             if not vocab_only:
                 n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
@@ -330,7 +331,7 @@ class Llama(Generation):
             self._ids = ids
         if self._logits_all and n > len(self._rows):
             rows = np.full((max(n, len(self._rows) * 3 // 2), self.n_vocab()), np.nan, np.float32)
-            rows[:len(self._rows)] = self._rows.reshape(len(self._rows), -1)
+            rows[:len(self._rows)] = self._rows
             self._rows = rows
 
     def reset(self) -> None:

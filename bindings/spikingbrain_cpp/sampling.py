@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Mapping, Optional
+from typing import Callable, List, Mapping, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,8 @@ def read_logit_bias(bias: Optional[Mapping[int, float]]) -> tuple[tuple[int, flo
     return tuple(sorted((int(k), float(v)) for k, v in (bias or {}).items()))
 
 
-def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int, history: Iterable[int]) -> _core.Sampler:
-    """Upstream's samplers in llama-cpp-python's order; `history` are the tokens the penalties begin with."""
+def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int) -> _core.Sampler:
+    """Upstream's samplers in llama-cpp-python's order; last_n: tokens the penalties look back."""
     chain = _core.Sampler(model)
     if p.logit_bias:
         chain.add_logit_bias(list(p.logit_bias))
@@ -94,7 +94,6 @@ def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int, h
         chain.add_min_p(p.min_p)
         chain.add_temp(p.temp)
         chain.add_dist(seed)
-    chain.accept(np.asarray(list(history), dtype=np.int32))
     return chain
 
 
