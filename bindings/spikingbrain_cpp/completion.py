@@ -14,7 +14,7 @@ import numpy as np
 from .sampling import logprobs_of
 
 if TYPE_CHECKING:
-    from .llama import Llama
+    from .session import Session
 
 
 class TextStream:
@@ -60,7 +60,7 @@ def _no_logprobs() -> dict[str, list[Any]]:
 class Job:
     """One completion under way."""
 
-    llama: "Llama"
+    llama: "Session"
     tokens: Generator[int, Optional[Sequence[int]], None]
     stops: list[str]
     logprobs: Optional[int]
@@ -101,7 +101,10 @@ class Job:
     def _add_logprobs(self, into: dict[str, list[Any]], token: int, offset: int) -> None:
         row = logprobs_of(self.llama.logits)
         top = np.argsort(-row, kind="stable")[:self.logprobs]
-        show = lambda t: self.llama.detokenize([int(t)], prev_tokens=None, special=True).decode("utf-8", "ignore")
+
+        def show(t: int) -> str:
+            return self.llama.detokenize([int(t)], special=True).decode("utf-8", "ignore")
+
         into["tokens"].append(show(token))
         into["text_offset"].append(offset)
         into["token_logprobs"].append(float(row[token]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence, cast
 
 import numpy as np
 
@@ -32,7 +32,9 @@ def stream(llm: Llama, args: argparse.Namespace) -> float:
     sys.stdout.write(args.prompt)
     sys.stdout.flush()
     n_before, began = None, 0.0
-    for chunk in llm(args.prompt, max_tokens=args.n_predict, temperature=args.temp, seed=args.seed, stream=True):
+    chunks = cast(Iterator[dict[str, Any]], llm(args.prompt, max_tokens=args.n_predict, temperature=args.temp,
+                                                seed=args.seed, stream=True))
+    for chunk in chunks:
         if n_before is None:
             n_before, began = llm.n_evaluated, time.perf_counter()
         sys.stdout.write(chunk["choices"][0]["text"])

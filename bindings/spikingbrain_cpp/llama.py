@@ -2,397 +2,213 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
-import numpy.typing as npt
 
-from . import _core, chat
-from .errors import LlamaError, ModelLoadError, ModelNotFoundError
-from .generation import Generation
-from .state import VERSION, LlamaState, fingerprint
-from .tokenizer import NORMALIZER_KEY, Tokenizer
+from . import _core, completion
+from .errors import LlamaError
+from .sampling import Ids, LogitsProcessor, SamplingParams, StoppingCriterion, build_chain, read_logit_bias
+from .session import Session, Tokens
 
-Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
-
-
-def _cpus() -> int:
-    """CPUs this process may use."""
-    return min(len(os.sched_getaffinity(0)), 512)
+Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
+Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]
 
 
-def _positive(name: str, value: int, low: int = 1, high: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"llama: {name}: got {type(value).__name__}, expected an integer")
-    if not low <= value <= high:
-        raise ValueError(f"llama: {name}: got {value}, expected {low} to {high}")
-    return int(value)
+def as_list(functions: Any) -> list[Any]:
+    """One function, a list of them, or None, as a list."""
+    if functions is None:
+        return []
+    return list(functions) if isinstance(functions, (list, tuple)) else [functions]
 
 
-class Llama(Generation):
-    """A loaded model and the one sequence it is reading.
+class Llama(Session):
+    """A loaded model and the one sequence it is reading (see Session for loading, tokens, evaluation and state)."""
 
-    Calls from several threads wait for one another. A call in a forked child, or after close(), raises LlamaError.
-    What the sequence holds is decided by llama.cpp's memory alone: n_tokens is asked of it, so that an interrupted
-    call (Ctrl-C, no memory) leaves exactly the tokens that were finished.
-    """
+    def _new_chain(self, params: SamplingParams, seed: int) -> _core.Sampler:
+        with self._locked_model() as model:
+            return build_chain(model, params, seed, self.last_n_tokens_size)
 
-    def __init__(
+    def _draw(self, ctx: _core.Context, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
+        row = self._row(ctx)
+        if processors:
+            ids, edited = self.input_ids, row.copy()
+            for processor in processors:
+                edited = processor(ids, edited)
+            row = np.ascontiguousarray(edited, np.float32)
+        return chain.sample(row)
+
+    def sample(
         self,
-        model_path: Union[str, os.PathLike[str]],
-        *,
-        n_ctx: Optional[int] = None,
-        n_batch: int = 512,
-        n_ubatch: int = 512,
-        n_threads: Optional[int] = None,
-        n_threads_batch: Optional[int] = None,
-        seed: int = _core.DEFAULT_SEED,
-        n_gpu_layers: int = 0,
-        vocab_only: bool = False,
-        use_mmap: bool = True,
-        use_mlock: bool = False,
-        check_tensors: bool = False,
-        kv_overrides: Optional[Mapping[str, Union[bool, int, float, str]]] = None,
-        type_k: Optional[int] = None,
-        type_v: Optional[int] = None,
-        logits_all: bool = False,
-        last_n_tokens_size: int = 64,
-        verbose: bool = False,
-    ) -> None:
-        """Load a GGUF file (the first part of a split one).
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.80,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        logits_processor: Processors = None,
+    ) -> int:
+        """Choose a token from the last one's logits; temp 0 takes the largest. It is not appended: eval it to go on.
 
-        n_ctx: bound on prompt plus generation, in tokens; None or 0: the model's own, which for `spikingbrain` is none
-            (2^30, near the end of 32-bit positions).
-        n_batch, n_ubatch: tokens handed to llama.cpp at once, and computed at once.
-        n_threads, n_threads_batch: for single tokens and for prompts; None: every CPU this process may use.
-        seed: of sampling; the default draws a new one each time.
-        n_gpu_layers: 0 or -1; the build computes on CPUs.
-        vocab_only: tokenizer and metadata, no weights.
-        check_tensors: read all weights once and refuse values that are no numbers.
-        kv_overrides: metadata to replace, {key: value}.
-        type_k, type_v: ggml types of the window's keys and values (0: F32, 1: F16); None: the model's own.
-        logits_all: keep every token's logits (see scores); 4 * n_vocab bytes a token.
-        last_n_tokens_size: tokens the penalties look back.
-        verbose: llama.cpp's log on stderr.
-
-        ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
+        The penalties see the last last_n_tokens_size tokens of the sequence. LlamaError: nothing evaluated yet.
         """
-        self._core: Optional[_core.Model] = None
-        self._ctx: Optional[_core.Context] = None
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-
-        self.model_path = os.fspath(model_path)
-        self.verbose = bool(verbose)
-        self.last_n_tokens_size = _positive("last_n_tokens_size", last_n_tokens_size, low=0)
-        self.n_batch = _positive("n_batch", n_batch)
-        self.n_threads = _positive("n_threads", n_threads or _cpus(), high=512)
-        self.n_threads_batch = _positive("n_threads_batch", n_threads_batch or _cpus(), high=512)
-        if n_gpu_layers not in (0, -1):
-            raise ValueError(f"llama: n_gpu_layers: got {n_gpu_layers}, expected 0 or -1; this build computes on CPUs")
-        self._n_ctx_given = _positive("n_ctx", n_ctx or 0, low=0, high=2**30) or None
-        n_ubatch = _positive("n_ubatch", n_ubatch)
-        if not Path(self.model_path).is_file():
-            raise ModelNotFoundError(f"llama: model_path: got {self.model_path}, expected a GGUF file; check the path")
-
-        self._kv_overrides = dict(kv_overrides or {})
-        self._logits_all = bool(logits_all)
-        self._epoch = 0                                     # changes whenever the sequence does
-        self._ids = np.empty(0, np.int32)                   # tokens, valid up to n_tokens
-        self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits, NaN where not known
-        self._chain: Optional[tuple[Any, _core.Sampler, int]] = None
-        self.n_evaluated = 0                                # tokens evaluated since the file was loaded
-        self.set_seed(seed)
-
-        try:
-            self._core = _core.Model(self.model_path, vocab_only=bool(vocab_only), use_mmap=bool(use_mmap),
-                                     use_mlock=bool(use_mlock), check_tensors=bool(check_tensors),
-                                     kv_overrides=self._kv_overrides, verbose=self.verbose)
-            self.metadata: dict[str, str] = self._core.metadata()
-            self._rows = np.empty((0, self._core.n_vocab()), np.float32)
-            self._tokenizer = Tokenizer(self._core, self.metadata.get(NORMALIZER_KEY))
-            if not vocab_only:
-                n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
-                self._step = n_rows if self._logits_all else self.n_batch
-                self._ctx = _core.Context(
-                    self._core, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
-                    n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
-                    type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v)
-                self.n_batch = self._ctx.n_batch()
-                self._step = min(self._step, self.n_batch)
-        except RuntimeError as error:
-            self.close()
-            raise ModelLoadError(f"llama: {self.model_path}: got a file that llama.cpp cannot load: {error}; "
-                                 "convert or copy it again") from error
-        except BaseException:
-            self.close()
-            raise
-
-    # --- life ----------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Free the model. Calling it again is harmless; any other call afterwards raises LlamaError."""
-        with contextlib.nullcontext() if os.getpid() != self._pid else self._lock:
-            if self._ctx is not None:
-                self._ctx.close()
-            if self._core is not None:
-                self._core.close()
-            self._ctx = self._core = None
-
-    def __enter__(self) -> "Llama":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[_core.Context]:
-        """The context, for one thread at a time."""
-        with self._locked_model():
-            if self._ctx is None:
-                raise LlamaError("llama: got a model loaded with vocab_only=True, expected one with weights; "
-                                 "load it without vocab_only")
-            yield self._ctx
-
-    @contextlib.contextmanager
-    def _locked_model(self) -> Iterator[_core.Model]:
-        if os.getpid() != self._pid:
-            raise LlamaError(f"llama: got process {os.getpid()}, expected {self._pid}, which loaded the model; "
-                             "load it after the fork")
-        with self._lock:
-            if self._core is None:
-                raise LlamaError("llama: got a closed Llama, expected an open one; load the model again")
-            yield self._core
-
-    # --- the model ---------------------------------------------------------------------------------------------
-
-    def n_vocab(self) -> int:
-        """Entries of the vocabulary; width of a row of logits."""
-        with self._locked_model() as model:
-            return model.n_vocab()
-
-    def n_embd(self) -> int:
-        """Width of the residual stream."""
-        with self._locked_model() as model:
-            width = self.metadata.get(f"{self.metadata.get('general.architecture')}.embedding_length")
-            return int(width) if model.vocab_only and width else model.n_embd()
-
-    def n_ctx(self) -> int:
-        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain`)."""
+        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
+                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
+                                read_logit_bias(logit_bias))
         with self._use() as ctx:
-            return self._n_ctx_given or ctx.n_ctx()
+            self._row(ctx)
+            n = self.n_tokens
+            if self._chain is None or self._chain[0] != params or self._chain[2] > n:
+                self._chain = (params, self._new_chain(params, self._next_seed(None)), 0)
+            _, chain, n_seen = self._chain
+            chain.accept(self._ids[max(n_seen, n - self.last_n_tokens_size):n])
+            self._chain = (params, chain, n)
+            return self._draw(ctx, chain, as_list(logits_processor))
 
-    def token_bos(self) -> int:
-        """Beginning-of-sequence token, -1 when there is none."""
-        with self._locked_model() as model:
-            return model.token_bos()
+    def _reuse(self, ctx: _core.Context, prompt: Ids) -> Ids:
+        """Make the sequence a prefix of the prompt, keeping what can be kept; returns what is left to evaluate."""
+        n = ctx.seq_pos_max(0) + 1
+        m = min(n, prompt.size)
+        differ = np.flatnonzero(self._ids[:m] != prompt[:m])
+        common = int(differ[0]) if differ.size else m
+        if common == n and (prompt.size > n or ctx.logits_pos() == n - 1):
+            return prompt[n:]
+        keep = min(common, prompt.size - 1)  # the last token's logits are needed
+        if keep > 0 and ctx.seq_rm(0, keep, -1) and ctx.seq_pos_max(0) == keep - 1:
+            return prompt[keep:]
+        ctx.clear()  # most memories cannot give back a tail: read it again rather than be wrong
+        return prompt
 
-    def token_eos(self) -> int:
-        """End-of-sequence token, -1 when there is none. Generation ends on any end-of-generation token, not only it."""
-        with self._locked_model() as model:
-            return model.token_eos()
+    def generate(
+        self,
+        tokens: Tokens,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.80,
+        repeat_penalty: float = 1.0,
+        reset: bool = True,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        logits_processor: Processors = None,
+        stopping_criteria: Criteria = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        seed: Optional[int] = None,
+    ) -> Generator[int, Optional[Sequence[int]], None]:
+        """Yield token after token, without end of its own: end-of-generation tokens come out too.
 
-    def token_nl(self) -> int:
-        """Newline token, -1 when there is none."""
-        with self._locked_model() as model:
-            return model.token_nl()
-
-    def _is_eog(self, token: int) -> bool:
-        with self._locked_model() as model:
-            return model.is_eog(token)
-
-    def model_size(self) -> int:
-        """Bytes of all weights."""
-        with self._locked_model() as model:
-            return model.size()
-
-    def state_bytes(self) -> int:
-        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read. 0 unless `spikingbrain`."""
-        with self._use() as ctx:
-            return ctx.state_bytes()
-
-    # --- text and tokens --------------------------------------------------------------------------------------
-
-    def tokenize(self, text: Union[bytes, str], add_bos: bool = True, special: bool = False) -> list[int]:
-        """Token ids of a text (bytes: UTF-8; what is not, counts as U+FFFD).
-
-        add_bos: add the tokens that the model's add_bos_token / add_eos_token keys ask for; they ask for none in
-        SpikingBrain's. special: recognise control tokens such as <|im_end|> in the text.
+        reset=True: the sequence becomes `tokens`, and only what it does not hold already is evaluated. reset=False:
+        they are appended. send(more) appends tokens after the one just yielded. It ends when a stopping criterion is
+        true of (tokens so far, the last token's logits), or when n_ctx tokens are read and yielded together.
+        ValueError: no tokens, unknown ones, or no room for one more. LlamaError: another call changed the sequence
+        meanwhile.
         """
-        with self._locked_model():
-            return self._tokenizer.encode(text, add_bos, special)
+        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
+                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
+                                read_logit_bias(logit_bias))
+        prompt = self._token_array("generate", tokens)
+        if prompt.size == 0 and (reset or self.n_tokens == 0):
+            raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
+        self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
+        chain = self._new_chain(params, self._next_seed(seed))
+        return self._generate(prompt, chain, reset, as_list(logits_processor), as_list(stopping_criteria))
 
-    def detokenize(self, tokens: Tokens, prev_tokens: Optional[Tokens] = None, special: bool = False) -> bytes:
-        """Bytes of the tokens (maybe a part of a character); special: show control tokens. ValueError: no such token."""
-        with self._locked_model():
-            ids = self._token_array("detokenize", tokens)
-            before = None if prev_tokens is None else self._token_array("detokenize", prev_tokens).tolist()
-            return self._tokenizer.decode(ids.tolist(), special, before)
+    def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool,
+                  processors: list[LogitsProcessor], criteria: list[StoppingCriterion],
+                  ) -> Generator[int, Optional[Sequence[int]], None]:
+        epoch = None
+        while True:
+            with self._use() as ctx:
+                if epoch is None and reset:
+                    todo = self._reuse(ctx, todo)
+                elif epoch not in (None, self._epoch):
+                    raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
+                                     "use one Llama per conversation")
+                if ctx.seq_pos_max(0) + 1 + todo.size >= self.n_ctx():
+                    return
+                if todo.size:
+                    self.eval(todo)
+                n = ctx.seq_pos_max(0) + 1
+                n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
+                chain.accept(self._ids[n - n_new:n])
+                if criteria and any(c(self.input_ids, self.logits) for c in criteria):
+                    return
+                token = self._draw(ctx, chain, processors)
+                self._epoch = epoch = self._epoch + 1
+            more = yield token
+            todo = self._token_array("generate", [token, *(more or [])])
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
-                            tools: Optional[Sequence[Mapping[str, Any]]] = None, template: Optional[str] = None,
-                            **variables: Any) -> str:
-        """The prompt for a chat, as transformers' apply_chat_template(..., tokenize=False) renders it.
+    def create_completion(
+        self,
+        prompt: Union[str, Sequence[int]],
+        suffix: None = None,
+        max_tokens: Optional[int] = 16,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        logprobs: Optional[int] = None,
+        echo: bool = False,
+        stop: Optional[Union[str, Sequence[str]]] = None,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        top_k: int = 40,
+        stream: bool = False,
+        seed: Optional[int] = None,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: Optional[str] = None,
+        stopping_criteria: Criteria = None,
+        logits_processor: Processors = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+    ) -> Union[dict[str, Any], Iterator[dict[str, Any]]]:
+        """Continue a prompt (text, in which control tokens count, or token ids); the answer has OpenAI's shape.
 
-        template: Jinja source instead of the model's own. ValueError: the template fails or refuses the messages.
+        max_tokens: None, 0 or less: until a stop, or n_ctx. Ends on any end-of-generation token and before any of the
+        `stop` strings (finish_reason "stop"), at max_tokens or n_ctx ("length"). stream=True: an iterator of chunks
+        whose texts join to the answer; no chunk holds a part of a character or of a stop string. Bytes that are no
+        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed.
+        suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
+        one that n_ctx has no room for.
         """
-        with self._locked_model() as model:
-            bos, eos = (model.token_text(t).decode("utf-8", "replace") if t >= 0 else ""
-                        for t in (model.token_bos(), model.token_eos()))
-            if tools is not None:
-                variables["tools"] = list(tools)
-            return chat.render(model.chat_template() if template is None else template, messages,
-                               add_generation_prompt=add_generation_prompt,
-                               **{"bos_token": bos, "eos_token": eos, **variables})
+        if suffix is not None:
+            raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
+        if logprobs is not None and (logprobs < 0 or echo):
+            raise ValueError(f"create_completion: logprobs: got {logprobs} and echo={echo}, expected 0 or more without "
+                             "echo; read scores for a prompt's own")
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if not all(isinstance(s, str) and s for s in stops):
+            raise ValueError(f"create_completion: stop: got {stops!r}, expected texts that are not empty")
+        ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else list(prompt)
+        if not ids:
+            raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
 
-    def _token_array(self, where: str, tokens: Tokens) -> npt.NDArray[np.int32]:
-        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
-        if ids.size == 0:
-            return np.empty(0, np.int32)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TypeError(f"{where}: tokens: got {ids.dtype} of {ids.ndim} dimensions, expected integers in a list")
-        n_vocab = self.n_vocab()
-        wrong = ids[(ids < 0) | (ids >= n_vocab)]
-        if wrong.size:
-            raise ValueError(f"{where}: tokens: got {wrong[0]}, expected 0 to {n_vocab - 1}; use this model's tokens")
-        return np.ascontiguousarray(ids, np.int32)
+        tokens = self.generate(
+            ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature,
+            repeat_penalty=repeat_penalty, frequency_penalty=frequency_penalty, presence_penalty=presence_penalty,
+            mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
+            logits_processor=logits_processor, stopping_criteria=stopping_criteria, logit_bias=logit_bias)
+        job = completion.Job(
+            llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
+            max_tokens=max_tokens if max_tokens and max_tokens > 0 else None, criteria=bool(as_list(stopping_criteria)),
+            echo=prompt if isinstance(prompt, str) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
+            model=model or self.model_path)
+        if stream:
+            return job.stream(echo)
+        with self._lock:  # whole answers of several threads come one after the other
+            return job.whole(echo)
 
-    # --- evaluation --------------------------------------------------------------------------------------------
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens the sequence holds."""
-        with self._use() as ctx:
-            return ctx.seq_pos_max(0) + 1
-
-    @property
-    def input_ids(self) -> npt.NDArray[np.int32]:
-        """int32 [n_tokens]: the tokens the sequence holds, a copy."""
-        with self._use():
-            return self._ids[:self.n_tokens].copy()
-
-    @property
-    def scores(self) -> npt.NDArray[np.float32]:
-        """float32 [n_tokens, n_vocab]: every token's logits, a view. Needs logits_all=True, else LlamaError; rows that
-        came with a loaded state are NaN except its last."""
-        with self._use():
-            if not self._logits_all:
-                raise LlamaError("llama: scores: got logits_all=False, expected True; use logits for the last row")
-            self._grow(self.n_tokens)
-            return self._rows[:self.n_tokens]
-
-    @property
-    def logits(self) -> npt.NDArray[np.float32]:
-        """float32 [n_vocab]: the last token's logits, a copy. LlamaError when nothing was evaluated."""
-        with self._use() as ctx:
-            return self._row(ctx).copy()
-
-    def _row(self, ctx: _core.Context) -> npt.NDArray[np.float32]:
-        last = ctx.seq_pos_max(0)
-        if last < 0 or ctx.logits_pos() != last:
-            raise LlamaError(f"llama: logits: got none for the last of {last + 1} tokens, expected a row; eval a token")
-        return ctx.logits()
-
-    def eval(self, tokens: Tokens) -> None:
-        """Append tokens to the sequence. ValueError: none, unknown ones, or more than n_ctx has room for."""
-        with self._use() as ctx:
-            ids = self._token_array("eval", tokens)
-            if ids.size == 0:
-                raise ValueError("eval: tokens: got none, expected at least one")
-            n_past = ctx.seq_pos_max(0) + 1
-            self._check_room("eval", n_past + ids.size)
-            self._grow(n_past + ids.size)
-            self._ids[n_past:n_past + ids.size] = ids
-            self._epoch += 1
-            for i in range(0, ids.size, self._step):
-                piece = ids[i:i + self._step]
-                at = n_past + i
-                ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None)
-                self.n_evaluated += piece.size
-
-    def _check_room(self, where: str, n: int) -> None:
-        if n > self.n_ctx():
-            raise ValueError(f"{where}: requested tokens: got {n}, expected at most n_ctx={self.n_ctx()}; "
-                             "reset, shorten the prompt or raise n_ctx")
-
-    def _grow(self, n: int) -> None:
-        if n > self._ids.size:
-            ids = np.zeros(max(n, 2 * self._ids.size, 1024), np.int32)
-            ids[:self._ids.size] = self._ids
-            self._ids = ids
-        if self._logits_all and n > len(self._rows):
-            rows = np.full((max(n, len(self._rows) * 3 // 2), self.n_vocab()), np.nan, np.float32)
-            rows[:len(self._rows)] = self._rows
-            self._rows = rows
-
-    def reset(self) -> None:
-        """Forget the sequence."""
-        with self._use() as ctx:
-            self._epoch += 1
-            self._chain = None
-            ctx.clear()
-
-    # --- state -------------------------------------------------------------------------------------------------
-
-    def save_state(self) -> LlamaState:
-        """The sequence as an object: a fixed part plus at most one window of rows, whatever its length, its tokens (4
-        bytes each) and the last row of logits."""
-        with self._use() as ctx:
-            has_row = ctx.logits_pos() >= 0 and ctx.logits_pos() == ctx.seq_pos_max(0)
-            data = ctx.state_get(0) if self.n_tokens else b""
-            return LlamaState(self._fingerprint(), self.input_ids, data,
-                              ctx.logits().copy() if has_row else np.empty(0, np.float32))
-
-    def load_state(self, state: LlamaState) -> None:
-        """Replace the sequence by a saved one; nothing is evaluated again, and the next token's logits are there.
-
-        ValueError: a state of another model or version, or one longer than n_ctx; the sequence stays as it was.
-        LlamaError: llama.cpp refuses the data (other type_k / type_v); the sequence is then empty.
-        """
-        if not isinstance(state, LlamaState):
-            raise TypeError(f"load_state: state: got {type(state).__name__}, expected LlamaState")
-        with self._use() as ctx:
-            if state.version != VERSION:
-                raise ValueError(f"load_state: version: got {state.version}, expected {VERSION}; save the state again")
-            if state.fingerprint != self._fingerprint():
-                raise ValueError(f"load_state: model: got a state of {state.fingerprint[:12]}, expected one of "
-                                 f"{self._fingerprint()[:12]}; load the model that it was saved from")
-            self._check_room("load_state", state.n_tokens)
-            self._token_array("load_state", state.tokens)
-            if state.logits.size not in (0, self.n_vocab()):
-                raise ValueError(f"load_state: logits: got {state.logits.size}, expected {self.n_vocab()}")
-            self.reset()
-            n = state.n_tokens
-            if n:
-                try:
-                    ctx.state_set(state.data, 0)
-                except RuntimeError as error:
-                    ctx.clear()
-                    raise LlamaError(f"load_state: got data that llama.cpp refuses: {error}; load the model with the "
-                                     "type_k and type_v it was saved with") from error
-                if ctx.seq_pos_max(0) + 1 != n:
-                    got = ctx.seq_pos_max(0) + 1
-                    ctx.clear()
-                    raise LlamaError(f"load_state: data: got {got} tokens, expected {n}; save the state again")
-            self._grow(n)
-            self._ids[:n] = state.tokens
-            if self._logits_all:
-                self._rows[:n] = np.nan
-            if n and state.logits.size:
-                ctx.set_logits(np.ascontiguousarray(state.logits, np.float32), n - 1)
-                if self._logits_all:
-                    self._rows[n - 1] = state.logits
-
-    def _fingerprint(self) -> str:
-        if not hasattr(self, "_print"):
-            self._print = fingerprint(self.model_path, self._kv_overrides)
-        return self._print
+    __call__ = create_completion

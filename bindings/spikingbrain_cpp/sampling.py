@@ -100,4 +100,4 @@ def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int) -
 def logprobs_of(row: Row) -> Row:
     """log softmax of one row [n_vocab]."""
     shifted = row - row.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()), np.float32)
