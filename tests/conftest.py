@@ -45,12 +45,12 @@ def tiny_tensors(c: dict[str, Any], gate_rank: int, seed: int) -> dict[str, np.n
                 else {"attn.gk_proj.weight": (kv, e), "attn.gk_proj.bias": (kv,)}
         shapes |= {f"model.layers.{il}.{name}": shape for name, shape in layer.items()}
     rng = np.random.default_rng(seed)
-    return {name: (rng.standard_normal(shape) * 0.1 + (1.0 if "norm" in name else 0.0)).astype(np.float32) for name, shape in shapes.items()}
+    return {name: rng.standard_normal(shape, np.float32) * np.float32(0.1) + np.float32("norm" in name) for name, shape in shapes.items()}
 
 
 def as_bf16(x: np.ndarray) -> np.ndarray:
     """float32 -> uint16 words, nearest even."""
-    n = x.view(np.uint32).astype(np.uint64)
+    n = x.view(np.uint32)
     return ((n + 0x7FFF + ((n >> 16) & 1)) >> 16).astype(np.uint16)
 
 

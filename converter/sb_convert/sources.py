@@ -28,13 +28,13 @@ class Tensor:
     file: Path
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop as float32, a copy. A 1-D tensor counts as one column of rows."""
+        """Rows start..stop as float32, not to be changed. A 1-D tensor counts as one column of rows."""
         part = self.data[start:stop]
         if not isinstance(part, np.ndarray):  # torch
-            return part.float().numpy().copy()
+            return part.float().numpy()
         if self.dtype == "BF16":
             return (part.astype(np.uint32) << 16).view(np.float32)
-        return part.astype(np.float32)
+        return np.asarray(part, np.float32)
 
 
 def open_checkpoint(folder: Path) -> dict[str, Tensor]:
