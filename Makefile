@@ -11,7 +11,7 @@ TEST_REQUIRES  := "torch==2.13.0"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
-    $(shell find cpp_backend bindings converter/sb_convert -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
+    $(shell find cpp_backend bindings converter/sb_convert tests/cpp -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
 $(shell mkdir -p build; echo '$(SOURCES)' | cmp -s - build/sources.list || echo '$(SOURCES)' > build/sources.list)
 
 .PHONY: help build demo test check-system clean
@@ -34,7 +34,7 @@ build/venv: | check-system
 
 build/installed: build/venv build/sources.list $(SOURCES)
 	@echo "building llama.cpp and the binding (minutes the first time; build/build.log tells)"
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation --verbose . > build/build.log 2>&1 || \
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation -C cmake.define.SPIKINGBRAIN_TESTS=ON --verbose . > build/build.log 2>&1 || \
 	    { tail -n 40 build/build.log; echo "make: build: got a failure, expected none; do read build/build.log" >&2; exit 1; }
 	@touch $@
 

@@ -1,0 +1,297 @@
+// The promises of the memory, on any spikingbrain GGUF: one batch, pieces and single tokens agree; sequences do
+// not disturb each other; what is copied, saved, undone or interrupted continues exactly. Logits are compared
+// within LIMIT of the largest one: matrix products sum in another order for another batch size.
+
+#include "check.h"
+
+#include "llama.h"
+#include "llama-spikingbrain.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+
+static const float LIMIT = 1e-3f;
+
+using tokens = std::vector<llama_token>;
+using logits = std::vector<float>; // of one token
+
+static llama_model * model;
+static int n_vocab;
+
+struct context {
+    llama_context * ctx;
+
+    explicit context(uint32_t n_seq_max = 4, uint32_t n_ubatch = 16, bool unified = false, int n_threads = 1) {
+        auto p = llama_context_default_params();
+        p.n_ctx = 0;
+        p.n_batch = 256;
+        p.n_ubatch = n_ubatch;
+        p.n_seq_max = n_seq_max;
+        p.kv_unified = unified;
+        p.n_threads = p.n_threads_batch = n_threads;
+        ctx = llama_init_from_model(model, p);
+    }
+    context(const context &) = delete;
+    ~context() { llama_free(ctx); }
+
+    llama_memory_t mem() const { return llama_get_memory(ctx); }
+    llama_pos      end(llama_seq_id s) const { return llama_memory_seq_pos_max(mem(), s) + 1; }
+
+    // (sequences, token) each, at the next position of the first sequence named; logits of all of them
+    int decode(const std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> & in, std::vector<logits> & out) {
+        llama_batch b = llama_batch_init(in.size(), 0, 8);
+        std::map<llama_seq_id, llama_pos> next;
+        b.n_tokens = in.size();
+        for (size_t i = 0; i < in.size(); ++i) {
+            const llama_seq_id s0 = in[i].first[0];
+            if (!next.count(s0)) {
+                next[s0] = end(s0);
+            }
+            b.token[i]    = in[i].second;
+            b.pos[i]      = next[s0];
+            b.n_seq_id[i] = in[i].first.size();
+            b.logits[i]   = 1;
+            for (size_t j = 0; j < in[i].first.size(); ++j) {
+                b.seq_id[i][j] = in[i].first[j];
+                next[in[i].first[j]] = b.pos[i] + 1;
+            }
+        }
+        const int rc = llama_decode(ctx, b);
+        for (size_t i = 0; rc == 0 && i < in.size(); ++i) {
+            const float * l = llama_get_logits_ith(ctx, i);
+            out.emplace_back(l, l + n_vocab);
+        }
+        llama_batch_free(b);
+        return rc;
+    }
+
+    std::vector<logits> eval(const tokens & t, size_t piece = 256, llama_seq_id s = 0) {
+        std::vector<logits> out;
+        for (size_t i = 0; i < t.size(); i += piece) {
+            std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> in;
+            for (size_t j = i; j < std::min(i + piece, t.size()); ++j) {
+                in.push_back({ { s }, t[j] });
+            }
+            check(decode(in, out) == 0, "decode");
+        }
+        return out;
+    }
+};
+
+static tokens text(size_t n, uint32_t seed) {
+    std::mt19937 rng(seed);
+    tokens t(n);
+    for (auto & x : t) {
+        x = rng() % std::min(n_vocab, 400);
+    }
+    return t;
+}
+
+static bool same(const std::vector<logits> & a, const std::vector<logits> & b, float limit = LIMIT) {
+    if (a.size() != b.size()) {
+        return false;
+    }
+    for (size_t i = 0; i < a.size(); ++i) {
+        float err = 0, mag = 0;
+        for (int j = 0; j < n_vocab; ++j) {
+            err = std::max(err, std::isfinite(a[i][j]) ? std::fabs(a[i][j] - b[i][j]) : INFINITY);
+            mag = std::max(mag, std::fabs(b[i][j]));
+        }
+        if (!(err <= limit*mag)) {
+            fprintf(stderr, "  token %zu: logits differ by %g of %g\n", i, err, mag);
+            return false;
+        }
+    }
+    return true;
+}
+
+template <typename T>
+static std::vector<T> part(const std::vector<T> & x, size_t a, size_t b) {
+    return std::vector<T>(x.begin() + a, x.begin() + b);
+}
+
+static std::vector<uint8_t> save(const context & c, llama_seq_id s, llama_state_seq_flags flags = 0) {
+    std::vector<uint8_t> data(llama_state_seq_get_size_ext(c.ctx, s, flags));
+    data.resize(llama_state_seq_get_data_ext(c.ctx, data.data(), data.size(), s, flags));
+    return data;
+}
+
+static size_t restore(const context & c, llama_seq_id s, const std::vector<uint8_t> & data, llama_state_seq_flags flags = 0) {
+    return llama_state_seq_set_data_ext(c.ctx, data.data(), data.size(), s, flags);
+}
+
+int main(int argc, char ** argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: test-memory MODEL.gguf\n");
+        return 2;
+    }
+    llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
+    ggml_backend_load_all();
+    model = llama_model_load_from_file(argv[1], llama_model_default_params());
+    if (!model) {
+        fprintf(stderr, "test-memory: %s: not loaded\n", argv[1]);
+        return 2;
+    }
+    n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+
+    const tokens a = text(200, 1), b = text(150, 2);
+    context ref_ctx;
+    const auto ref = ref_ctx.eval(a);
+    context ref_b;
+    const auto other = ref_b.eval(b);
+
+    for (size_t piece : { 1, 7, 16, 33 }) {
+        for (uint32_t n_ubatch : { 1, 5, 64 }) {
+            context c(1, n_ubatch);
+            check(same(c.eval(a, piece), ref), "pieces of " + std::to_string(piece) + ", micro-batches of " + std::to_string(n_ubatch));
+        }
+    }
+
+    for (bool unified : { false, true }) {
+        context c(4, 16, unified);
+        std::vector<logits> got_a, got_b, out;
+        size_t i = 0, j = 0;
+        for (int step = 0; i < a.size() || j < b.size(); ++step) { // uneven shares of two sequences in each batch
+            std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> in;
+            std::vector<int> who;
+            for (int n = 0; n < 1 + step % 5 && i < a.size(); ++n) { in.push_back({ { 3 }, a[i++] }); who.push_back(0); }
+            for (int n = 0; n < 1 + step % 3 && j < b.size(); ++n) { in.push_back({ { 1 }, b[j++] }); who.push_back(1); }
+            out.clear();
+            check(c.decode(in, out) == 0, "interleaved decode");
+            for (size_t n = 0; n < out.size(); ++n) {
+                (who[n] ? got_b : got_a).push_back(out[n]);
+            }
+        }
+        check(same(got_a, ref) && same(got_b, other), std::string("two sequences interleaved, unified ") + (unified ? "on" : "off"));
+    }
+
+    {   // copies are real: both go on, each its own way
+        context c;
+        c.eval(part(a, 0, 90), 16, 2);
+        llama_memory_seq_cp(c.mem(), 2, 0, -1, -1);
+        c.eval(part(b, 0, 60), 16, 2);
+        check(same(c.eval(part(a, 90, 200), 9, 0), part(ref, 90, 200)), "copy continues as the original");
+        llama_memory_seq_cp(c.mem(), 0, 1, 5, 20);
+        check(c.end(1) == 0, "copy of a part is refused: destination empty");
+        llama_memory_seq_keep(c.mem(), 0);
+        check(c.end(0) == 200 && c.end(2) == 0, "keep one sequence");
+    }
+
+    {   // a token given to several sequences is in all of them
+        context c;
+        std::vector<logits> out;
+        for (size_t i = 0; i < 70; ++i) {
+            check(c.decode({ { { 1, 3 }, a[i] } }, out) == 0, "shared token");
+        }
+        check(same(c.eval(part(a, 70, 120), 8, 3), part(ref, 70, 120)) && same(c.eval(part(a, 70, 120), 5, 1), part(ref, 70, 120)), "sequences with a shared beginning");
+        c.eval(part(b, 0, 1), 1, 3);
+        c.eval(part(a, 120, 121), 1, 1);
+        check(c.decode({ { { 1, 3 }, a[0] } }, out) != 0, "shared token refused when histories differ");
+    }
+
+    for (llama_state_seq_flags flags : { (llama_state_seq_flags) 0, (llama_state_seq_flags) LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY }) {
+        for (size_t n : { 1, 20, 111 }) { // shorter and longer than the window
+            context c;
+            c.eval(part(a, 0, n), 16, 1);
+            const auto saved = save(c, 1, flags);
+            c.eval(part(b, 0, 120), 16, 1); // overwrites the ring
+            check(restore(c, 1, saved, flags) == saved.size(), "restore in place");
+            check(same(c.eval(part(a, n, 200), 16, 1), part(ref, n, 200)), "continues after restore in place");
+            context d(2, 7);
+            check(restore(d, 0, saved, flags) == saved.size(), "restore elsewhere");
+            check(same(d.eval(part(a, n, 200), 3, 0), part(ref, n, 200)), "continues after restore elsewhere, other micro-batch");
+
+            for (size_t cut : { (size_t) 0, (size_t) 4, (size_t) 30, saved.size()/2, saved.size() - 1 }) {
+                auto bad = part(saved, 0, cut);
+                check(restore(d, 1, bad, flags) == 0, "cut state is refused");
+                check(d.end(1) == 0 && d.end(0) == 200, "cut state leaves its sequence empty, others alone");
+            }
+            auto bad = saved;
+            bad[8 + 5*4] ^= 1; // the window
+            check(restore(d, 1, bad, flags) == 0, "state of another model is refused");
+        }
+    }
+
+    {   // whole context
+        context c;
+        c.eval(part(a, 0, 77), 16, 2);
+        c.eval(part(b, 0, 33), 16, 0);
+        std::vector<uint8_t> all(llama_state_get_size(c.ctx));
+        check(llama_state_get_data(c.ctx, all.data(), all.size()) == all.size(), "save all");
+        context d;
+        d.eval(part(b, 0, 9), 16, 1);
+        check(llama_state_set_data(d.ctx, all.data(), all.size()) == all.size(), "restore all");
+        check(d.end(1) == 0, "restore all replaces all");
+        check(same(d.eval(part(a, 77, 200), 16, 2), part(ref, 77, 200)) && same(d.eval(part(b, 33, 150), 16, 0), part(other, 33, 150)), "all continue");
+    }
+
+    {   // sizes: fixed part plus at most one window of rows, and nothing that grows with tokens
+        context c(1, 16);
+        const size_t bytes = llama_spikingbrain_state_bytes(c.ctx);
+        std::vector<size_t> size;
+        for (size_t n = 0; n < 200; ++n) {
+            c.eval({ a[n] });
+            size.push_back(save(c, 0).size());
+        }
+        const size_t row = size[1] - size[0];
+        const size_t window = std::unique(size.begin(), size.end()) - size.begin();
+        check(row > 0 && size[window - 1] - size[0] == (window - 1)*row && window < 200, "saved size grows by one row until the window is full");
+        check(llama_spikingbrain_state_bytes(c.ctx) == bytes, "allocated bytes stay");
+        check(llama_spikingbrain_state_bytes(context(3, 16).ctx) == 3*bytes, "allocated bytes per sequence");
+    }
+
+    {   // removal: whole, last micro-batch, nothing else
+        context c(2, 16);
+        c.eval(part(a, 0, 100), 16);
+        check(!llama_memory_seq_rm(c.mem(), 0, 50, -1) && c.end(0) == 100, "tail over several micro-batches is refused");
+        check(!llama_memory_seq_rm(c.mem(), 0, 10, 20) && !llama_memory_seq_rm(c.mem(), 0, 0, 20), "middle and front are refused");
+        check(llama_memory_seq_rm(c.mem(), 0, 100, -1) && llama_memory_seq_rm(c.mem(), 1, -1, -1), "removing nothing succeeds");
+        check(llama_memory_seq_rm(c.mem(), 0, 96, -1) && c.end(0) == 96, "last micro-batch can be removed");
+        check(!llama_memory_seq_rm(c.mem(), 0, 80, -1), "once");
+        check(same(c.eval(part(a, 96, 200), 16), part(ref, 96, 200)), "continues after removal");
+        check(llama_memory_seq_rm(c.mem(), 0, -1, -1) && c.end(0) == 0, "whole sequence can be removed");
+        check(same(c.eval(part(a, 0, 50), 16), part(ref, 0, 50)), "begins again after removal");
+    }
+
+    {   // an interrupted decode leaves the state of the last finished micro-batch
+        for (int stop_after : { 0, 3, 40, 101, 202 }) {
+            context c(2, 16);
+            c.eval(part(a, 0, 50), 50);
+            static int countdown;
+            countdown = stop_after;
+            llama_set_abort_callback(c.ctx, [](void *) { return countdown-- <= 0; }, nullptr);
+            std::vector<logits> out;
+            std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> in;
+            for (size_t i = 50; i < 150; ++i) {
+                in.push_back({ { 0 }, a[i] });
+            }
+            const int rc = c.decode(in, out);
+            llama_set_abort_callback(c.ctx, nullptr, nullptr);
+            const int n = c.end(0);
+            check(rc == 2 && n >= 50 && n < 150 && (n - 50) % 16 == 0, "interrupted after " + std::to_string(stop_after) + " calls at a micro-batch");
+            check(same(c.eval(part(a, n, 200), 16), part(ref, n, 200)), "continues after an interruption");
+        }
+    }
+
+    {   // positions far out: the rotary angles are still exact, so a shifted text gives the same logits
+        context c(1, 16);
+        llama_batch bt = llama_batch_init(60, 0, 1);
+        bt.n_tokens = 60;
+        for (int i = 0; i < 60; ++i) {
+            bt.token[i] = a[i]; bt.pos[i] = 1000000000 + i; bt.n_seq_id[i] = 1; bt.seq_id[i][0] = 0; bt.logits[i] = 1;
+        }
+        check(llama_decode(c.ctx, bt) == 0, "decode at position 10^9");
+        std::vector<logits> out;
+        for (int i = 0; i < 60; ++i) {
+            const float * l = llama_get_logits_ith(c.ctx, i);
+            out.emplace_back(l, l + n_vocab);
+        }
+        llama_batch_free(bt);
+        check(same(out, part(ref, 0, 60)), "same logits at position 10^9");
+    }
+
+    llama_model_free(model);
+    return report("memory");
+}

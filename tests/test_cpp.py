@@ -1,0 +1,43 @@
+"""The C++ tests, built beside the package by `make build`."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+
+KINDS = {
+    "low-rank gate": {},
+    "full gate, tied": {"gate_rank": 0, "tie_word_embeddings": True},
+    "one key/value head, window 20": {"num_key_value_heads": 1, "sliding_window": 20, "num_hidden_layers": 3},
+}
+
+
+def built(name: str) -> Path:
+    found = sorted(ROOT.glob(f"build/*/bin/{name}"))
+    if not found:
+        pytest.fail(f"tests: {name}: got none below build/, expected the one that `make build` leaves there; run make build")
+    return found[-1]
+
+
+def run(*command: Any) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_attention_operators_agree_with_plain_loops() -> None:
+    assert " 0 failed" in run(built("test-spk-ops"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_keeps_its_promises(kind: str, tmp_path: Path, make_checkpoint: Any) -> None:
+    from sb_convert.cli import main
+
+    model = tmp_path / "model.gguf"
+    assert main([str(make_checkpoint(**KINDS[kind])), "-o", str(model), "--outtype", "f32"]) in (0, None)
+    assert " 0 failed" in run(built("test-memory"), model)
