@@ -181,6 +181,25 @@ def test_editing_the_last_message_restores_a_checkpoint(server):
     assert warm["choices"][0]["message"]["content"] == cold["choices"][0]["message"]["content"] != ""
 
 
+def test_asking_again_evaluates_a_few_tokens_only(server):
+    """The prompt is a prefix of what the slot holds: its end is restored from the checkpoint made just before it."""
+    prompt = server.post("/tokenize", content=TEXT[300:1100])["tokens"]
+    first = server.complete(prompt, 30, id_slot=0)
+    again = server.complete(prompt, 30, id_slot=0)
+    assert again["tokens"] == first["tokens"] and again["timings"]["prompt_n"] <= 4
+
+
+def test_more_conversations_than_slots_come_back_from_the_prompt_cache(server):
+    tokens = server.post("/tokenize", content=TEXT)["tokens"]
+    histories = [tokens[i * 90:i * 90 + 80] for i in range(7)]
+    for i, history in enumerate(histories):
+        histories[i] = history + server.complete(history, 10)["tokens"] + [5, 6, 7]
+    for history in histories:
+        warm, cold = server.complete(history, 20), server.complete(history, 20, cache_prompt=False)
+        assert warm["tokens"] == cold["tokens"]
+        assert warm["timings"]["cache_n"] == len(history) - 4  # three new tokens and the last one sampled
+
+
 def test_a_slot_saved_to_a_file_is_worth_something_in_a_new_process(server, model, folder):
     prompt = server.post("/tokenize", content=TEXT[:800])["tokens"]
     first = server.complete(prompt, 20, id_slot=3)
@@ -201,7 +220,7 @@ def test_several_answers_to_one_prompt_share_its_evaluation(server):
 
 
 def test_separate_caches_per_slot_have_no_bound_either(model, folder):
-    with Server(model, folder / "split.log", "-np", 3, "--no-kv-unified") as s:
+    with Server(model, folder / "split.log", "-np", 4, "--no-kv-unified") as s:
         assert s.get("/props")["default_generation_settings"]["n_ctx"] > 1 << 27
         assert len(s.complete("the tide", 2 * TRAINED)["tokens"]) == 2 * TRAINED
 
