@@ -123,6 +123,6 @@ def make_checkpoint(tmp_path: Path):
         if tokenizer == "bpe":
             write_bpe(folder)
         elif tokenizer:
-            write_spm(folder, tokenizer.removeprefix("spm_"), c["vocab_size"] - 4)
+            write_spm(folder, tokenizer.removeprefix("spm_"), min(c["vocab_size"] - 4, 310))
         return folder
     return make

@@ -6,6 +6,7 @@ protobuf module wants one more dependency; the few fields are read from the wire
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from gguf import TokenType
 from .errors import bad
 from .tokenizer import Vocab, padded
 
+log = logging.getLogger("sb_convert")
 UNIGRAM, BPE = 1, 2  # TrainerSpec.model_type
-NORMALIZERS = {"": "", "identity": "", "nfkc": "nfkc", "nmt_nfkc": "nfkc"}  # kept in tokenizer.ggml.normalizer
 
 
 def fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -66,6 +67,8 @@ def load_spm(path: Path, size: int) -> Vocab:
     scores = [sp.get_score(i) for i in range(n)] + [-10000.0] * (size - n)
     vocab = Vocab("llama" if algorithm == BPE else "t5", "default", tokens, types, scores)
     vocab.special = {name: i for name, i in (("unk", sp.unk_id()), ("bos", sp.bos_id()), ("eos", sp.eos_id()), ("pad", sp.pad_id())) if i >= 0}
+    if vocab.model == "t5" and TokenType.BYTE in types:
+        log.warning("%s: byte fallback: upstream's unigram tokenizer has none; characters outside the vocabulary become the unknown token", path)
     add_normalizer(vocab, normalizer, path)
     return vocab
 
@@ -79,6 +82,5 @@ def add_normalizer(vocab: Vocab, spec: dict[int, Any], path: Path) -> None:
             vocab.extra["precompiled_charsmap"] = spec[2]
         return
     name = spec.get(1, b"").decode()
-    if name not in NORMALIZERS:
-        raise bad(path, "normalizer", repr(name), ", ".join(map(repr, NORMALIZERS)), "this tokenizer is not implemented")
-    vocab.normalizer = NORMALIZERS[name]
+    if name not in ("", "identity"):
+        log.warning("%s: normaliser %s: the fork tokenises text of this vocabulary as it is given; normalise it before, where it matters", path, name)

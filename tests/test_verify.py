@@ -1,0 +1,123 @@
+"""--verify finds a wrong tensor by name and a wrong graph by its logits, and passes what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from conftest import ROOT, shared
+
+from sb_convert import verify as verify_module
+from sb_convert.cli import main
+from sb_convert.convert import Options, convert
+from sb_convert.verify import MEAN_KL, difference, reference_logits, sample_tokens, verify_logits, verify_tensors
+
+OUTTYPES = ["f32", "f16", "bf16", "q8_0", "q4_0"]
+
+
+def written(folder: Path, outtype: str, **options):
+    return convert(folder, Options(folder / "out.gguf", outtype, force=True, **options), say=lambda _: None)
+
+
+@pytest.mark.parametrize("outtype", OUTTYPES)
+def test_right_tensors_pass(make_checkpoint, outtype):
+    said = []
+    assert verify_tensors(written(make_checkpoint(), outtype), said.append)
+    assert len(said) == 1 and said[0].endswith(": ok")
+
+
+def test_split_tensors_pass(make_checkpoint):
+    result = written(make_checkpoint(hidden_size=256, intermediate_size=1024, vocab_size=2048), "q8_0", split_max_bytes=10**6)
+    assert len(result.files) > 1 and verify_tensors(result, lambda _: None)
+
+
+@pytest.mark.parametrize("outtype", OUTTYPES)
+@pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "blk.0.attn_q.bias", "token_embd.weight"])
+def test_damaged_tensor_is_named(make_checkpoint, outtype, name):
+    result = written(make_checkpoint(), outtype)
+    tensor = next(t for t in gguf.GGUFReader(result.files[0]).tensors if t.name == name)
+    with open(result.files[0], "r+b") as f:
+        f.seek(int(tensor.data_offset) + tensor.n_bytes // 2)
+        at = f.tell()
+        swapped = bytes(b ^ 0x55 for b in f.read(16))
+        f.seek(at)
+        f.write(swapped)
+    said = []
+    assert not verify_tensors(result, said.append)
+    assert said[0].startswith(f"verify: {name}: beyond the error bound") and f"worst {name}" in said[-1]
+
+
+@pytest.mark.parametrize("outtype", OUTTYPES)
+@pytest.mark.parametrize("change", [{}, {"gate_rank": 0, "tie_word_embeddings": True}])
+def test_reference_runs_on_the_written_weights(make_checkpoint, outtype, change):
+    torch = pytest.importorskip("torch")
+    from sb_convert.reference import Model
+    folder = make_checkpoint(**change)
+    result = written(folder, outtype)
+    tokens = sample_tokens(result.plan.config)
+    assert len(tokens) > 2 * result.plan.config.sliding_window
+    with torch.no_grad():
+        own = Model.from_pretrained(folder)(torch.tensor([tokens]))[0][0].double().numpy()
+    diff = difference(reference_logits(result, tokens), own)
+    assert diff.mean_kl <= {"f32": 1e-9, "f16": 1e-5, "bf16": 1e-9, "q8_0": 1e-3, "q4_0": 0.1}[outtype]
+
+
+def test_difference():
+    a = np.zeros((3, 4))
+    b = a.copy()
+    b[1, 2] = 1.0
+    d = difference(b, a)
+    assert d.max_logit == 1.0 and d.position == 1 and d.mean_kl > 0.01
+    b[2, 0] = np.nan
+    assert difference(b, a).position == 2 and not difference(b, a).ok("q4_0")
+
+
+def test_wrong_logits_lead_to_the_layer(make_checkpoint, monkeypatch):
+    """A graph that is wrong in layer 2 only: the bisection over cut models must end there."""
+    pytest.importorskip("torch")
+    folder = make_checkpoint(num_hidden_layers=5, attn_layers=[1, 2])
+    result = written(folder, "f32")
+
+    def fork(path, tokens):  # stands for the fork: the reference on the file's weights, wrong from layer 2 on
+        n_layer = int(gguf.GGUFReader(path).get_field("spikingbrain.block_count").contents())
+        cut = convert(folder, Options(folder / "again.gguf", "f32", force=True, n_layer=n_layer), say=lambda _: None)
+        return reference_logits(cut, tokens) + (1.0 if n_layer > 2 else 0.0) * np.arange(288)
+    monkeypatch.setattr(verify_module, "fork_logits", fork)
+    said = []
+    assert not verify_logits(folder, result, said.append)
+    assert "WRONG; expected at most largest difference 0.002" in said[0] and "layer whose output differs is 2 (swa)" in said[1]
+
+
+def fork_or_skip():
+    pytest.importorskip("torch")
+    try:
+        import spikingbrain_cpp  # noqa: F401
+    except ImportError:
+        pytest.skip("spikingbrain_cpp is not built")
+
+
+@pytest.mark.parametrize("outtype", OUTTYPES)
+def test_fork_equals_reference(tmp_path, capsys, outtype):
+    fork_or_skip()
+    assert main([str(ROOT / "examples" / "tiny"), "-o", str(tmp_path / "x.gguf"), "--outtype", outtype, "--verify"]) == 0
+    assert "logits against the reference: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("outtype", OUTTYPES)
+def test_fork_equals_reference_on_golden(tmp_path, capsys, outtype):
+    fork_or_skip()
+    assert main([str(shared("golden-float")), "-o", str(tmp_path / "x.gguf"), "--outtype", outtype, "--verify"]) == 0
+    print(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("change", [{"gate_rank": 0}, {"tie_word_embeddings": True}, {"num_key_value_heads": 1}, {"attn_layers": [0, 1]}])
+def test_fork_equals_reference_on_other_shapes(make_checkpoint, change):
+    fork_or_skip()
+    folder = make_checkpoint(hidden_size=128, **change)
+    assert main([str(folder), "-o", str(folder / "x.gguf"), "--outtype", "f32", "--verify"]) == 0
+
+
+def test_every_type_has_a_tolerance():
+    assert set(MEAN_KL) == set(OUTTYPES)
