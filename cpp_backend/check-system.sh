@@ -14,7 +14,7 @@ else
 fi
 
 if [ -n "$missing" ]; then
-    echo "make: system packages: got none of:$missing; expected all of them; do apt-get install -y$missing" >&2
+    echo "make: system packages: got no$missing, expected all of these; do apt-get install -y$missing (as root)" >&2
     exit 1
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
