@@ -34,7 +34,7 @@ build/venv: | check-system
 
 build/installed: build/venv build/sources.list $(SOURCES)
 	@echo "building llama.cpp and the binding (minutes the first time; build/build.log tells)"
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation -C cmake.define.SPIKINGBRAIN_TESTS=ON --verbose . > build/build.log 2>&1 || \
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation --verbose --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON . > build/build.log 2>&1 || \
 	    { tail -n 40 build/build.log; echo "make: build: got a failure, expected none; do read build/build.log" >&2; exit 1; }
 	@touch $@
 
