@@ -68,6 +68,10 @@ private:
     mutable std::atomic<bool> busy_{false};
 };
 
+// --- header.cpp: refuses, with a sentence, what llama.cpp would abort on ------------------------------------------
+
+void check_header(const std::string & path, const std::vector<llama_model_kv_override> & overrides);
+
 // --- model.cpp: a model and its vocabulary -------------------------------------------------------------------
 
 using tokens_in = py::array_t<llama_token, py::array::c_style>; // int32 [n]

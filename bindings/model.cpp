@@ -75,6 +75,7 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
     log_scope log(verbose);
     {
         py::gil_scoped_release nogil;
+        check_header(path, overrides);
         model_ = llama_model_load_from_file(path.c_str(), params);
     }
     if (interrupted) {
@@ -178,6 +179,11 @@ std::vector<llama_token> model::tokenize(const std::string & text, bool add_spec
     if (llama_vocab_type(v) == LLAMA_VOCAB_TYPE_NONE) {
         throw std::runtime_error("tokenize: got a model without a tokenizer, expected tokenizer.ggml.* in the GGUF; "
             "give token ids instead");
+    }
+    if (add_special && ((llama_vocab_get_add_bos(v) && llama_vocab_bos(v) < 0) ||
+                        (llama_vocab_get_add_eos(v) && llama_vocab_eos(v) < 0))) {
+        throw std::runtime_error("tokenize: got a vocabulary without the BOS or EOS token that it asks to add, expected "
+            "one; tokenize without add_bos");
     }
     std::vector<llama_token> out(text.size() + 8);
     int32_t n;
