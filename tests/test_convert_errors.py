@@ -166,6 +166,10 @@ def added_out_of_range(folder):
     (folder / "added_tokens.json").write_text('{"<x>": 288}')
 
 
+def list_decoder(folder):
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": [1, 2]}')
+
+
 def cut_spm(folder):
     no_tokenizer(folder)
     (folder / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05hello")
@@ -191,6 +195,7 @@ def cut_spm(folder):
     (foreign_merge, "merge 'q z': got a pair whose result is no token"),
     (double_id, "id 0: got "),
     (added_out_of_range, "added token '<x>': got id 288, expected 0 to 287"),
+    (list_decoder, "tokenizer files: got malformed content"),
     (cut_spm, "tokenizer.model: content: got "),
 ])
 def test_files(make_checkpoint, capsys, damage, message):
@@ -260,6 +265,7 @@ def test_options(make_checkpoint, tmp_path, capsys):
     folder = make_checkpoint()
     assert "nowhere: " in error_of(capsys, folder, "-o", str(tmp_path / "nowhere" / "x.gguf"))
     assert "meta.json: file: got nothing" in error_of(capsys, folder, "--metadata", str(tmp_path / "meta.json"))
+    assert "got a folder or device of that name" in error_of(capsys, folder, "-o", "/dev/null", "--force")
     for options in (["--outtype", "q2_k"], ["--split-max-size", "12"], ["--verify", "--dry-run"]):
         with pytest.raises(SystemExit) as e:
             main([str(folder), *options])

@@ -54,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"sb-convert: {e or 'out of memory'}", file=sys.stderr)
         return 1
+    except OSError as e:
+        if args.verbose:
+            raise
+        print(f"sb-convert: {e.filename or args.checkpoint}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("sb-convert: interrupted; nothing was written", file=sys.stderr)
         return 130

@@ -107,7 +107,7 @@ def encoded(p: Planned, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
     ahead: deque = deque()
     for start in range(0, rows, step):
         ahead.append(pool.submit(encoded_block, p, start, min(start + step, rows)))
-        if len(ahead) > pool._max_workers:
+        if len(ahead) > n_threads():
             yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()

@@ -43,8 +43,8 @@ class Output:
     def check_free(self, nbytes: int) -> None:
         """Before anything is written: no file in the way, a folder to write to, room for all of it."""
         for path in self.finals:
-            if path.is_dir():
-                raise bad(path, "output", "a folder of that name", "a file name", "choose another -o")
+            if path.exists() and not path.is_file():
+                raise bad(path, "output", "a folder or device of that name", "a file name", "choose another -o")
             if path.exists() and not self.force:
                 raise bad(path, "output", "an existing file", "none", "choose another -o, or overwrite it with --force")
         folder = self.path.resolve().parent
@@ -66,7 +66,7 @@ class Output:
             w.write_padding(f, f.tell())
 
     def _take_lock(self) -> None:
-        """The lock file is the first partial one: kept while writing, so that two runs cannot share it."""
+        """Two runs cannot write one partial file; the lock goes with its process, a kill included."""
         self.lock = os.open(self.partial.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -108,7 +108,7 @@ def _safetensors_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
 
 def _safetensors_tensor(path: Path, name: str, entry: Any, raw: Any, base: int, size: int) -> tuple[Tensor, int]:
     try:
-        dtype, shape, (start, stop) = entry["dtype"], tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+        dtype, shape, (start, stop) = str(entry["dtype"]), tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
     except (KeyError, TypeError, ValueError):
         raise bad(path, name, "a malformed entry", "dtype, shape and data_offsets", AGAIN) from None
     if dtype not in SAFETENSORS_DTYPES:

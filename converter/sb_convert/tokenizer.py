@@ -54,15 +54,27 @@ class Vocab:
 
 
 def load_vocab(folder: Path, config: Config) -> Vocab:
-    folder = Path(folder)
-    if (folder / "vocab.json").is_file() or (folder / "tokenizer.json").is_file():
-        vocab = load_bpe(folder, config.vocab_size)
-    elif (folder / "tokenizer.model").is_file():
+    try:
+        return complete(read_vocab(Path(folder), config.vocab_size), Path(folder), config)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:  # JSON of another make than the files' own
+        raise bad(folder, "tokenizer files", f"malformed content ({e!r})", "those of a published checkpoint", "download them again") from e
+
+
+def read_vocab(folder: Path, size: int) -> Vocab:
+    """tokenizer.json comes last: beside a tokenizer.model it is a translation of it."""
+    if (folder / "vocab.json").is_file():
+        return load_bpe(folder, size)
+    if (folder / "tokenizer.model").is_file():
         from .spm import load_spm
-        vocab = load_spm(folder / "tokenizer.model", config.vocab_size)
-    else:
-        raise bad(folder, "tokenizer", "none", "vocab.json and merges.txt, tokenizer.json or tokenizer.model",
-                  "give the folder of a complete checkpoint")
+        return load_spm(folder / "tokenizer.model", size)
+    if (folder / "tokenizer.json").is_file():
+        return load_bpe(folder, size)
+    raise bad(folder, "tokenizer", "none", "vocab.json and merges.txt, tokenizer.json or tokenizer.model",
+              "give the folder of a complete checkpoint")
+
+
+def complete(vocab: Vocab, folder: Path, config: Config) -> Vocab:
+    """Added tokens, special ids and the chat template."""
     settings = read_optional(folder / "tokenizer_config.json")
     place_added(vocab, added_tokens(folder, settings), folder)
     check_unique(vocab, folder)
