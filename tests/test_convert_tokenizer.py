@@ -64,9 +64,14 @@ def test_tokenizers_ids_decide_where_config_is_silent(make_checkpoint, tmp_path)
     assert "ggml.bos_token_id" not in v and v["ggml.eos_token_id"] == 264
 
 
-def test_published_7b(tmp_path):
+@pytest.fixture(scope="module")
+def published_7b(tmp_path_factory) -> tuple[Path, dict]:
     folder = shared("SpikingBrain-7B-W8ASpike")
-    v = vocab_of(folder, tmp_path)
+    return folder, vocab_of(folder, tmp_path_factory.mktemp("7b"))
+
+
+def test_published_7b(published_7b):
+    folder, v = published_7b
     tokens, types = v["ggml.tokens"], v["ggml.token_type"]
     assert len(tokens) == len(set(tokens)) == 152064
     assert all(tokens[i] == t for t, i in json.loads((folder / "vocab.json").read_text()).items())
@@ -77,11 +82,10 @@ def test_published_7b(tmp_path):
     assert v["chat_template"] == json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
 
 
-def test_published_7b_loads_in_hf_tokenizers(tmp_path):
+def test_published_7b_loads_in_hf_tokenizers(published_7b):
     """vocabulary and merges as written build the same tokenizer as the published files."""
     tokenizers = pytest.importorskip("tokenizers")
-    folder = shared("SpikingBrain-7B-W8ASpike")
-    v = vocab_of(folder, tmp_path)
+    folder, v = published_7b
     ours = tokenizers.Tokenizer(tokenizers.models.BPE({t: i for i, t in enumerate(v["ggml.tokens"])}, [tuple(m.split(" ")) for m in v["ggml.merges"]]))
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
     for t in (ours, theirs):
