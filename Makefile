@@ -12,7 +12,8 @@ TEST_REQUIRES  := "torch==2.13.0"
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
     $(shell find cpp_backend bindings converter/sb_convert tests/cpp -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
-$(shell mkdir -p build; echo '$(SOURCES)' | cmp -s - build/sources.list || echo '$(SOURCES)' > build/sources.list)
+INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
+$(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
 .PHONY: help build demo test check-system clean
 

@@ -242,7 +242,7 @@ def materialise(lock: Lock, dest: Path, overlay: Path, patches: Path, source: Pa
                 unverified: bool = False) -> bool:
     """Bring `dest` up to date. False: it already was (and no network, archive or patch program was needed)."""
     stamp = dest.with_name(dest.name + ".stamp")
-    origin = f"{source}:{tree_hash(source) if source.is_dir() else ''}" if source else lock.requirement
+    origin = f"{source}:{tree_hash(source) if source.is_dir() else ''}:{unverified}" if source else lock.requirement
     want = stamp_of(lock, origin, overlay, patches)
     if stamp.is_file() and stamp.read_text() == want and dest.is_dir():
         return False
