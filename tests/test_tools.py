@@ -303,6 +303,15 @@ def test_perplexity_is_that_of_the_logits(model, corpus):
     assert perplexity(model, corpus, n_ctx) == pytest.approx(math.exp(total / count), rel=2e-4)
 
 
+def test_perplexity_reports_the_divergence_of_a_quantisation(model, folder, corpus):
+    tool("sb-quantize", model, folder / "kl.gguf", "Q8_0", 2)
+    common = ["-f", corpus, "-c", 128, "-t", 2, "--kl-divergence-base", folder / "base.kld"]
+    tool("sb-perplexity", "-m", model, *common)
+    out = tool("sb-perplexity", "-m", folder / "kl.gguf", *common, "--kl-divergence")
+    found = re.search(r"Mean +KLD: +([0-9.]+)", out.stdout + out.stderr)
+    assert found and 0 < float(found[1]) < 0.01, out.stdout + out.stderr
+
+
 def test_perplexity_beyond_window_and_trained_length(model, corpus):
     assert 1 < perplexity(model, corpus, 8 * TRAINED, "--chunks", 2) < 1e4
 
