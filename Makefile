@@ -23,35 +23,35 @@ help:
 	@echo "make build   build and install the package into .venv"
 	@echo "make clean   remove build/ and .venv"
 
-build: build/installed
+build: $(VENV)/.installed
 
 check-system:
 	@sh cpp_backend/check-system.sh
 
-build/venv: | check-system
+$(VENV)/.build-requires: Makefile | check-system
 	python3 -m venv $(VENV)
 	$(PIP) install --quiet $(BUILD_REQUIRES)
 	@touch $@
 
-build/installed: build/venv build/sources.list $(SOURCES)
+$(VENV)/.installed: $(VENV)/.build-requires build/sources.list $(SOURCES)
 	@echo "building llama.cpp and the binding (minutes the first time; build/build.log tells)"
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation --verbose --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON . > build/build.log 2>&1 || \
 	    { tail -n 40 build/build.log; echo "make: build: got a failure, expected none; do read build/build.log" >&2; exit 1; }
 	@touch $@
 
-build/test-extras: build/installed pyproject.toml
+$(VENV)/.test-extras: $(VENV)/.installed pyproject.toml
 	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' \
 	    > build/test-requirements.txt
 	$(PIP) install --quiet $(TEST_REQUIRES) -r build/test-requirements.txt
 	@touch $@
 
-$(MODEL): build/installed $(shell find examples -type f 2>/dev/null)
+$(MODEL): $(VENV)/.installed $(shell find examples -type f 2>/dev/null)
 	$(VENV)/bin/sb-convert examples/tiny -o $@ --outtype q4_0 --force
 
 demo: $(MODEL)
 	$(PY) -m spikingbrain_cpp.demo $(MODEL)
 
-test: build/test-extras
+test: $(VENV)/.test-extras
 	$(PY) -m pytest tests
 
 clean:
