@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .config import Config
 
 GROUP = 128  # inputs per weight scale
-CHUNK = 32   # tokens per step of the chunked recurrence
+CHUNK = 16   # tokens per step of the chunked recurrence; 16 is the fastest of 8, 16, 32, 64 at D = 64
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,22 @@ def gla_recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor) -> tupl
 
 
 def gla_chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, CHUNK tokens at a time. With b the running sum of g in the chunk, token i reads token j <= i through
-    exp(b_i - b_j) <= 1 and the state before the chunk through exp(b_i): nothing can overflow, whatever the gates."""
-    out = []
-    for t in range(0, q.shape[3], CHUNK):
-        qc, kc, vc = q[:, :, :, t:t + CHUNK], k[:, :, t:t + CHUNK], v[:, :, t:t + CHUNK]
-        b = g[:, :, t:t + CHUNK].cumsum(2)                                     # [B, K, C, D]
-        n = b.shape[2]
-        later = torch.ones(n, n, dtype=torch.bool, device=b.device).triu(1)[:, :, None]
-        decay = (b[:, :, :, None] - b[:, :, None]).masked_fill(later, float("-inf")).exp()  # [B, K, i, j, D]
-        A = torch.einsum("zhgid,zhijd,zhjd->zhgij", qc, decay, kc)
-        out.append(A @ vc[:, :, None] + (qc * b[:, :, None].exp()) @ S[:, :, None])
-        last = b[:, :, -1:]
-        S = last.exp().transpose(2, 3) * S + (kc * (last - b).exp()).transpose(2, 3) @ vc
-    return torch.cat(out, dim=3), S
+    """The same in N chunks of C = CHUNK tokens, all at once but for the state between them. With b the running sum of g in
+    a chunk, token i reads token j <= i through exp(b_i - b_j) <= 1, and the state before the chunk through exp(b_i):
+    nothing can overflow, whatever the gates. Padding (k = 0, g = 0) leaves the state as it is."""
+    n_tokens, pad = q.shape[3], -q.shape[3] % CHUNK
+    q, k, v, g = (F.pad(x, (0, 0, 0, pad)).unflatten(-2, (-1, CHUNK)) for x in (q, k, v, g))  # [..., N, C, D]
+    b = g.cumsum(-2)
+    later = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=b.device).triu(1)[:, :, None]
+    decay = (b[..., :, None, :] - b[..., None, :, :]).masked_fill(later, float("-inf")).exp()  # [B, K, N, i, j, D]
+    A = torch.einsum("zhgnid,zhnijd->zhgnij", q, decay * k[..., None, :, :])
+    last, before = b[..., -1:, :], []
+    added = (k * (last - b).exp()).transpose(-1, -2) @ v                                       # [B, K, N, D, D]
+    for n in range(added.shape[2]):
+        before.append(S)
+        S = last[:, :, n].exp().transpose(-1, -2) * S + added[:, :, n]
+    o = A @ v[:, :, None] + (q * b.exp()[:, :, None]) @ torch.stack(before, 2)[:, :, None]
+    return o.flatten(3, 4)[:, :, :, :n_tokens], S
 
 
 class RMSNorm(nn.Module):
