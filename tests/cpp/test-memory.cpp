@@ -205,12 +205,14 @@ int main(int argc, char ** argv) {
 
             for (size_t cut : { (size_t) 0, (size_t) 4, (size_t) 30, saved.size()/2, saved.size() - 1 }) {
                 auto bad = part(saved, 0, cut);
+                llama_memory_seq_rm(d.mem(), 1, -1, -1);
                 d.eval({ a[0] }, 1, 1);
                 check(restore(d, 1, bad, flags) == 0, "cut state is refused");
                 check(d.end(1) <= 1 && d.end(0) == 200, "cut state leaves its sequence empty or untouched, others alone");
             }
             auto bad = saved;
             bad[8 + 5*4] ^= 1; // the window
+            llama_memory_seq_rm(d.mem(), 1, -1, -1);
             d.eval({ a[0] }, 1, 1);
             check(restore(d, 1, bad, flags) == 0 && d.end(1) == 1, "state of another model is refused, nothing changes");
         }
