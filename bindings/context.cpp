@@ -342,7 +342,7 @@ size_t context::state_set(const py::bytes & data, llama_seq_id seq, uint32_t fla
         py::gil_scoped_release nogil;
         n_read = llama_state_seq_set_data_ext(ctx_, reinterpret_cast<const uint8_t *>(src), size, seq, flags);
     }
-    if (n_read != (size_t) size) {
+    if (n_read == 0 || n_read != (size_t) size) {
         throw std::runtime_error("state_set: got " + std::to_string(n_read) + " bytes taken, expected " +
             std::to_string(size) + "; " + log.errors());
     }
