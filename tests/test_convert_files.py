@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +50,12 @@ def test_ended_in_the_middle(make_checkpoint, tmp_path, sig, code, left):
     assert "Traceback" not in err
     assert not out.exists() and bool(files(tmp_path)) == bool(left)
     assert main([str(folder), "-o", str(out), "--outtype", "q4_0"]) == 0  # what a kill left does not stand in the way
+    assert files(tmp_path) == ["out.gguf"]
+
+
+def test_what_a_killed_split_left_is_removed(make_checkpoint, tmp_path):
+    (tmp_path / ".out.partial-00001-of-00003.gguf").write_text("left")
+    assert main([str(make_checkpoint()), "-o", str(tmp_path / "out.gguf")]) == 0
     assert files(tmp_path) == ["out.gguf"]
 
 
@@ -107,6 +116,15 @@ def test_plain_progress_lines(make_checkpoint, tmp_path, capsys):
 def zero_mlp(tensors):
     """Cheap to make, and the converter does not know."""
     return {n: np.zeros_like(t) if ".mlp." in n else t for n, t in tensors.items()}
+
+
+def test_bar_on_a_terminal(make_checkpoint, tmp_path):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
+    run = subprocess.run([sys.executable, "-m", "sb_convert", str(make_checkpoint()), "-o", str(tmp_path / "x.gguf")], stdin=theirs, stderr=theirs,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), os.environ.get("PYTHONPATH", "")])})
+    assert run.returncode == 0
+    assert b"blk.1.ffn_down.weight: 100%|" in os.read(ours, 1 << 16)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bin"])

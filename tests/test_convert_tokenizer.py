@@ -42,12 +42,11 @@ def test_tokenizer_json_alone(make_checkpoint, tmp_path):
     folder = make_checkpoint()
     expected = vocab_of(folder, tmp_path)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    added = json.loads((folder / "added_tokens.json").read_text())
+    added, ids = (json.loads((folder / name).read_text()) for name in ("added_tokens.json", "vocab.json"))
     for merges in (MERGES, [m.split(" ") for m in MERGES]):  # both forms that the tokenizers library writes
         (folder / "tokenizer.json").write_text(json.dumps({
             "normalizer": {"type": "NFC"}, "added_tokens": [{"id": i, "content": t, **flags} for t, i in added.items()],
-            "model": {"type": "BPE", "vocab": json.loads((folder / "vocab.json").read_text() if (folder / "vocab.json").exists() else json.dumps(ids)), "merges": merges}}))
-        ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+            "model": {"type": "BPE", "vocab": ids, "merges": merges}}))
         for name in ("vocab.json", "merges.txt", "added_tokens.json"):
             (folder / name).unlink(missing_ok=True)
         assert vocab_of(folder, tmp_path) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,9 @@ class Output:
 
     def begin(self) -> None:
         self._take_lock()
+        for stale in self.path.parent.glob(glob.escape(self.partial.stem) + "*.gguf"):  # of a run that was killed
+            if stale not in self.partials:
+                stale.unlink()
         w = self.writer
         w.write_header_to_file()
         w.write_kv_data_to_file()
