@@ -63,6 +63,71 @@ GGML_API struct ggml_tensor * ggml_spk_rope(
         struct ggml_tensor  * x,
         struct ggml_tensor  * table);
 
+//
+// integer spikes (checkpoint-format, "The spiking variant"; spikes.md, "Count")
+//
+
+enum ggml_spk_encoding {
+    GGML_SPK_SPIKE = 0, // spike counts, one threshold per row
+    GGML_SPK_Q8    = 1, // ordinary activations for integer products: one scale per 32 values
+};
+
+// A row of activations, packed: what GGML_OP_SPK_ENCODE writes and GGML_OP_SPK_MUL_MAT reads.
+// s8    the counts s, clamped to +-127 (-128 never occurs)
+// bias  -8 times the sum of each 32 of s8: where a kernel with weights stored as w + 8 (or 16, 128) starts
+// outliers  those with |s| > 127, ascending index: s = s8[index] + rest; there is room for all n
+// GGML_SPK_SPIKE: x ~ v_th*s, scales are not written. GGML_SPK_Q8: x ~ scales[i/32]*s8[i], v_th = 1, no outliers.
+// A row that cannot be encoded (NaN, infinity, a count beyond int32) has v_th = NaN and all counts 0.
+struct ggml_spk_outlier {
+    int32_t index;
+    int32_t rest;
+};
+
+struct ggml_spk_row {
+    float   v_th;
+    int32_t encoding; // enum ggml_spk_encoding
+    int32_t n_outliers;
+
+    const int8_t                  * s8;       // [n]
+    const int32_t                 * bias;     // [n/32]
+    const float                   * scales;   // [n/32]
+    const struct ggml_spk_outlier * outliers; // [n_outliers]
+};
+
+GGML_API size_t              ggml_spk_row_size(int64_t n); // bytes, a multiple of 64
+GGML_API struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n);
+
+// the n counts, outliers included
+GGML_API void ggml_spk_row_counts(const void * row, int64_t n, int32_t * counts);
+
+// Encodes rows of x F32 {n, T}, n a multiple of 32, rows contiguous; returns I8 {ggml_spk_row_size(n), T}
+// GGML_SPK_SPIKE: V_th = clamp(mean|x|/k, 1e-5, 1e4), s = round half to even(x/V_th)
+// GGML_SPK_Q8:    scale = max|x|/127 over each 32 values, s = round half to even(x/scale); k is ignored
+// the mean is summed in double in a fixed order: the same bits for every thread count and instruction set
+// threads own rows
+GGML_API struct ggml_tensor * ggml_spk_encode(
+        struct ggml_context  * ctx,
+        struct ggml_tensor   * x,
+        float                  k,
+        enum ggml_spk_encoding encoding);
+
+// y = W x on packed activations. A group is 128 columns for I8 and 32 for the others; with GGML_SPK_Q8 it is 32.
+//   y[r][t] = V_th * sum over groups g of scale[r][g] * (sum over the group's columns of w[r][i]*s[t][i])
+// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m
+//   I8: scales F32 {n/128, m}; optionally a sparse rest of the weights: out_index I32 {c}, ascending row*n + column,
+//   out_value I16 {c}: w = code + value there. Others: all three NULL. act as ggml_spk_encode made it; returns F32 {m, T}
+// Integer sums are exact: int32 for codes times s8, double (below 2^53) for outliers and for the weights' rest.
+// They are scaled and added in float, the parts with outliers in double. The order is fixed per instruction set and
+// layout: the result does not depend on the number of threads nor on how tokens are batched. threads own rows.
+// w may lie in the buffer type "CPU_SPK" (m a multiple of 16), which interleaves 16 rows.
+GGML_API struct ggml_tensor * ggml_spk_mul_mat(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act);
+
 #ifdef __cplusplus
 }
 #endif

@@ -88,3 +88,106 @@ struct ggml_tensor * ggml_spk_rope(
 
     return result;
 }
+
+//
+// packed activation rows: header, s8, bias, scales, outliers
+//
+
+#define SPK_ROW_ALIGN 64
+
+struct spk_row_header {
+    float   v_th;
+    int32_t encoding;
+    int32_t n_outliers;
+};
+
+static size_t spk_row_s8_size(int64_t n) {
+    return GGML_PAD(n, SPK_ROW_ALIGN);
+}
+
+size_t ggml_spk_row_size(int64_t n) {
+    const size_t block = sizeof(int32_t) + sizeof(float);
+    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*block + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
+}
+
+struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
+    const struct spk_row_header * header = row;
+    const char * s8   = (const char *) row + SPK_ROW_ALIGN;
+    const char * bias = s8 + spk_row_s8_size(n);
+
+    struct ggml_spk_row result = {
+        header->v_th,
+        header->encoding,
+        header->n_outliers,
+        (const int8_t  *) s8,
+        (const int32_t *) bias,
+        (const float   *) bias + n/32,
+        (const struct ggml_spk_outlier *) (bias + n/32*(sizeof(int32_t) + sizeof(float))),
+    };
+    return result;
+}
+
+void ggml_spk_row_counts(const void * row, int64_t n, int32_t * counts) {
+    const struct ggml_spk_row r = ggml_spk_row_get(row, n);
+    for (int64_t i = 0; i < n; ++i) {
+        counts[i] = r.s8[i];
+    }
+    for (int32_t o = 0; o < r.n_outliers; ++o) {
+        counts[r.outliers[o].index] += r.outliers[o].rest;
+    }
+}
+
+struct ggml_tensor * ggml_spk_encode(
+        struct ggml_context  * ctx,
+        struct ggml_tensor   * x,
+        float                  k,
+        enum ggml_spk_encoding encoding) {
+    GGML_ASSERT(x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && x->ne[2] == 1 && x->ne[3] == 1);
+    GGML_ASSERT(x->ne[0] % 32 == 0);
+    GGML_ASSERT(encoding == GGML_SPK_Q8 || (encoding == GGML_SPK_SPIKE && k > 0.0f));
+
+    struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_I8, ggml_spk_row_size(x->ne[0]), x->ne[1]);
+    ggml_set_op_params_f32(result, 0, k);
+    ggml_set_op_params_i32(result, 1, encoding);
+
+    result->op     = GGML_OP_SPK_ENCODE;
+    result->src[0] = x;
+
+    return result;
+}
+
+struct ggml_tensor * ggml_spk_mul_mat(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act) {
+    GGML_ASSERT(ggml_is_contiguous(w) && w->ne[2] == 1 && w->ne[3] == 1 && w->ne[0] <= INT32_MAX);
+    GGML_ASSERT(act->type == GGML_TYPE_I8 && ggml_is_contiguous(act) && act->ne[2] == 1 && act->ne[3] == 1);
+    GGML_ASSERT(act->ne[0] == (int64_t) ggml_spk_row_size(w->ne[0]));
+    GGML_ASSERT(!out_index == !out_value);
+    if (w->type == GGML_TYPE_I8) {
+        GGML_ASSERT(scales && scales->type == GGML_TYPE_F32 && ggml_is_contiguous(scales));
+        GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1]);
+    } else {
+        GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0);
+        GGML_ASSERT(!scales && !out_index);
+    }
+    if (out_index) {
+        GGML_ASSERT(out_index->type == GGML_TYPE_I32 && out_value->type == GGML_TYPE_I16);
+        GGML_ASSERT(ggml_is_contiguous(out_index) && ggml_is_contiguous(out_value));
+        GGML_ASSERT(ggml_nelements(out_index) == ggml_nelements(out_value) && ggml_nelements(w) <= INT32_MAX);
+    }
+
+    struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, w->ne[1], act->ne[1]);
+
+    result->op     = GGML_OP_SPK_MUL_MAT;
+    result->src[0] = w;
+    result->src[1] = act;
+    result->src[2] = scales;
+    result->src[3] = out_index;
+    result->src[4] = out_value;
+
+    return result;
+}
