@@ -156,7 +156,7 @@ public:
     llama_pos seq_pos_min(llama_seq_id seq) const;
     llama_pos seq_pos_max(llama_seq_id seq) const;
 
-    size_t    state_bytes() const; // allocated for all sequences of a constant-state model, 0 for any other
+    size_t    state_bytes() const; // allocated for the memory of all sequences
     size_t    state_size(llama_seq_id seq, uint32_t flags);
     py::bytes state_get (llama_seq_id seq, uint32_t flags);
     size_t    state_set (const py::bytes & data, llama_seq_id seq, uint32_t flags);

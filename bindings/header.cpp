@@ -25,6 +25,7 @@ public:
     bool readable() const { return gguf != nullptr; }
 
     void check() const {
+        check_overrides();
         const int64_t n_layer = number("block_count", 0);
         require(n_layer >= 1 && n_layer <= MAX_LAYERS, "block_count", n_layer, "1 to 512");
         require_at_most("nextn_predict_layers", n_layer);
@@ -71,6 +72,27 @@ private:
         }
         const int64_t id = gguf_find_key(gguf, k.c_str());
         return id >= 0 && gguf_get_kv_type(gguf, id) == GGUF_TYPE_UINT32 ? gguf_get_val_u32(gguf, id) : otherwise;
+    }
+
+    // llama.cpp would warn and go on without the override
+    void check_overrides() const {
+        for (const auto & o : overrides) {
+            const int64_t id = o.key[0] ? gguf_find_key(gguf, o.key) : -1;
+            if (id < 0) {
+                continue;
+            }
+            const gguf_type type = gguf_get_kv_type(gguf, id);
+            const bool is_float = type == GGUF_TYPE_FLOAT32 || type == GGUF_TYPE_FLOAT64;
+            const bool ok =
+                o.tag == LLAMA_KV_OVERRIDE_TYPE_STR   ? type == GGUF_TYPE_STRING :
+                o.tag == LLAMA_KV_OVERRIDE_TYPE_BOOL  ? type == GGUF_TYPE_BOOL :
+                o.tag == LLAMA_KV_OVERRIDE_TYPE_FLOAT ? is_float :
+                !is_float && type != GGUF_TYPE_STRING && type != GGUF_TYPE_BOOL && type != GGUF_TYPE_ARRAY;
+            if (!ok) {
+                throw std::runtime_error(std::string("kv_overrides: ") + o.key + ": got a value of another type, expected " +
+                    gguf_type_name(type));
+            }
+        }
     }
 
     void require(bool ok, const char * name, int64_t got, const std::string & expected) const {

@@ -29,10 +29,11 @@ class TextStream:
     def push(self, piece: bytes) -> str:
         """The text that is certain after these bytes. Sets `stopped` when a stop string is complete."""
         self._held += self._decoder.decode(piece)
-        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
-        if found:
+        found = [(self._held.find(stop) + len(stop), stop) for stop in self._stops if stop in self._held]
+        if found:  # the one complete first, so that it does not matter how the bytes were cut
+            end, stop = min(found, key=lambda item: (item[0], -len(item[1])))
             self.stopped = True
-            return self._release(min(found), drop=True)
+            return self._release(end - len(stop), drop=True)
         return self._release(len(self._held) - self._unsure())
 
     def finish(self) -> str:

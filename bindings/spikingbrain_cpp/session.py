@@ -121,15 +121,6 @@ class Session:
             self.metadata: dict[str, str] = self._core.metadata()
             self._rows = np.empty((0, self._core.n_vocab()), np.float32)
             self._tokenizer = Tokenizer(self._core, self.metadata.get(NORMALIZER_KEY))
-            if not vocab_only:
-                n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
-                self._step = n_rows if self._logits_all else self.n_batch
-                self._ctx = _core.Context(
-                    self._core, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
-                    n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
-                    type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v)
-                self.n_batch = self._ctx.n_batch()
-                self._step = min(self._step, self.n_batch)
         except RuntimeError as error:
             self.close()
             raise ModelLoadError(f"llama: {self.model_path}: got a file that llama.cpp cannot load: {error}; "
@@ -137,6 +128,33 @@ class Session:
         except BaseException:
             self.close()
             raise
+        if not vocab_only:
+            self._open_context(n_ubatch, type_k, type_v)
+
+    def _open_context(self, n_ubatch: int, type_k: Optional[int], type_v: Optional[int]) -> None:
+        assert self._core is not None
+        try:
+            self._check_window_types(type_k, type_v)
+            n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
+            self._ctx = _core.Context(
+                self._core, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
+                n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
+                type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v)
+            self.n_batch = self._ctx.n_batch()
+            self._step = min(n_rows if self._logits_all else self.n_batch, self.n_batch)  # tokens per call
+        except RuntimeError as error:
+            self.close()
+            raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_window_types(self, type_k: Optional[int], type_v: Optional[int]) -> None:
+        """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""
+        f32 = self.metadata.get("general.architecture") == "spikingbrain" and self.metadata.get("general.file_type") == "0"
+        for name, value in (("type_k", type_k), ("type_v", type_v)):
+            if f32 and value == 1:
+                raise ValueError(f"llama: {name}: got 1 (F16), expected 0 (F32) or None with F32 matrices; leave it out")
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -240,7 +258,7 @@ class Session:
             return model.size()
 
     def state_bytes(self) -> int:
-        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read. 0 unless `spikingbrain`."""
+        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read."""
         with self._use() as ctx:
             return ctx.state_bytes()
 
