@@ -10,7 +10,8 @@ import numpy as np
 from . import _core, completion
 from .errors import LlamaError
 from .sampling import Ids, LogitsProcessor, SamplingParams, StoppingCriterion, build_chain, read_logit_bias
-from .session import Session, Tokens
+from .loaded import Tokens
+from .session import Session
 
 Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
 Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, chat
+from . import _core
 from .errors import LlamaError, ModelLoadError, ModelNotFoundError
+from .loaded import LoadedModel, Tokens
 from .sampling import SamplingParams
 from .state import VERSION, LlamaState, fingerprint
 from .tokenizer import NORMALIZER_KEY, Tokenizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
 
 
 def _cpus() -> int:
@@ -38,7 +33,7 @@ def _positive(name: str, value: int, low: int = 1, high: int = 2**31 - 1) -> int
     return int(value)
 
 
-class Session:
+class Session(LoadedModel):
     """A loaded model and the one sequence it is reading.
 
     Calls from several threads wait for one another. A call in a forked child, or after close(), raises LlamaError.
@@ -86,7 +81,7 @@ class Session:
 
         ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
         """
-        self._core: Optional[_core.Model] = None
+        self._model: Optional[_core.Model] = None
         self._ctx: Optional[_core.Context] = None
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -115,12 +110,12 @@ class Session:
         self.set_seed(seed)
 
         try:
-            self._core = _core.Model(self.model_path, vocab_only=bool(vocab_only), use_mmap=bool(use_mmap),
+            self._model = _core.Model(self.model_path, vocab_only=bool(vocab_only), use_mmap=bool(use_mmap),
                                      use_mlock=bool(use_mlock), check_tensors=bool(check_tensors),
                                      kv_overrides=self._kv_overrides, verbose=self.verbose)
-            self.metadata: dict[str, str] = self._core.metadata()
-            self._rows = np.empty((0, self._core.n_vocab()), np.float32)
-            self._tokenizer = Tokenizer(self._core, self.metadata.get(NORMALIZER_KEY))
+            self.metadata: dict[str, str] = self._model.metadata()
+            self._rows = np.empty((0, self._model.n_vocab()), np.float32)
+            self._tokenizer = Tokenizer(self._model, self.metadata.get(NORMALIZER_KEY))
         except RuntimeError as error:
             self.close()
             raise ModelLoadError(f"llama: {self.model_path}: got a file that llama.cpp cannot load: {error}; "
@@ -132,12 +127,12 @@ class Session:
             self._open_context(n_ubatch, type_k, type_v)
 
     def _open_context(self, n_ubatch: int, type_k: Optional[int], type_v: Optional[int]) -> None:
-        assert self._core is not None
+        assert self._model is not None
         try:
             self._check_window_types(type_k, type_v)
             n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
             self._ctx = _core.Context(
-                self._core, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
+                self._model, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
                 n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
                 type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v)
             self.n_batch = self._ctx.n_batch()
@@ -156,48 +151,6 @@ class Session:
             if f32 and value == 1:
                 raise ValueError(f"llama: {name}: got 1 (F16), expected 0 (F32) or None with F32 matrices; leave it out")
 
-    # --- life ----------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Free the model. Calling it again is harmless; any other call afterwards raises LlamaError."""
-        with contextlib.nullcontext() if os.getpid() != self._pid else self._lock:
-            if self._ctx is not None:
-                self._ctx.close()
-            if self._core is not None:
-                self._core.close()
-            self._ctx = self._core = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[_core.Context]:
-        """The context, for one thread at a time."""
-        with self._locked_model():
-            if self._ctx is None:
-                raise LlamaError("llama: got a model loaded with vocab_only=True, expected one with weights; "
-                                 "load it without vocab_only")
-            yield self._ctx
-
-    @contextlib.contextmanager
-    def _locked_model(self) -> Iterator[_core.Model]:
-        if os.getpid() != self._pid:
-            raise LlamaError(f"llama: got process {os.getpid()}, expected {self._pid}, which loaded the model; "
-                             "load it after the fork")
-        with self._lock:
-            if self._core is None:
-                raise LlamaError("llama: got a closed Llama, expected an open one; load the model again")
-            yield self._core
-
-    # --- seeds -----
-
     def set_seed(self, seed: int) -> None:
         """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""
         if not -1 <= seed < 2**32:
@@ -214,99 +167,6 @@ class Session:
             if seed not in (-1, _core.DEFAULT_SEED):
                 return seed
         return self._seeds.randrange(_core.DEFAULT_SEED)
-
-    # --- the model ---------------------------------------------------------------------------------------------
-
-    def n_vocab(self) -> int:
-        """Entries of the vocabulary; width of a row of logits."""
-        with self._locked_model() as model:
-            return model.n_vocab()
-
-    def n_embd(self) -> int:
-        """Width of the residual stream."""
-        with self._locked_model() as model:
-            width = self.metadata.get(f"{self.metadata.get('general.architecture')}.embedding_length")
-            return int(width) if model.vocab_only and width else model.n_embd()
-
-    def n_ctx(self) -> int:
-        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain`)."""
-        with self._use() as ctx:
-            return self._n_ctx_given or ctx.n_ctx()
-
-    def token_bos(self) -> int:
-        """Beginning-of-sequence token, -1 when there is none."""
-        with self._locked_model() as model:
-            return model.token_bos()
-
-    def token_eos(self) -> int:
-        """End-of-sequence token, -1 when there is none. Generation ends on any end-of-generation token, not only it."""
-        with self._locked_model() as model:
-            return model.token_eos()
-
-    def token_nl(self) -> int:
-        """Newline token, -1 when there is none."""
-        with self._locked_model() as model:
-            return model.token_nl()
-
-    def _is_eog(self, token: int) -> bool:
-        with self._locked_model() as model:
-            return model.is_eog(token)
-
-    def model_size(self) -> int:
-        """Bytes of all weights."""
-        with self._locked_model() as model:
-            return model.size()
-
-    def state_bytes(self) -> int:
-        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read."""
-        with self._use() as ctx:
-            return ctx.state_bytes()
-
-    # --- text and tokens --------------------------------------------------------------------------------------
-
-    def tokenize(self, text: Union[bytes, str], add_bos: bool = True, special: bool = False) -> list[int]:
-        """Token ids of a text (bytes: UTF-8; what is not, counts as U+FFFD).
-
-        add_bos: add the tokens that the model's add_bos_token / add_eos_token keys ask for; they ask for none in
-        SpikingBrain's. special: recognise control tokens such as <|im_end|> in the text.
-        """
-        with self._locked_model():
-            return self._tokenizer.encode(text, add_bos, special)
-
-    def detokenize(self, tokens: Tokens, prev_tokens: Optional[Tokens] = None, special: bool = False) -> bytes:
-        """Bytes of the tokens (maybe a part of a character); special: show control tokens. ValueError: no such token."""
-        with self._locked_model():
-            ids = self._token_array("detokenize", tokens)
-            before = None if prev_tokens is None else self._token_array("detokenize", prev_tokens).tolist()
-            return self._tokenizer.decode(ids.tolist(), special, before)
-
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
-                            tools: Optional[Sequence[Mapping[str, Any]]] = None, template: Optional[str] = None,
-                            **variables: Any) -> str:
-        """The prompt for a chat, as transformers' apply_chat_template(..., tokenize=False) renders it.
-
-        template: Jinja source instead of the model's own. ValueError: the template fails or refuses the messages.
-        """
-        with self._locked_model() as model:
-            bos, eos = (model.token_text(t).decode("utf-8", "replace") if t >= 0 else ""
-                        for t in (model.token_bos(), model.token_eos()))
-            if tools is not None:
-                variables["tools"] = list(tools)
-            return chat.render(model.chat_template() if template is None else template, messages,
-                               add_generation_prompt=add_generation_prompt,
-                               **{"bos_token": bos, "eos_token": eos, **variables})
-
-    def _token_array(self, where: str, tokens: Tokens) -> npt.NDArray[np.int32]:
-        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
-        if ids.size == 0:
-            return np.empty(0, np.int32)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TypeError(f"{where}: tokens: got {ids.dtype} of {ids.ndim} dimensions, expected integers in a list")
-        n_vocab = self.n_vocab()
-        wrong = ids[(ids < 0) | (ids >= n_vocab)]
-        if wrong.size:
-            raise ValueError(f"{where}: tokens: got {wrong[0]}, expected 0 to {n_vocab - 1}; use this model's tokens")
-        return np.ascontiguousarray(ids, np.int32)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 

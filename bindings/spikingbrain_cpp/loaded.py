@@ -1,0 +1,166 @@
+"""LoadedModel: what can be asked of an open model file: its life, its figures, its vocabulary, its chat template."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core, chat
+from .errors import LlamaError
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
+
+
+class LoadedModel:
+    """The handles of one model, used by one thread at a time, in the process that made them. Session makes them."""
+
+    metadata: dict[str, str]
+    _model: Optional[_core.Model]
+    _ctx: Optional[_core.Context]
+    _tokenizer: Tokenizer
+    _lock: threading.RLock
+    _pid: int
+    _n_ctx_given: Optional[int]
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the model. Calling it again is harmless; any other call afterwards raises LlamaError."""
+        with contextlib.nullcontext() if os.getpid() != self._pid else self._lock:
+            if self._ctx is not None:
+                self._ctx.close()
+            if self._model is not None:
+                self._model.close()
+            self._ctx = self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[_core.Context]:
+        """The context, for one thread at a time."""
+        with self._locked_model():
+            if self._ctx is None:
+                raise LlamaError("llama: got a model loaded with vocab_only=True, expected one with weights; "
+                                 "load it without vocab_only")
+            yield self._ctx
+
+    @contextlib.contextmanager
+    def _locked_model(self) -> Iterator[_core.Model]:
+        if os.getpid() != self._pid:
+            raise LlamaError(f"llama: got process {os.getpid()}, expected {self._pid}, which loaded the model; "
+                             "load it after the fork")
+        with self._lock:
+            if self._model is None:
+                raise LlamaError("llama: got a closed Llama, expected an open one; load the model again")
+            yield self._model
+
+    # --- the model ---------------------------------------------------------------------------------------------
+
+    def n_vocab(self) -> int:
+        """Entries of the vocabulary; width of a row of logits."""
+        with self._locked_model() as model:
+            return model.n_vocab()
+
+    def n_embd(self) -> int:
+        """Width of the residual stream."""
+        with self._locked_model() as model:
+            width = self.metadata.get(f"{self.metadata.get('general.architecture')}.embedding_length")
+            return int(width) if model.vocab_only and width else model.n_embd()
+
+    def n_ctx(self) -> int:
+        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain`)."""
+        with self._use() as ctx:
+            return self._n_ctx_given or ctx.n_ctx()
+
+    def token_bos(self) -> int:
+        """Beginning-of-sequence token, -1 when there is none."""
+        with self._locked_model() as model:
+            return model.token_bos()
+
+    def token_eos(self) -> int:
+        """End-of-sequence token, -1 when there is none. Generation ends on any end-of-generation token, not only it."""
+        with self._locked_model() as model:
+            return model.token_eos()
+
+    def token_nl(self) -> int:
+        """Newline token, -1 when there is none."""
+        with self._locked_model() as model:
+            return model.token_nl()
+
+    def _is_eog(self, token: int) -> bool:
+        with self._locked_model() as model:
+            return model.is_eog(token)
+
+    def model_size(self) -> int:
+        """Bytes of all weights."""
+        with self._locked_model() as model:
+            return model.size()
+
+    def state_bytes(self) -> int:
+        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read."""
+        with self._use() as ctx:
+            return ctx.state_bytes()
+
+    # --- text and tokens --------------------------------------------------------------------------------------
+
+    def tokenize(self, text: Union[bytes, str], add_bos: bool = True, special: bool = False) -> list[int]:
+        """Token ids of a text (bytes: UTF-8; what is not, counts as U+FFFD).
+
+        add_bos: add the tokens that the model's add_bos_token / add_eos_token keys ask for; they ask for none in
+        SpikingBrain's. special: recognise control tokens such as <|im_end|> in the text.
+        """
+        with self._locked_model():
+            return self._tokenizer.encode(text, add_bos, special)
+
+    def detokenize(self, tokens: Tokens, prev_tokens: Optional[Tokens] = None, special: bool = False) -> bytes:
+        """Bytes of the tokens (maybe a part of a character); special: show control tokens. ValueError: no such token."""
+        with self._locked_model():
+            ids = self._token_array("detokenize", tokens)
+            before = None if prev_tokens is None else self._token_array("detokenize", prev_tokens).tolist()
+            return self._tokenizer.decode(ids.tolist(), special, before)
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
+                            tools: Optional[Sequence[Mapping[str, Any]]] = None, template: Optional[str] = None,
+                            **variables: Any) -> str:
+        """The prompt for a chat, as transformers' apply_chat_template(..., tokenize=False) renders it.
+
+        template: Jinja source instead of the model's own. ValueError: the template fails or refuses the messages.
+        """
+        with self._locked_model() as model:
+            bos, eos = (model.token_text(t).decode("utf-8", "replace") if t >= 0 else ""
+                        for t in (model.token_bos(), model.token_eos()))
+            if tools is not None:
+                variables["tools"] = list(tools)
+            return chat.render(model.chat_template() if template is None else template, messages,
+                               add_generation_prompt=add_generation_prompt,
+                               **{"bos_token": bos, "eos_token": eos, **variables})
+
+    def _token_array(self, where: str, tokens: Tokens) -> npt.NDArray[np.int32]:
+        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
+        if ids.size == 0:
+            return np.empty(0, np.int32)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise TypeError(f"{where}: tokens: got {ids.dtype} of {ids.ndim} dimensions, expected integers in a list")
+        n_vocab = self.n_vocab()
+        wrong = ids[(ids < 0) | (ids >= n_vocab)]
+        if wrong.size:
+            raise ValueError(f"{where}: tokens: got {wrong[0]}, expected 0 to {n_vocab - 1}; use this model's tokens")
+        return np.ascontiguousarray(ids, np.int32)
