@@ -59,6 +59,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
         const auto why = log.errors();
         throw std::runtime_error(why.empty() ? "llama.cpp gave no reason" : why);
     }
+    ++model_->n_contexts;
     if (!memory()) {
         close();
         throw std::runtime_error("context: got a model without a decoder's memory, expected one that generates text");
@@ -68,7 +69,13 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     logits_.assign(llama_vocab_n_tokens(model_->vocab()), 0.0f);
 }
 
-context::~context() { close(); }
+context::~context() {
+    try {
+        close();
+    } catch (const std::exception &) {
+        // busy in another thread, which cannot be: that thread holds a reference
+    }
+}
 
 void context::close() {
     if (!ctx_) {
@@ -78,6 +85,7 @@ void context::close() {
         owned::use use(owner_, "context", true);
         llama_free(ctx_);
     }
+    --model_->n_contexts;
     ctx_ = nullptr;
     logits_pos_ = -1;
 }

@@ -82,7 +82,7 @@ public:
           const py::dict & kv_overrides, bool verbose);
     ~model();
 
-    void close();
+    void close(); // refused while a context is open
     bool closed() const { return !model_; }
     const llama_model * get() const;   // throws when closed or forked
     llama_model *       get();
@@ -107,6 +107,9 @@ private:
     bool          vocab_only_;
     bool          verbose_;
     owned         owner_;
+
+public:
+    std::atomic<int> n_contexts{0}; // open ones
 };
 
 // --- context.cpp: a context: sequences, decoding, state -------------------------------------------------------

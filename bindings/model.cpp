@@ -89,9 +89,16 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
     }
 }
 
-model::~model() { close(); }
+model::~model() {
+    n_contexts = 0; // contexts own their model: there are none left
+    close();
+}
 
 void model::close() {
+    if (n_contexts > 0) {
+        throw std::runtime_error("model: close: got " + std::to_string(n_contexts) + " open contexts, expected none; "
+            "close them first");
+    }
     if (model_ && !owner_.foreign()) { // in a forked child the memory is the parent's: left alone
         llama_model_free(model_);
     }

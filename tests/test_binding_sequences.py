@@ -166,6 +166,8 @@ def test_outputs_beyond_what_was_reserved(tiny):  # noqa: F811
 def test_closed_handles_say_so(tiny):  # noqa: F811
     model = _core.Model(str(tiny))
     ctx = _core.Context(model)
+    with pytest.raises(RuntimeError, match="1 open contexts"):
+        model.close()
     ctx.close()
     ctx.close()
     model.close()

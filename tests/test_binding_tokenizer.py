@@ -7,7 +7,8 @@ import random
 import unicodedata
 
 import pytest
-from binding_models import shared, vocab_7b  # noqa: F401
+from binding_models import convert, shared, vocab_7b  # noqa: F401
+from conftest import TINY, tiny_tensors, write_spm, write_weights
 
 from spikingbrain_cpp import Llama
 
@@ -160,3 +161,22 @@ def test_templates_that_fail(llm):
     with pytest.raises(ValueError, match="no JSON"):
         llm.apply_chat_template([{"role": "user", "content": object()}])
     assert llm.apply_chat_template(CHATS[0], template="{{ bos_token }}{{ x }}", x=3) == "<|endoftext|>3"
+
+
+def test_sentencepiece_words_equal_sentencepieces(tmp_path):
+    spm = pytest.importorskip("sentencepiece")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    config = {**TINY, "vocab_size": 320, "bos_token_id": 1, "eos_token_id": 2}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    write_weights(checkpoint, tiny_tensors(config, 16, 0), "safetensors", "BF16", 1)
+    write_spm(checkpoint, "bpe", 310)
+    sp = spm.SentencePieceProcessor(str(checkpoint / "tokenizer.model"))
+    rng = random.Random(3)
+    words = "the cat number sat on mat and said hello to all of them 12 7 xyz".split()
+    with Llama(convert(checkpoint, tmp_path / "spm.gguf"), vocab_only=True) as llm:
+        for _ in range(200):
+            text = " ".join(rng.choices(words, k=rng.randrange(1, 9)))
+            ids = llm.tokenize(text, add_bos=False)
+            assert ids == sp.encode(text) and llm.detokenize(ids).decode() == text
+            assert llm.detokenize(ids[1:], prev_tokens=ids[:1]) == text.encode()[len(llm.detokenize(ids[:1])):]
