@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from binding_models import N_GOLDEN, ONE, expected, golden, logits_of, make_tiny, tiny, tokens_of  # noqa: F401
+from binding_models import N_GOLDEN, ONE, convert, expected, golden, logits_of, make_tiny, tiny, tokens_of  # noqa: F401
 
-from spikingbrain_cpp import Llama, _core
+from spikingbrain_cpp import Llama, ModelLoadError, _core
 
 BOUND = 2e-3  # of every logit, F32 weights and window: checkpoint-format.md
 
@@ -147,3 +147,15 @@ def test_every_type_gives_the_same_in_pieces(tmp_path, outtype):
             llm.eval([t])
         single = llm.scores.copy()
     assert np.abs(whole - single).max() <= 0.05 * np.abs(whole).max()
+
+
+def test_split_files_load(tmp_path):
+    whole = make_tiny(tmp_path, hidden_size=256, intermediate_size=512, num_attention_heads=4)
+    convert(tmp_path / "checkpoint", tmp_path / "split.gguf", "--outtype", "f32", "--split-max-size", "1M")
+    parts = sorted(tmp_path.glob("split-0*.gguf"))
+    assert len(parts) > 3
+    tokens = tokens_of(20)
+    assert np.array_equal(logits_of(parts[0], tokens), logits_of(whole, tokens))
+    parts[-1].unlink()
+    with pytest.raises(ModelLoadError, match="split"):
+        Llama(parts[0], **ONE)
