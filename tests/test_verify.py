@@ -113,7 +113,7 @@ def test_fork_equals_reference_on_golden(tmp_path, capsys, outtype):
     print(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("change", [{"gate_rank": 0}, {"tie_word_embeddings": True}, {"num_key_value_heads": 1}, {"attn_layers": [0, 1]}])
+@pytest.mark.parametrize("change", [{"gate_rank": 0}, {"tie_word_embeddings": True}, {"num_key_value_heads": 1}, {"attn_layers": [0, 1]}, {"attn_layers": []}])
 def test_fork_equals_reference_on_other_shapes(make_checkpoint, change):
     fork_or_skip()
     folder = make_checkpoint(hidden_size=128, **change)

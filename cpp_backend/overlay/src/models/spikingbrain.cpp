@@ -94,18 +94,20 @@ public:
         mem(mem), freq_base(freq_base), freq_scale(freq_scale) {}
 
     void set_input(const llama_ubatch * ubatch) override {
-        GGML_ASSERT(ggml_backend_buffer_is_host(seqs->buffer));
         mem->set_input(*ubatch, (int32_t *) seqs->data, (int64_t *) rows->data);
         std::copy(ubatch->pos, ubatch->pos + ubatch->n_tokens, (int32_t *) pos->data);
+        set_rope(*ubatch);
+    }
 
-        // angles in double, reduced before they become float: exact at any position
+    // angles in double, reduced before they become float: exact at any position
+    void set_rope(const llama_ubatch & ubatch) {
         const int64_t half = rope->ne[0]/2;
         float * data = (float *) rope->data;
         for (int64_t i = 0; i < half; ++i) {
             const double freq = freq_scale*std::pow((double) freq_base, -(double) i/half);
-            for (uint32_t t = 0; t < ubatch->n_tokens; ++t) {
-                data[t*2*half + i]        = (float) std::cos(ubatch->pos[t]*freq);
-                data[t*2*half + half + i] = (float) std::sin(ubatch->pos[t]*freq);
+            for (uint32_t t = 0; t < ubatch.n_tokens; ++t) {
+                data[t*2*half + i]        = (float) std::cos(ubatch.pos[t]*freq);
+                data[t*2*half + half + i] = (float) std::sin(ubatch.pos[t]*freq);
             }
         }
     }
@@ -158,6 +160,7 @@ static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
     inp->rope = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_F32, g.n_embd_head_k, g.n_tokens);
     for (ggml_tensor * t : { inp->seqs, inp->rows, inp->pos, inp->rope }) {
         ggml_set_input(t);
+        ggml_build_forward_expand(g.gf, t); // allocated also where no layer reads it
     }
     return (llm_graph_input_spikingbrain *) g.res->add_input(std::move(inp));
 }
