@@ -13,7 +13,6 @@ from conftest import ROOT
 KINDS = {
     "low-rank gate": {},
     "full gate, tied": {"gate_rank": 0, "tie_word_embeddings": True},
-    "no window layer": {"attn_layers": []},
     "one key/value head, window 20": {"num_key_value_heads": 1, "sliding_window": 20, "num_hidden_layers": 3},
 }
 
