@@ -343,6 +343,13 @@ def test_a_split_gguf_is_the_same_model(model, folder):
     assert complete(parts[0], *prompt) == complete(model, *prompt)
 
 
+def test_no_tool_loses_its_last_words(folder):
+    """Upstream prints from a thread that exit does not wait for: two of three such messages were lost (patch 0006)."""
+    for _ in range(15):
+        out = tool("sb-perplexity", "-m", folder / "absent.gguf", "-f", __file__, ok=False)
+        assert out.returncode == 1 and "unable to load model" in out.stdout + out.stderr
+
+
 # --- the wrapper -------------------------------------------------------------------------------------------------
 
 def test_wrapper_passes_defaults_that_the_user_can_override(monkeypatch):
