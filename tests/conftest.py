@@ -48,6 +48,16 @@ def tiny_tensors(c: dict[str, Any], gate_rank: int, seed: int) -> dict[str, np.n
     return {name: rng.standard_normal(shape, np.float32) * np.float32(0.1) + np.float32("norm" in name) for name, shape in shapes.items()}
 
 
+def add_scales(tensors: dict[str, np.ndarray], seed: int) -> None:
+    """Makes it a W8ASpike checkpoint: scales [out, in / 128, 1] of every projection, such that about 2% of the codes leave int8."""
+    rng = np.random.default_rng(seed + 1)
+    for name in [n for n in tensors if n.endswith("_proj.weight")]:
+        n_out, n_in = tensors[name].shape
+        deviation = np.sqrt(np.square(tensors[name].reshape(n_out, -1, 128)).mean(-1, keepdims=True)) + 1e-6
+        spread = 1 + 0.1 * rng.standard_normal((n_out, n_in // 128, 1), np.float32)
+        tensors[name.removesuffix("weight") + "weight_quantizer.scales"] = (deviation * spread * 2.3 / 127).astype(np.float32)
+
+
 def as_bf16(x: np.ndarray) -> np.ndarray:
     """float32 -> uint16 words, nearest even."""
     n = x.view(np.uint32)
@@ -107,16 +117,22 @@ def write_spm(folder: Path, algorithm: str, vocab_size: int) -> None:
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path):
-    """make_checkpoint(form=, dtype=, n_shards=, gate_rank=, tokenizer=, tensors=, seed=, name=, **config) -> folder.
+    """make_checkpoint(form=, dtype=, n_shards=, gate_rank=, tokenizer=, tensors=, seed=, name=, scales=, **config) -> folder.
 
+    scales: a W8ASpike checkpoint, float32, with a full gate and sizes that are multiples of 128.
     tokenizer: "bpe", "spm_bpe", "spm_unigram" or "" for none. tensors: a function that may change the dict of float32 arrays before it is written.
     """
-    def make(form="safetensors", dtype="BF16", n_shards=1, gate_rank=16, tokenizer="bpe", tensors=None, seed=0, name="checkpoint", **config) -> Path:
+    def make(form="safetensors", dtype="BF16", n_shards=1, gate_rank=16, tokenizer="bpe", tensors=None, seed=0, name="checkpoint", scales=False, **config) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
+        if scales:
+            dtype, gate_rank = "F32", 0
+            config = {"hidden_size": 128, "intermediate_size": 256, "torch_dtype": "float32", **config}
         c = {**TINY, **config}
         (folder / "config.json").write_text(json.dumps(c))
         held = tiny_tensors(c, gate_rank, seed)
+        if scales:
+            add_scales(held, seed)
         if tensors is not None:
             held = tensors(held) or held
         write_weights(folder, held, form, dtype, n_shards)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shared, tiny_tensors, TINY, write_safetensors
+from conftest import tiny_tensors, TINY, write_safetensors
 
 from sb_convert.cli import main
 
@@ -248,13 +248,6 @@ def test_tensor_in_two_shards(make_checkpoint, capsys):
     folder = make_checkpoint(n_shards=2)
     write_safetensors(folder / "model-00002-of-00002.safetensors", tiny_tensors(TINY, 16, 0))
     assert "expected each tensor once; " in error_of(capsys, folder)
-
-
-def test_w8aspike_is_refused(capsys, tmp_path):
-    out = tmp_path / "x.gguf"
-    assert main([str(shared("golden-w8aspike")), "-o", str(out)]) == 1
-    text = capsys.readouterr().err
-    assert "got a W8ASpike checkpoint (weight scales)" in text and "are not converted yet" in text and not out.exists()
 
 
 def test_no_such_folder(tmp_path, capsys):

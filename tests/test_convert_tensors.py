@@ -13,7 +13,7 @@ from conftest import TINY, as_bf16, shared, tiny_tensors
 
 from sb_convert.cli import main
 from sb_convert.config import Config
-from sb_convert.formats import OUTTYPES, decode, encode, error_bound, nbytes, stored_type
+from sb_convert.formats import OUTTYPES, decode, encode, error_bound, nbytes, whole_blocks
 from sb_convert.sources import open_checkpoint
 from sb_convert.tensors import targets
 
@@ -211,7 +211,7 @@ def test_error_bounds_hold_and_are_tight(qtype, scale):
 
 def test_sizes():
     assert nbytes((3, 64), T.Q4_0) == 3 * 2 * 18 and nbytes((5,), T.F32) == 20
-    assert stored_type("matrix", (4, 16), "q8_0") == T.F16 and set(OUTTYPES) == {"f32", "f16", "bf16", "q8_0", "q4_0"}
+    assert whole_blocks(T.Q8_0, (4, 16)) == T.F16 and set(OUTTYPES) == {"f32", "f16", "bf16", "q8_0", "q4_0", "int8"}
 
 
 def test_shared_7b_vocabulary_has_no_weights(tmp_path, capsys):

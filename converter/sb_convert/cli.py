@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from .convert import Options, convert
+from .edit import respike
 from .errors import ConvertError
-from .formats import OUTTYPES
+from .formats import DOWN_TYPES, OUTTYPES
+from .spike import SCOPES, SpikeOptions
 
 
 def split_size(text: str) -> int:
@@ -22,11 +24,27 @@ def split_size(text: str) -> int:
     return int(match[1]) * {"M": 10**6, "G": 10**9}[match[2]]
 
 
+def spike_k(text: str) -> float:
+    try:
+        k = float(text)
+    except ValueError:
+        k = 0.0
+    if not 1e-30 < k < 1e30:  # float32 in the file
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0, as 3")
+    return k
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="sb-convert", description="Converts a SpikingBrain checkpoint folder to a GGUF file.")
-    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="folder with config.json, weights and tokenizer")
+    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, weights and tokenizer; or a GGUF of ours, to change its spike keys")
     p.add_argument("-o", "--outfile", type=Path, help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder")
-    p.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto: the checkpoint's own (default)")
+    p.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto: the checkpoint's own, int8 with weight scales (default)")
+    on = p.add_mutually_exclusive_group()
+    on.add_argument("--spike", dest="spike", action="store_true", default=None, help="spiking activations (default where the checkpoint has weight scales)")
+    on.add_argument("--no-spike", dest="spike", action="store_false", help="ordinary activations for a checkpoint with weight scales")
+    p.add_argument("--spike-k", type=spike_k, metavar="K", help="spike threshold = mean |x| / K (default 3)")
+    p.add_argument("--spike-scope", choices=SCOPES, help="paper: every projection spikes; released: not the mlp's down projection (default with weight scales)")
+    p.add_argument("--spike-down-type", choices=list(DOWN_TYPES), help="type of the down projection in scope released (default f16)")
     p.add_argument("--force", action="store_true", help="overwrite an existing output file")
     p.add_argument("--dry-run", action="store_true", help="print the tensors and their sizes; write nothing")
     p.add_argument("--split-max-size", type=split_size, default=0, metavar="N(M|G)", help="split the output into files of at most N megabytes or gigabytes of tensors")
@@ -43,6 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.verify and (args.dry_run or args.vocab_only):
         p.error("--verify: got --dry-run or --vocab-only with it, expected a conversion; give one of them")
+    args.spikes = SpikeOptions(args.spike, args.spike_k, args.spike_scope, args.spike_down_type)
+    if args.vocab_only and args.spikes.given():
+        p.error(f"--vocab-only: got {args.spikes.given()[0]} with it, expected no option of the tensors; give one of them")
+    args.is_gguf = args.checkpoint.is_file()
+    if args.is_gguf:
+        _check_edit(p, args)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.verbose else logging.WARNING)
     logging.getLogger("gguf").setLevel(logging.INFO if args.verbose else logging.ERROR)
     for end in (signal.SIGTERM, signal.SIGHUP):
@@ -64,16 +88,29 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _check_edit(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Which options have a meaning for a GGUF."""
+    names = ("outtype", "split_max_size", "metadata", "model_name", "vocab_only", "verify", "dry_run", "spike_down_type")
+    given = [name for name in names if getattr(args, name) != p.get_default(name)]
+    if given:
+        p.error(f"--{given[0].replace('_', '-')}: got a GGUF file to read, expected a checkpoint folder; only spike keys can be changed in a GGUF")
+    if not args.spikes.given():
+        p.error(f"{args.checkpoint}: got a file and nothing to change in it, expected a checkpoint folder; or give --spike")
+
+
 def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.is_gguf:
+        print(respike(args.checkpoint, args.outfile, args.spikes, args.force, _say))
+        return 0
     if args.verify:  # torch missing is told before the conversion, not after it
         from .verify import check_requirements
         check_requirements()
     options = Options(args.outfile, args.outtype, args.force, args.dry_run, args.split_max_size, args.metadata,
-                      args.model_name, args.vocab_only)
+                      args.model_name, args.vocab_only, args.spikes)
     result = convert(args.checkpoint, options, say=_say)
     if args.dry_run:
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ from .errors import bad
 from .formats import LARGEST, OUTTYPES, encode, rows_per_block
 from .metadata import add_general, add_hparams, check_metadata_file
 from .output import Output, opened
-from .plan import Plan, Planned, make_plan
+from .plan import Plan, Planned, make_plan, n_threads
 from .progress import Progress
 from .sources import first_not_finite, open_checkpoint
+from .spike import SpikeOptions
 from .tokenizer import load_vocab
 
 
@@ -33,6 +33,7 @@ class Options:
     metadata: Path | None = None
     model_name: str | None = None
     vocab_only: bool = False
+    spike: SpikeOptions = SpikeOptions()
     n_layer: int | None = None  # the first layers only; used by --verify to find a wrong one
 
 
@@ -41,13 +42,15 @@ class Result:
     files: list[Path]
     plan: Plan
     seconds: float
+    options: Options
 
     def summary(self) -> str:
         size = sum(f.stat().st_size for f in self.files)
         name = self.files[0].name if len(self.files) == 1 else f"{self.files[0].name} (and {len(self.files) - 1} more)"
         if not self.plan.tensors:
             return f"{name}: vocabulary only, {size / 1e6:.1f} MB, {self.seconds:.1f} s"
-        return f"{name}: {self.plan.outtype}, {size / 1e6:.1f} MB, {8 * self.plan.nbytes / self.plan.n_params:.2f} bits per weight, {self.seconds:.1f} s"
+        kind = self.plan.outtype + (f", {self.plan.spike}" if self.plan.spike else "")
+        return f"{name}: {kind}, {size / 1e6:.1f} MB, {8 * self.plan.nbytes / self.plan.n_params:.2f} bits per weight, {self.seconds:.1f} s"
 
 
 def convert(folder: Path, options: Options, say=print) -> Result:
@@ -56,7 +59,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     config = Config.load(folder)
     vocab = load_vocab(folder, config)
     check_metadata_file(options.metadata)
-    plan = plan_for(folder, config, options)
+    plan = plan_for(folder, config, options, say)
     output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes)
     for p in plan.tensors:
         output.add_tensor(p.target.gguf, p.target.shape, p.qtype, p.nbytes)
@@ -64,11 +67,13 @@ def convert(folder: Path, options: Options, say=print) -> Result:
         say(note)
     if options.dry_run:
         say(table(plan, output.finals))
-        return Result([], plan, time.monotonic() - begun)
+        return Result([], plan, time.monotonic() - begun, options)
     output.check_free(plan.nbytes)
     file_type = OUTTYPES[plan.outtype].file_type
     add_general(output.writer, folder, options.metadata, options.model_name, plan.n_params, file_type)
     add_hparams(output.writer, plan.config)
+    if plan.spike is not None:
+        plan.spike.add_to(output.writer)
     vocab.add_to(output.writer)
     shards = [list(held) for held in output.writer.tensors]
     with opened(output, plan.nbytes), Progress(plan.nbytes, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
@@ -77,15 +82,15 @@ def convert(folder: Path, options: Options, say=print) -> Result:
             progress.start(p.target.gguf)
             for n in output.write(shard, encoded(p, pool), p.nbytes):
                 progress.add(n)
-    return Result(output.finals, plan, time.monotonic() - begun)
+    return Result(output.finals, plan, time.monotonic() - begun, options)
 
 
-def plan_for(folder: Path, config: Config, options: Options) -> Plan:
+def plan_for(folder: Path, config: Config, options: Options, say) -> Plan:
     if options.vocab_only:
         return Plan(config, "f32" if options.outtype == "auto" else options.outtype, [])
     if options.n_layer is not None:
-        return make_plan(config.truncated(options.n_layer), open_checkpoint(folder), options.outtype, folder, partial=True)
-    return make_plan(config, open_checkpoint(folder), options.outtype, folder)
+        config = config.truncated(options.n_layer)
+    return make_plan(config, open_checkpoint(folder), options.outtype, folder, options.n_layer is not None, options.spike, say)
 
 
 def outfile(folder: Path, plan: Plan, options: Options) -> Path:
@@ -97,13 +102,9 @@ def outfile(folder: Path, plan: Plan, options: Options) -> Path:
     return path / f"{name}-{'vocab' if options.vocab_only else plan.outtype.upper()}.gguf"
 
 
-def n_threads() -> int:
-    return max(1, min(8, len(os.sched_getaffinity(0))))
-
-
 def encoded(p: Planned, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
     """The tensor's blocks, encoded by the pool a few ahead, in order."""
-    step, rows = rows_per_block(p.target.shape), p.target.shape[0]
+    step, rows = rows_per_block(p.source.shape), p.source.shape[0]
     ahead: deque = deque()
     for start in range(0, rows, step):
         ahead.append(pool.submit(encoded_block, p, start, min(start + step, rows)))
@@ -120,7 +121,7 @@ def encoded_block(p: Planned, start: int, stop: int) -> np.ndarray:
         raise first_not_finite(p.source, stop - start) or AssertionError(p.source.name)
     if largest > LARGEST.get(p.qtype, np.inf):
         raise bad(p.source.file, p.source.name, f"a weight of {largest:g}", f"at most {LARGEST[p.qtype]:g} for {p.qtype.name}",
-                  "choose --outtype bf16 or f32")
+                  "choose --spike-down-type f32" if p.target.kind == "raw" else "choose --outtype bf16 or f32")
     return encode(rows, p.qtype)
 
 

@@ -8,12 +8,13 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
+GROUP = 128  # inputs per scale of INT8 weights
 BLOCK_VALUES = 1 << 21  # values handled at a time: 8 MiB in float32
 
 
 @dataclass(frozen=True)
 class OutType:
-    matrix: T
+    matrix: T    # projections and embedding
     output: T
     file_type: gguf.LlamaFileType
 
@@ -24,16 +25,21 @@ OUTTYPES = {
     "bf16": OutType(T.BF16, T.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": OutType(T.Q8_0, T.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
     "q4_0": OutType(T.Q4_0, T.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+    "int8": OutType(T.I8, T.F16, gguf.LlamaFileType.MOSTLY_Q8_0),  # llama.cpp has no name for it; this one says 8 bits
 }
+DOWN_TYPES = {"f32": T.F32, "f16": T.F16, "q8_0": T.Q8_0}  # of the raw down projection of scope `released`
 LARGEST = {T.F16: 65504.0, T.BF16: 3.3895314e38, T.Q8_0: 65504.0 * 127, T.Q4_0: 65504.0 * 8}  # beyond it the stored value or scale is infinite
 
 
-def stored_type(kind: str, shape: tuple[int, ...], outtype: str) -> T:
-    """The type of one tensor; a row that is no whole number of blocks falls back to F16, as llama.cpp does."""
+def wanted_type(kind: str, outtype: str) -> T:
     if kind == "f32":
         return T.F32
-    qtype = getattr(OUTTYPES[outtype], kind)
-    block, _ = gguf.GGML_QUANT_SIZES[qtype]
+    return OUTTYPES[outtype].output if kind in ("output", "tied") else OUTTYPES[outtype].matrix
+
+
+def whole_blocks(qtype: T, shape: tuple[int, ...]) -> T:
+    """qtype; a row that is no whole number of its blocks falls back to F16, as in llama.cpp."""
+    block = GROUP if qtype == T.I8 else gguf.GGML_QUANT_SIZES[qtype][0]
     return qtype if shape[-1] % block == 0 else T.F16
 
 
@@ -47,6 +53,8 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
 
 
 def encode(rows: np.ndarray, qtype: T) -> np.ndarray:
+    if rows.dtype != np.float32:  # codes and outliers are what they are
+        return rows
     return gguf.quants.quantize(rows, qtype)
 
 

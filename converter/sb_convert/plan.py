@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import gguf
+from gguf import GGMLQuantizationType as T
 
 from .config import Config
 from .errors import bad
-from .formats import OUTTYPES, nbytes, rows_per_block, stored_type
+from .formats import DOWN_TYPES, nbytes, rows_per_block, wanted_type, whole_blocks
+from .int8 import LARGEST_STORED, PARTS, Codes, Part, check_scales, has_scales, lossless_type, part_shapes, scales_name
 from .sources import Tensor
-from .tensors import TOP, TOP_UNTIED, Target, targets
+from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, resolve
+from .tensors import PROJECTIONS, TOP, TOP_UNTIED, Target, targets
 
-SCALES = ".weight_quantizer.scales"
+Say = Callable[[str], None]
 LOW_RANK, FULL = "gk_proj.0.weight", "gk_proj.weight"
 
 
@@ -22,8 +27,9 @@ class Planned:
     """One tensor of the output: where it comes from, its type and size."""
     target: Target
     source: Tensor
-    qtype: gguf.GGMLQuantizationType
+    qtype: T
     nbytes: int
+    wanted: T  # the type asked for
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Plan:
     config: Config
     outtype: str
     tensors: list[Planned]
+    spike: SpikeKeys | None = None
 
     @property
     def nbytes(self) -> int:
@@ -38,13 +45,12 @@ class Plan:
 
     @property
     def n_params(self) -> int:
-        return sum(gguf_size(p.target.shape) for p in self.tensors)
+        return sum(gguf_size(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers"))
 
     def notes(self) -> list[str]:
         """One line per tensor that could not take the type asked for."""
-        wanted = OUTTYPES[self.outtype]
-        return [f"{p.target.gguf}: rows of {p.target.shape[-1]} are no whole blocks of {getattr(wanted, p.target.kind).name}: stored as F16"
-                for p in self.tensors if p.target.kind != "f32" and p.qtype != getattr(wanted, p.target.kind)]
+        return [f"{p.target.gguf}: rows of {p.target.shape[-1]} are no whole blocks of {'INT8 (128)' if p.wanted == T.I8 else p.wanted.name}: "
+                f"stored as {p.qtype.name}" for p in self.tensors if p.qtype != p.wanted]
 
 
 def gguf_size(shape: tuple[int, ...]) -> int:
@@ -54,30 +60,58 @@ def gguf_size(shape: tuple[int, ...]) -> int:
     return n
 
 
-def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False) -> Plan:
+def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False,
+              spike: SpikeOptions = SpikeOptions(), say: Say = lambda _: None) -> Plan:
     """partial: the config is that of the first layers only (used to find a wrong layer); the rest may be left over."""
-    refuse_scales(tensors, where)
+    coded = has_scales(tensors)
+    keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
     config = with_gate(config, tensors, where)
     wanted = targets(config)
-    check_names(wanted, tensors, config, where, partial)
+    check_names(wanted, tensors, config, where, partial, coded)
     for t in wanted:
         if tensors[t.checkpoint].shape != t.shape:
             raise bad(tensors[t.checkpoint].file, t.checkpoint, f"shape {list(tensors[t.checkpoint].shape)}", str(list(t.shape)),
                       "give the config.json that belongs to these weights")
-    outtype = own_type(wanted, tensors) if outtype == "auto" else outtype
-    return Plan(config, outtype, [_planned(t, tensors[t.checkpoint], outtype) for t in wanted])
+    if outtype == "auto":
+        outtype = "int8" if coded else own_type(wanted, tensors)
+    scales = {t.checkpoint: check_scales(tensors[t.checkpoint], tensors, where) for t in wanted if coded and t.kind in PROJECTIONS}
+    raw_down = keys is not None and keys.scope == "released"
+    with ThreadPoolExecutor(n_threads()) as pool:
+        def planned(t: Target) -> list[Planned]:
+            source = tensors[t.checkpoint]
+            if t.kind == "down" and raw_down:
+                return [_down(t, source, outtype, spike.down_type)]
+            if t.kind in PROJECTIONS:
+                return _projection(t, source, scales.get(t.checkpoint), outtype, pool, say)
+            exact = outtype == "int8" and t.kind in ("embedding", "tied")
+            return [_planned(t, source, lossless_type(source) if exact else wanted_type(t.kind, outtype))]
+        return Plan(config, outtype, [p for t in wanted for p in planned(t)], keys)
 
 
-def _planned(t: Target, source: Tensor, outtype: str) -> Planned:
-    qtype = stored_type(t.kind, t.shape, outtype)
-    return Planned(t, source, qtype, nbytes(t.shape, qtype))
+def _planned(t: Target, source: Tensor, wanted: T) -> Planned:
+    qtype = whole_blocks(wanted, t.shape)
+    return Planned(t, source, qtype, nbytes(t.shape, qtype), wanted)
 
 
-def refuse_scales(tensors: dict[str, Tensor], where: object) -> None:
-    scales = next((name for name in tensors if name.endswith(SCALES)), None)
-    if scales is not None:
-        raise bad(where, scales, "a W8ASpike checkpoint (weight scales)", "one without",
-                  "its exact INT8 codes and spikes are not converted yet; give the floating-point checkpoint of the model")
+def _down(t: Target, source: Tensor, outtype: str, down_type: str | None) -> Planned:
+    """The raw down projection of scope `released`: F32 and BF16 models keep it so, in any other it is F16."""
+    own = wanted_type("down", outtype) if outtype in ("f32", "bf16") else T.F16
+    return _planned(dataclasses.replace(t, kind="raw"), source, DOWN_TYPES[down_type] if down_type else own)
+
+
+def _projection(t: Target, source: Tensor, scales: Tensor | None, outtype: str, pool: ThreadPoolExecutor, say: Say) -> list[Planned]:
+    """One tensor, or the several of its codes."""
+    codes, wanted = Codes(source, scales), wanted_type(t.kind, outtype)
+    if whole_blocks(wanted, t.shape) != T.I8:
+        return [_planned(t, source if scales is None else Part.of(codes, "values"), wanted)]
+    n_outliers = 0
+    if scales is not None:  # scales of our own leave nothing outside
+        largest, n_outliers = codes.count(pool)
+        n = gguf_size(t.shape)
+        say(f"{t.gguf}: codes up to {largest}, {n_outliers} of {n} ({100 * n_outliers / n:.2f}%) outside +-{LARGEST_STORED}")
+    stem, kinds = t.gguf.removesuffix("weight"), {"weight": "codes", "scales": "scales"}
+    return [_planned(Target(stem + what, t.checkpoint, shape, kinds.get(what, "outliers")), Part.of(codes, what), PARTS[what])
+            for what, shape in part_shapes(codes, n_outliers).items()]
 
 
 def with_gate(config: Config, tensors: dict[str, Tensor], where: object) -> Config:
@@ -96,8 +130,8 @@ def with_gate(config: Config, tensors: dict[str, Tensor], where: object) -> Conf
               "check attn_layers in config.json: every layer that it does not name is gated linear attention")
 
 
-def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: Config, where: object, partial: bool) -> None:
-    names = {t.checkpoint for t in wanted}
+def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: Config, where: object, partial: bool, coded: bool) -> None:
+    names = {t.checkpoint for t in wanted} | {scales_name(t.checkpoint) for t in wanted if coded and t.kind in PROJECTIONS}
     missing = [t.checkpoint for t in wanted if t.checkpoint not in tensors]
     if missing:
         raise bad(where, "tensors", f"{len(missing)} missing: {_some(missing)}", "every tensor that config.json implies",
@@ -109,6 +143,10 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: Config
     if left and not partial:
         raise bad(where, "tensors", f"{len(left)} left over: {_some(left)}", "none that config.json does not imply",
                   "the graph would ignore them; give the config.json that belongs to these weights")
+
+
+def n_threads() -> int:
+    return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
 def _some(names: list[str], n: int = 4) -> str:

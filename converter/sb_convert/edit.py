@@ -1,0 +1,93 @@
+"""An existing spikingbrain GGUF made spiking, or its k changed, without its checkpoint: a copy with other keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as T
+
+from .errors import bad
+from .metadata import ARCH
+from .output import Output, opened
+from .progress import Progress
+from .spike import SCOPES, SpikeKeys, SpikeOptions, resolve
+
+BLOCK = 8 << 20  # bytes copied at a time
+RAW = (T.F32, T.F16, T.BF16, T.Q8_0)  # types of an ordinary down projection
+SPIKE_KEYS = tuple(f"{ARCH}.spike.{name}" for name in ("enable", "k", "scope"))
+
+
+def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool, say=print) -> str:
+    """Copies a GGUF with its spike keys set; returns a line on what was written."""
+    reader = read(path)
+    had = keys_of(reader, path)
+    keys = resolve(options, path, had)
+    assert keys is not None
+    if had is not None and keys.scope != had.scope:
+        raise bad(path, "--spike-scope", f"{keys.scope}, and a file of scope {had.scope}", "the scope it was converted with",
+                  "its down projections are stored for that scope; convert the checkpoint again")
+    check_down(reader, path, keys)
+    target = outfile or path.with_name(f"{path.stem}-spike.gguf")
+    output = Output(target / path.name if target.is_dir() else target, force)
+    copy_keys(reader, output.writer, keys)
+    total = sum(int(t.n_bytes) for t in reader.tensors)
+    for t in reader.tensors:
+        output.add_tensor(t.name, tuple(map(int, reversed(t.shape))), t.tensor_type, int(t.n_bytes))
+    output.check_free(total)
+    with opened(output, total), Progress(max(total, 1), say) as progress:
+        for t in reader.tensors:
+            progress.start(t.name)
+            for n in output.write(0, blocks(reader, t), int(t.n_bytes)):
+                progress.add(n)
+    return f"{output.path.name}: {keys}, {output.path.stat().st_size / 1e6:.1f} MB"
+
+
+def read(path: Path) -> gguf.GGUFReader:
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError) as e:  # gguf raises many kinds for a damaged file
+        raise bad(path, "content", str(e).splitlines()[0] if str(e) else type(e).__name__, "a GGUF file", "give a GGUF written by sb-convert") from None
+    arch = reader.get_field("general.architecture")
+    if arch is None or arch.contents() != ARCH:
+        raise bad(path, "general.architecture", repr(arch.contents()) if arch else "nothing", repr(ARCH), "give a GGUF written by sb-convert")
+    split = reader.get_field("split.count")
+    if split is not None and split.contents() > 1:
+        raise bad(path, "split.count", split.contents(), "a model in one file", "join its parts first with sb-gguf-split --merge")
+    return reader
+
+
+def keys_of(reader: gguf.GGUFReader, path: Path) -> SpikeKeys | None:
+    held = {key: field.contents() for key in SPIKE_KEYS if (field := reader.get_field(key)) is not None}
+    if not held:
+        return None
+    for key in SPIKE_KEYS:
+        if key not in held:
+            raise bad(path, key, "nothing", f"a value, as the file has {', '.join(held)}", "convert the checkpoint again")
+    enable, k, scope = (held[key] for key in SPIKE_KEYS)
+    if not isinstance(enable, bool) or not isinstance(k, float) or not 0 < k < np.inf or scope not in SCOPES:
+        raise bad(path, "spike keys", f"{enable!r}, {k!r}, {scope!r}", f"a bool, a number above 0, one of {', '.join(SCOPES)}", "convert the checkpoint again")
+    return SpikeKeys(enable, k, scope)
+
+
+def check_down(reader: gguf.GGUFReader, path: Path, keys: SpikeKeys) -> None:
+    for t in reader.tensors:
+        if keys.scope == "released" and t.name.endswith(".ffn_down.weight") and t.tensor_type not in RAW:
+            raise bad(path, t.name, f"type {t.tensor_type.name} for scope released", f"one of {', '.join(r.name for r in RAW)}",
+                      "it is fed ordinary activations there: convert the checkpoint again, or choose --spike-scope paper")
+
+
+def copy_keys(reader: gguf.GGUFReader, w: gguf.GGUFWriter, keys: SpikeKeys) -> None:
+    w.data_alignment = reader.alignment
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name not in (*SPIKE_KEYS, "general.architecture"):
+            w.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    keys.add_to(w)
+
+
+def blocks(reader: gguf.GGUFReader, t: gguf.ReaderTensor) -> Iterator[np.ndarray]:
+    start = int(t.data_offset)
+    for at in range(start, start + int(t.n_bytes), BLOCK):
+        yield reader.data[at:min(at + BLOCK, start + int(t.n_bytes))]

@@ -1,0 +1,57 @@
+"""The spiking variant's keys: whether it spikes, k, and which projections do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gguf
+
+from .errors import bad
+from .metadata import ARCH
+
+DEFAULT_K = 3.0
+SCOPES = ("paper", "released")  # released: the mlp's down projection stays ordinary
+
+
+@dataclass(frozen=True)
+class SpikeOptions:
+    """What the command line says; None: nothing."""
+    on: bool | None = None
+    k: float | None = None
+    scope: str | None = None
+    down_type: str | None = None
+
+    def given(self) -> list[str]:
+        named = {"--spike": self.on, "--no-spike": self.on is False, "--spike-k": self.k, "--spike-scope": self.scope,
+                 "--spike-down-type": self.down_type}
+        return [name for name, value in named.items() if value]
+
+
+@dataclass(frozen=True)
+class SpikeKeys:
+    """`spikingbrain.spike.*` of a GGUF."""
+    enable: bool
+    k: float
+    scope: str
+
+    def add_to(self, w: gguf.GGUFWriter) -> None:
+        w.add_bool(f"{ARCH}.spike.enable", self.enable)
+        w.add_float32(f"{ARCH}.spike.k", self.k)
+        w.add_string(f"{ARCH}.spike.scope", self.scope)
+
+    def __str__(self) -> str:
+        return f"{'spikes' if self.enable else 'no spikes'} (k = {self.k:g}, scope {self.scope})"
+
+
+def resolve(options: SpikeOptions, where: object, had: SpikeKeys | None) -> SpikeKeys | None:
+    """The keys to write; had: those the checkpoint (or GGUF) has by itself. None: not a spiking model."""
+    if had is None and not options.on:
+        if options.given():
+            raise bad(where, options.given()[0], "a model that does not spike", "a spiking one, or --spike", "add --spike, or leave the option out")
+        return None
+    scope = options.scope or (had.scope if had else "paper")
+    if options.down_type and scope != "released":
+        raise bad(where, "--spike-down-type", f"scope {scope}", "scope released", "in scope paper the down projection is stored as all others; leave the option out")
+    k = options.k if options.k is not None else had.k if had else DEFAULT_K
+    enable = options.on if options.on is not None else had.enable if had else True
+    return SpikeKeys(enable, k, scope)
