@@ -1,8 +1,9 @@
 """A 7B-shaped bf16 checkpoint (15 GB) to Q4_0: time and peak anonymous memory. Not a test of `make test`; needs 5 GB of disk.
 
-    python tests/large_convert.py [FOLDER] [--form safetensors|bin] [--outtype q4_0]
+    python tests/large_convert.py [FOLDER] [--form safetensors|bin] [--outtype q4_0] [--scales]
 
-The shards are sparse files (all zeros); --dense writes repeated random blocks instead (15 GB of disk).
+The shards are sparse files (all zeros); --dense writes repeated random blocks instead (15 GB of disk). --scales makes it a W8ASpike checkpoint:
+float32 (30 GB), full gates, weight scales such that about 2% of random codes leave int8.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "converter"))
 sys.path.insert(0, str(ROOT / "tests"))
-from conftest import write_bpe  # noqa: E402
+from conftest import write_bpe, write_safetensors  # noqa: E402
 from sb_convert.config import Config  # noqa: E402
-from sb_convert.tensors import targets  # noqa: E402
+from sb_convert.int8 import scales_name  # noqa: E402
+from sb_convert.tensors import PROJECTIONS, targets  # noqa: E402
 
 SHAPE = {"model_type": "gla_swa", "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944, "vocab_size": 152064,
          "num_attention_heads": 28, "num_key_value_heads": 4, "attn_layers": list(range(1, 28, 2)), "sliding_window": 4096,
@@ -31,14 +33,15 @@ SHAPE = {"model_type": "gla_swa", "hidden_size": 3584, "num_hidden_layers": 28, 
 N_SHARDS = 15
 
 
-def write_shard(path: Path, part: list, dense: bool) -> None:
+def write_shard(path: Path, part: list, dense: bool, dtype: str) -> None:
     header, at = {}, 0
     for t in part:
-        n = 2 * int(np.prod(t.shape))
-        header[t.checkpoint] = {"dtype": "BF16", "shape": list(t.shape), "data_offsets": [at, at + n]}
+        n = {"BF16": 2, "F32": 4}[dtype] * int(np.prod(t.shape))
+        header[t.checkpoint] = {"dtype": dtype, "shape": list(t.shape), "data_offsets": [at, at + n]}
         at += n
     text = json.dumps(header).encode()
-    block = (np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    values = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
+    block = values.tobytes() if dtype == "F32" else (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
     with open(path, "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         for done in range(0, at if dense else 0, len(block)):
@@ -51,17 +54,25 @@ def write_bin(path: Path, part: list) -> None:
     torch.save({t.checkpoint: torch.zeros(t.shape, dtype=torch.bfloat16) for t in part}, path)
 
 
-def write_checkpoint(folder: Path, form: str, dense: bool) -> None:
+def write_scales(path: Path, all_targets: list) -> list[str]:
+    scales = {scales_name(t.checkpoint): np.full((t.shape[0], t.shape[1] // 128, 1), 2.3 / 127, np.float32) for t in all_targets if t.kind in PROJECTIONS}
+    write_safetensors(path, scales, "F32")
+    return list(scales)
+
+
+def write_checkpoint(folder: Path, form: str, dense: bool, scales: bool) -> None:
     (folder / "config.json").write_text(json.dumps(SHAPE))
     write_bpe(folder)
-    all_targets = targets(Config.from_json(SHAPE))
+    all_targets = targets(Config.from_json({**SHAPE, "gate_low_rank_dim": 0 if scales else 16}))
     stem, suffix = ("model", "safetensors") if form == "safetensors" else ("pytorch_model", "bin")
     weight_map = {}
     for i in range(N_SHARDS):
         name = f"{stem}-{i + 1:05d}-of-{N_SHARDS:05d}.{suffix}"
         part = all_targets[i::N_SHARDS]
-        write_shard(folder / name, part, dense) if form == "safetensors" else write_bin(folder / name, part)
+        write_shard(folder / name, part, dense, "F32" if scales else "BF16") if form == "safetensors" else write_bin(folder / name, part)
         weight_map |= {t.checkpoint: name for t in part}
+    if scales:
+        weight_map |= dict.fromkeys(write_scales(folder / "scales.safetensors", all_targets), "scales.safetensors")
     (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
@@ -76,12 +87,13 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("folder", nargs="?", type=Path)
     p.add_argument("--form", choices=["safetensors", "bin"], default="safetensors")
-    p.add_argument("--outtype", default="q4_0")
+    p.add_argument("--outtype", default="q4_0", help="auto: int8 with --scales")
     p.add_argument("--dense", action="store_true")
+    p.add_argument("--scales", action="store_true")
     args = p.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as tmp:
         folder = Path(tmp)
-        write_checkpoint(folder, args.form, args.dense)
+        write_checkpoint(folder, args.form, args.dense, args.scales)
         begun, peak = time.monotonic(), 0
         run = subprocess.Popen([sys.executable, "-m", "sb_convert", tmp, "-o", str(folder / "out.gguf"), "--outtype", args.outtype],
                                cwd=ROOT / "converter")

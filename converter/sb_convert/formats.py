@@ -9,7 +9,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 GROUP = 128  # inputs per scale of INT8 weights
-BLOCK_VALUES = 1 << 21  # values handled at a time: 8 MiB in float32
+BLOCK_VALUES = 1 << 20  # values handled at a time: 4 MiB in float32
 
 
 @dataclass(frozen=True)
