@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,22 @@ def built(name: str) -> Path:
     return found[-1]
 
 
-def run(*command: Any) -> str:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600)
+def run(*command: Any, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600, env={**os.environ, **(env or {})})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_attention_operators_agree_with_plain_loops() -> None:
     assert " 0 failed" in run(built("test-spk-ops"))
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "dotprod", "generic"])
+def test_integer_products_are_exact(isa: str) -> None:
+    found = run(built("test-spk-matmul"), env={"SPIKINGBRAIN_ISA": isa})
+    if f"spk-matmul {isa}:" not in found:
+        pytest.skip(f"this CPU has no {isa}")
+    assert " 0 failed" in found
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -83,9 +83,15 @@ struct ggml_spk_outlier {
     int32_t rest;
 };
 
-struct ggml_spk_row {
+struct ggml_spk_row_header { // the row begins with it
     float   v_th;
     int32_t encoding; // enum ggml_spk_encoding
+    int32_t n_outliers;
+};
+
+struct ggml_spk_row {
+    float   v_th;
+    int32_t encoding;
     int32_t n_outliers;
 
     const int8_t                  * s8;       // [n]
@@ -127,6 +133,10 @@ GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_tensor  * out_index,
         struct ggml_tensor  * out_value,
         struct ggml_tensor  * act);
+
+// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE and SPK_GLA run on: "avx512", "avx2", "dotprod" or "generic";
+// the environment variable SPIKINGBRAIN_ISA overrides the choice. The CPU backend's get_proc_address has it as "ggml_spk_isa".
+typedef const char * (*ggml_spk_isa_t)(void);
 
 #ifdef __cplusplus
 }

@@ -95,12 +95,6 @@ struct ggml_tensor * ggml_spk_rope(
 
 #define SPK_ROW_ALIGN 64
 
-struct spk_row_header {
-    float   v_th;
-    int32_t encoding;
-    int32_t n_outliers;
-};
-
 static size_t spk_row_s8_size(int64_t n) {
     return GGML_PAD(n, SPK_ROW_ALIGN);
 }
@@ -111,7 +105,7 @@ size_t ggml_spk_row_size(int64_t n) {
 }
 
 struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
-    const struct spk_row_header * header = row;
+    const struct ggml_spk_row_header * header = row;
     const char * s8   = (const char *) row + SPK_ROW_ALIGN;
     const char * bias = s8 + spk_row_s8_size(n);
 

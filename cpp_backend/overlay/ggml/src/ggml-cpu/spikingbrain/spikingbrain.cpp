@@ -1,10 +1,12 @@
-#include "spk-ops.h"
+#include "spk-isa.h"
 
 void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_tensor * dst) {
     switch (dst->op) {
         case GGML_OP_SPK_GLA:  return spk_gla (params, dst);
         case GGML_OP_SPK_SWA:  return spk_swa (params, dst);
         case GGML_OP_SPK_ROPE: return spk_rope(params, dst);
+        case GGML_OP_SPK_ENCODE:  return spk_encode (params, dst);
+        case GGML_OP_SPK_MUL_MAT: return spk_mul_mat(params, dst);
         default: GGML_ABORT("spikingbrain: operator: got %s, expected one of GGML_SPK_OPS", ggml_op_name(dst->op));
     }
 }
@@ -13,6 +15,7 @@ size_t ggml_spikingbrain_work_size(const ggml_tensor * dst, int n_tasks) {
     switch (dst->op) {
         case GGML_OP_SPK_GLA: return spk_gla_work_size(dst, n_tasks);
         case GGML_OP_SPK_SWA: return spk_swa_work_size(dst, n_tasks);
+        case GGML_OP_SPK_MUL_MAT: return spk_mul_mat_work_size(dst, n_tasks);
         default:              return 0;
     }
 }
@@ -31,5 +34,15 @@ void spk_rope(const ggml_compute_params * params, ggml_tensor * dst) {
             y[i]        = x[i]*c[i] - x[i + half]*s[i];
             y[i + half] = x[i + half]*c[i] + x[i]*s[i];
         }
+    }
+}
+
+void spk_encode(const ggml_compute_params * params, ggml_tensor * dst) {
+    const ggml_tensor * x = dst->src[0];
+    const float k = ggml_get_op_params_f32(dst, 0);
+    const auto encoding = (ggml_spk_encoding) ggml_get_op_params_i32(dst, 1);
+
+    for (int64_t t = params->ith; t < x->ne[1]; t += params->nth) {
+        spk_get_isa().encode_row((char *) dst->data + t*dst->nb[1], (const float *) ((const char *) x->data + t*x->nb[1]), x->ne[0], k, encoding);
     }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ggml-backend.h"
 #include "ggml-cpu-impl.h"
 
 #ifdef __cplusplus
@@ -12,6 +13,12 @@ void   ggml_compute_forward_spikingbrain(const struct ggml_compute_params * para
 
 // bytes of work buffer that n_tasks threads need together
 size_t ggml_spikingbrain_work_size(const struct ggml_tensor * dst, int n_tasks);
+
+// the extra buffer type of SPK_MUL_MAT's weights, "CPU_SPK"
+ggml_backend_buffer_type_t ggml_spikingbrain_buffer_type(void);
+
+// what ggml_backend_reg_get_proc_address finds: "ggml_spk_isa"
+void * ggml_spikingbrain_proc_address(const char * name);
 
 #ifdef __cplusplus
 }

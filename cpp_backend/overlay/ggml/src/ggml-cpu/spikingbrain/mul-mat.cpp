@@ -1,0 +1,207 @@
+#include "spk-isa.h"
+#include "spk-layout.h"
+#include "spk-buffer.h"
+#include "ggml-backend-impl.h"
+
+#include <cstring>
+
+// Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. A chunk goes
+// through all tokens, SPK_BATCH at a time, while its weights stay in the second-level cache.
+// Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
+
+namespace {
+
+constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens go over together
+constexpr int64_t MIN_CHUNKS  = 64;       // enough for every thread to get some
+constexpr int64_t MIN_TO_PACK = 8;        // tokens
+
+struct shape {
+    ggml_type type;
+    int64_t   n, m, n_tok;
+    int64_t   n_tiles, n_groups;
+    size_t    row_size, tile_size, act_size;
+    bool      interleaved; // in memory already
+    bool      pack;        // to be interleaved on the way
+    bool      has_rest;
+    int64_t   chunk;       // tiles
+    int       width;       // tokens side by side in what the rest is multiplied with
+
+    explicit shape(const ggml_tensor * dst) {
+        const ggml_tensor * w   = dst->src[0];
+        const ggml_tensor * act = dst->src[1];
+
+        type  = w->type;
+        n     = w->ne[0];
+        m     = w->ne[1];
+        n_tok = act->ne[1];
+
+        n_tiles   = (m + SPK_ROWS - 1)/SPK_ROWS;
+        n_groups  = n/128;
+        row_size  = ggml_row_size(type, n);
+        tile_size = SPK_ROWS*row_size;
+        act_size  = act->nb[1];
+
+        interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
+        pack        = !interleaved && n_tok >= MIN_TO_PACK;
+        has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
+
+        chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
+        width = n_tok == 1 ? 1 : SPK_BATCH;
+    }
+
+    // per thread: interleaved tiles of a chunk, their scales (I8)
+    size_t pack_size()   const { return pack ? GGML_PAD(chunk*tile_size, 64) : 0; }
+    size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
+    size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
+
+    // shared: the activations of all tokens, [batch][n][width], for the weights' rest
+    size_t spread_size() const { return has_rest ? (n_tok + width - 1)/width*n*width*sizeof(int32_t) : 0; }
+};
+
+// the batch that begins at t0, tokens side by side: counts, or values with GGML_SPK_Q8
+void spread(void * dst, const shape & sh, const char * act, int64_t t0) {
+    int32_t * counts = (int32_t *) dst;
+    float   * values = (float *) dst;
+    for (int t = 0; t < sh.width; ++t) {
+        if (t0 + t >= sh.n_tok) {
+            for (int64_t i = 0; i < sh.n; ++i) {
+                counts[i*sh.width + t] = 0; // 0.0f, too
+            }
+            continue;
+        }
+        const ggml_spk_row row = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
+        if (row.encoding == GGML_SPK_Q8) {
+            for (int64_t i = 0; i < sh.n; ++i) {
+                values[i*sh.width + t] = row.scales[i/32]*row.s8[i];
+            }
+            continue;
+        }
+        for (int64_t i = 0; i < sh.n; ++i) {
+            counts[i*sh.width + t] = row.s8[i];
+        }
+        for (int o = 0; o < row.n_outliers; ++o) {
+            counts[row.outliers[o].index*sh.width + t] += row.outliers[o].rest;
+        }
+    }
+}
+
+struct mul_mat {
+    const spk_isa & isa;
+    const shape     sh;
+    const uint8_t * w;
+    const float   * scales; // I8, [m][n/128]
+    const char    * act;
+    const int32_t * rest_index;
+    const int16_t * rest_value;
+    int64_t         n_rest;
+    const int32_t * spread; // int32 or float
+    float         * y;
+    uint8_t       * buf;    // this thread's
+
+    int n_rows(int64_t tile) const {
+        return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS);
+    }
+
+    // corr[t][r] of a tile: what outliers among counts and weights add
+    void add_rest(int64_t tile, const int32_t * x, ggml_spk_encoding encoding, int n_tok, double * corr) const {
+        const int32_t * index = std::lower_bound(rest_index, rest_index + n_rest, (int32_t) (tile*SPK_ROWS*sh.n));
+        for (int r = 0; r < n_rows(tile); ++r) {
+            const int64_t first = (tile*SPK_ROWS + r)*sh.n;
+            const int32_t * end = index;
+            while (end < rest_index + n_rest && *end < first + sh.n) {
+                ++end;
+            }
+            double sum[SPK_BATCH] = {};
+            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, x, encoding, sh.width, sum);
+            for (int t = 0; t < n_tok; ++t) {
+                corr[t*SPK_ROWS + r] += sum[t];
+            }
+            index = end;
+        }
+    }
+
+    void run_chunk(int64_t tile0, int64_t tile1) const {
+        uint8_t * packed        = buf;
+        float   * packed_scales = (float *) (buf + sh.pack_size());
+        const bool by_tile      = sh.interleaved || sh.pack;
+
+        for (int64_t i = tile0; i < tile1; ++i) {
+            if (sh.pack) {
+                spk_pack_tile(sh.type, packed + (i - tile0)*sh.tile_size, w + i*sh.tile_size, sh.n, n_rows(i));
+            }
+            if (scales && by_tile) {
+                spk_pack_scales(packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS, scales + i*SPK_ROWS*sh.n_groups, sh.n_groups, n_rows(i));
+            }
+        }
+
+        for (int64_t t0 = 0; t0 < sh.n_tok; t0 += SPK_BATCH) {
+            const int n_tok = (int) std::min<int64_t>(SPK_BATCH, sh.n_tok - t0);
+            ggml_spk_row rows[SPK_BATCH];
+            bool outliers = false;
+            for (int t = 0; t < n_tok; ++t) {
+                rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
+                outliers |= rows[t].n_outliers > 0;
+            }
+            for (int64_t i = tile0; i < tile1; ++i) {
+                const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
+                const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
+
+                double corr[SPK_BATCH*SPK_ROWS];
+                if (outliers || sh.has_rest) {
+                    memset(corr, 0, n_tok*SPK_ROWS*sizeof(double));
+                }
+                for (int t = 0; outliers && t < n_tok; ++t) {
+                    if (rows[t].n_outliers > 0) {
+                        (by_tile ? isa.tile_outliers : isa.rows_outliers)(sh.type, sh.n, tile, tile_scales, n_rows(i), &rows[t], corr + t*SPK_ROWS);
+                    }
+                }
+                if (sh.has_rest) {
+                    add_rest(i, spread + t0*sh.n, (ggml_spk_encoding) rows[0].encoding, n_tok, corr);
+                }
+                (by_tile ? isa.mul_tile : isa.mul_rows)(sh.type, sh.n, tile, tile_scales,
+                    rows, n_tok, outliers || sh.has_rest ? corr : nullptr, y + t0*sh.m + i*SPK_ROWS, sh.m, n_rows(i));
+            }
+        }
+    }
+};
+
+} // namespace
+
+size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
+    const shape sh(dst);
+    return 64 + sh.spread_size() + n_tasks*sh.thread_size();
+}
+
+void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
+    const shape sh(dst);
+    const ggml_tensor * scales = dst->src[2];
+
+    char    * work = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
+    int32_t * side = (int32_t *) work;
+
+    const mul_mat mm = {
+        spk_get_isa(), sh, (const uint8_t *) dst->src[0]->data, scales ? (const float *) scales->data : nullptr,
+        (const char *) dst->src[1]->data,
+        sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr,
+        sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr,
+        sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
+        side, (float *) dst->data, (uint8_t *) work + sh.spread_size() + params->ith*sh.thread_size(),
+    };
+
+    if (sh.has_rest) {
+        for (int64_t t0 = params->ith*sh.width; t0 < sh.n_tok; t0 += params->nth*sh.width) {
+            spread(side + t0*sh.n, sh, mm.act, t0);
+        }
+    }
+
+    const int64_t n_chunks = (sh.n_tiles + sh.chunk - 1)/sh.chunk;
+    if (params->nth > 1) {
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+    }
+    for (int64_t c = params->ith; c < n_chunks; c = params->nth > 1 ? ggml_threadpool_chunk_add(params->threadpool, 1) : c + 1) {
+        mm.run_chunk(c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
+    }
+}

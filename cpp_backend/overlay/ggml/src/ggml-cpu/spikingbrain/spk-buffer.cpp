@@ -1,0 +1,74 @@
+#include "spk-buffer.h"
+#include "spk-layout.h"
+
+#include "traits.h"
+
+namespace {
+
+bool can_hold(const ggml_tensor * w) {
+    return w->ne[2] == 1 && w->ne[3] == 1 && spk_can_interleave(w->type, w->ne[0], w->ne[1]);
+}
+
+void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    if (!can_hold(tensor) || offset != 0 || size != ggml_nbytes(tensor)) {
+        GGML_ABORT("spikingbrain: CPU_SPK: tensor %s: got %s [%lld, %lld], %zu bytes at %zu, expected a whole matrix whose rows are a multiple of 16",
+            tensor->name, ggml_type_name(tensor->type), (long long) tensor->ne[0], (long long) tensor->ne[1], size, offset);
+    }
+    const size_t tile_size = SPK_ROWS*ggml_row_size(tensor->type, tensor->ne[0]);
+    for (size_t i = 0; i < size; i += tile_size) {
+        spk_pack_tile(tensor->type, (uint8_t *) tensor->data + i, (const uint8_t *) data + i, tensor->ne[0], SPK_ROWS);
+    }
+}
+
+const char * get_name(ggml_backend_buffer_type_t) {
+    return "CPU_SPK";
+}
+
+size_t get_alignment(ggml_backend_buffer_type_t) {
+    return 64;
+}
+
+ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer) {
+        buffer->buft             = buft;
+        buffer->iface.set_tensor = set_tensor;
+        buffer->iface.get_tensor = nullptr;
+        buffer->iface.cpy_tensor = nullptr;
+    }
+    return buffer;
+}
+
+class spk_buffer : public ggml::cpu::extra_buffer_type {
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
+        if (op->op != GGML_OP_SPK_MUL_MAT || !op->src[0]->buffer || op->src[0]->buffer->buft != spk_buffer_type()) {
+            return false;
+        }
+        for (int i = 1; i < GGML_MAX_SRC; ++i) {
+            if (op->src[i] && op->src[i]->buffer && !ggml_backend_buft_is_host(op->src[i]->buffer->buft)) {
+                return false;
+            }
+        }
+        return can_hold(op->src[0]);
+    }
+
+    // the operator itself looks where its weights lie
+    ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor *) override {
+        return nullptr;
+    }
+};
+
+} // namespace
+
+ggml_backend_buffer_type_t spk_buffer_type() {
+    static ggml_backend_buffer_type type = {
+        { get_name, alloc_buffer, get_alignment, nullptr, nullptr, nullptr },
+        ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
+        static_cast<ggml::cpu::extra_buffer_type *>(new spk_buffer()),
+    };
+    return &type;
+}
+
+ggml_backend_buffer_type_t ggml_spikingbrain_buffer_type() {
+    return spk_buffer_type();
+}

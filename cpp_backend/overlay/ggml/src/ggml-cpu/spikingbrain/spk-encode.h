@@ -1,0 +1,84 @@
+// Encoding of one row (contract: ggml-spikingbrain.h). Same bits on every instruction set: the mean is summed in
+// 16 double lanes, added up in order; division and rounding are those of IEEE.
+
+// a row under construction
+struct row_writer {
+    int8_t           * s8;
+    int32_t          * bias;
+    float            * scales;
+    ggml_spk_outlier * outliers;
+    int32_t            n_outliers;
+};
+
+template <typename T>
+static T * in_row(void * dst, const T * p) {
+    return (T *) ((char *) dst + ((const char *) p - (const char *) dst));
+}
+
+// 32 counts
+template <class I>
+SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi) {
+    const I s[2] = { i_clamp(lo), i_clamp(hi) };
+    int8_t * s8 = row.s8 + 32*b;
+    i_store_s8(s8,      s[0]);
+    i_store_s8(s8 + 16, s[1]);
+    row.bias[b] = -8*i_sum(s[0], s[1]);
+
+    if (i_differ(lo, s[0]) || i_differ(hi, s[1])) {
+        int32_t count[32];
+        i_store(count,      lo);
+        i_store(count + 16, hi);
+        for (int i = 0; i < 32; ++i) {
+            if (count[i] != s8[i]) {
+                row.outliers[row.n_outliers++] = { (int32_t) (32*b + i), count[i] - s8[i] };
+            }
+        }
+    }
+}
+
+static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding) {
+    ggml_spk_row_header * header = (ggml_spk_row_header *) dst;
+    const ggml_spk_row    view   = ggml_spk_row_get(dst, n);
+    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.outliers), 0 };
+
+    spk_d lanes = d_zero();
+    spk_f top   = f_zero();
+    for (int64_t i = 0; i < n; i += 16) {
+        const spk_f a = f_abs(f_load(x + i));
+        d_add(lanes, a);
+        top = f_max(top, a);
+    }
+    double lane[16];
+    d_store(lane, lanes);
+    double sum = 0.0;
+    for (int i = 0; i < 16; ++i) {
+        sum += lane[i];
+    }
+
+    float v_th = 1.0f;
+    if (encoding == GGML_SPK_SPIKE) {
+        v_th = (float) (sum/n)/k;
+        v_th = v_th < 1e-5f ? 1e-5f : v_th > 1e4f ? 1e4f : v_th;
+    }
+    // a finite sum means finite values; 2^31 - 128 is the largest float below 2^31
+    if (!(sum <= DBL_MAX) || (encoding == GGML_SPK_SPIKE && !(f_top(top)/v_th <= 2147483520.0f))) {
+        *header = { NAN, encoding, 0 };
+        memset(row.s8,     0, n);
+        memset(row.bias,   0, n/32*sizeof(int32_t));
+        memset(row.scales, 0, n/32*sizeof(float));
+        return;
+    }
+
+    for (int64_t b = 0; b < n/32; ++b) {
+        const spk_f lo = f_load(x + 32*b), hi = f_load(x + 32*b + 16);
+        float scale = v_th;
+        if (encoding == GGML_SPK_Q8) {
+            const float max = f_top(f_max(f_abs(lo), f_abs(hi)));
+            scale = max < 1e-30f ? 0.0f : max/127.0f; // below, the scale would lose its bits
+            row.scales[b] = scale;
+            scale = scale > 0.0f ? scale : 1.0f;
+        }
+        write_block(row, b, f_quotient(lo, scale), f_quotient(hi, scale));
+    }
+    *header = { v_th, encoding, row.n_outliers };
+}

@@ -1,0 +1,35 @@
+#include "spk-isa-common.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" // gcc 12 warns inside its own headers
+#endif
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#endif
+
+namespace {
+namespace avx512 {
+#include "spk-simd-avx512.h"
+#include "spk-kernels.h"
+}
+}
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+static const spk_isa table = SPK_TABLE(avx512);
+
+const spk_isa * spk_isa_avx512() { return &table; }
+#else
+const spk_isa * spk_isa_avx512() { return nullptr; }
+#endif

@@ -1,0 +1,15 @@
+#pragma once
+
+// what a spk-isa-*.cpp needs before it switches to its instruction set
+
+#include "spk-isa.h"
+#include "spk-layout.h"
+
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+
+#define SPK_INLINE static inline __attribute__((always_inline))
+
+// the kernels of one namespace, in the order of spk_isa
+#define SPK_TABLE(ns) { #ns, ns::encode_row, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest }

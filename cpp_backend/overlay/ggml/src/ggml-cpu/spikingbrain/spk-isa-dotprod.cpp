@@ -1,0 +1,32 @@
+#include "spk-isa-common.h"
+
+#ifdef __aarch64__
+#include <arm_neon.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+
+namespace {
+namespace dotprod {
+#define SPK_DOTPROD
+#include "spk-simd-neon.h"
+#include "spk-kernels.h"
+}
+}
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+static const spk_isa table = SPK_TABLE(dotprod);
+
+const spk_isa * spk_isa_dotprod() { return &table; }
+#else
+const spk_isa * spk_isa_dotprod() { return nullptr; }
+#endif

@@ -1,0 +1,40 @@
+#pragma once
+
+#include "spk-ops.h"
+
+// Kernels that exist once per instruction set inside one library. Each spk-isa-*.cpp compiles the same sources
+// (spk-kernels.h) over its own vector wrapper (spk-simd-*.h); the table is picked once, at run time.
+
+// tokens that a kernel is given at a time
+static const int SPK_BATCH = 8;
+
+struct spk_isa {
+    const char * name;
+
+    void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding);
+
+    // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok <= SPK_BATCH; corr may be NULL
+    // mul_tile: an interleaved tile (spk-layout.h); scales as spk_pack_scales leaves them, for I8 only
+    // mul_rows: rows as they are on disk; scales [n_rows][n/128], for I8 only
+    void (*mul_tile)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
+                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
+    void (*mul_rows)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
+                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
+
+    // corr[r] += sum over the outliers of one row of activations: scale[r][g]*(code[r][i]*rest); operands as above
+    void (*tile_outliers)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
+    void (*rows_outliers)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
+
+    // sum[t] += sum over i < n_rest: scales[column/128]*value[i]*x[column*width + t], column = index[i] - first, t < width (1 or SPK_BATCH)
+    // x: counts, int32, or with GGML_SPK_Q8 values, float
+    void (*add_rest)(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+                     const void * x, ggml_spk_encoding encoding, int width, double * sum);
+};
+
+const spk_isa & spk_get_isa();
+
+// NULL where the compiler does not target that family
+const spk_isa * spk_isa_generic();
+const spk_isa * spk_isa_avx2();
+const spk_isa * spk_isa_avx512();
+const spk_isa * spk_isa_dotprod();

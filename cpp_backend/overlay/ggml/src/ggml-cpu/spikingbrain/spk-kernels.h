@@ -1,0 +1,172 @@
+// The kernels of spk-isa.h over the vector wrapper included before. Included once per instruction set, inside its
+// namespace; no templates of the standard library here: the linker would keep one instruction set's copy for all.
+
+#include "spk-encode.h"
+#include "spk-weights.h"
+
+#define SPK_UNROLL _Pragma("GCC unroll 8")
+
+// 16 rows times NT tokens; a group is summed in integers, then scaled and added in float
+template <class W, int NT, bool Q8>
+static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
+                        const double * corr, float * y, int64_t stride_y, int n_rows) {
+    constexpr int N_BLOCK = Q8 ? 1 : W::GROUP/32;
+
+    spk_f sum[NT];
+    SPK_UNROLL for (int t = 0; t < NT; ++t) {
+        sum[t] = f_zero();
+    }
+    for (int64_t b = 0; b < n/32; b += N_BLOCK) {
+        spk_i acc[NT];
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            int32_t bias = act[t].bias[b];
+            for (int j = 1; j < N_BLOCK; ++j) {
+                bias += act[t].bias[b + j];
+            }
+            acc[t] = W::start(bias);
+        }
+        for (int j = 0; j < N_BLOCK; ++j) {
+            W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
+                SPK_UNROLL for (int t = 0; t < NT; ++t) {
+                    W::dot(acc[t], w, act[t].s8 + (b + j)*32 + step*4);
+                }
+            });
+        }
+        const spk_f scale = W::tile_scales(tile, scales, n/32, b);
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            sum[t] = f_fma(i_float(acc[t]), Q8 ? f_scale(scale, act[t].scales[b]) : scale, sum[t]);
+        }
+    }
+    for (int t = 0; t < NT; ++t) {
+        float out[SPK_ROWS];
+        f_store(out, sum[t]);
+        for (int r = 0; r < n_rows; ++r) {
+            y[t*stride_y + r] = corr ? (float) (act[t].v_th*(out[r] + corr[t*SPK_ROWS + r])) : act[t].v_th*out[r];
+        }
+    }
+}
+
+template <class W, int NT, bool Q8>
+static void tile_all(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, int n_tok,
+                     const double * corr, float * y, int64_t stride_y, int n_rows) {
+    int t = 0;
+    for (; t + NT <= n_tok; t += NT) {
+        tile_tokens<W, NT, Q8>(n, tile, scales, act + t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
+    }
+    if constexpr (NT > 1) {
+        if (t < n_tok) {
+            tile_all<W, NT/2, Q8>(n, tile, scales, act + t, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
+        }
+    }
+}
+
+template <class W, bool Q8>
+static void rows_all(int64_t n, const uint8_t * rows, const float * scales, const ggml_spk_row * act, int n_tok,
+                     const double * corr, float * y, int64_t stride_y, int n_rows) {
+    constexpr int N_BLOCK = Q8 ? 1 : W::GROUP/32;
+
+    for (int r = 0; r < n_rows; ++r) {
+        const uint8_t * row = rows + r*(n/32)*W::DISK;
+        for (int t = 0; t < n_tok; ++t) {
+            spk_lf sum = lf_zero();
+            for (int64_t b = 0; b < n/32; b += N_BLOCK) {
+                spk_l acc = l_zero();
+                for (int j = 0; j < N_BLOCK; ++j) {
+                    l_dot(acc, W::row_block(row + (b + j)*W::DISK), act[t].s8 + (b + j)*32);
+                }
+                const float scale = W::row_scale(row + b*W::DISK, scales, r*(n/W::GROUP) + b*32/W::GROUP);
+                lf_add(sum, acc, Q8 ? scale*act[t].scales[b] : scale);
+            }
+            const float out = lf_sum(sum);
+            y[t*stride_y + r] = corr ? (float) (act[t].v_th*(out + corr[t*SPK_ROWS + r])) : act[t].v_th*out;
+        }
+    }
+}
+
+#define SPK_FOR_TYPE(type, call)                                             \
+    switch (type) {                                                          \
+        case GGML_TYPE_I8:   { using W = weights_i8;   return call; }        \
+        case GGML_TYPE_Q8_0: { using W = weights_q8_0; return call; }        \
+        case GGML_TYPE_Q5_0: { using W = weights_q5_0; return call; }        \
+        case GGML_TYPE_Q4_0: { using W = weights_q4_0; return call; }        \
+        default: GGML_ABORT("spikingbrain: matrix product: got type %s, expected i8, q8_0, q5_0 or q4_0", ggml_type_name(type)); \
+    }
+
+static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
+                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    if (act->encoding == GGML_SPK_Q8) {
+        SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, true>(n, tile, scales, act, n_tok, corr, y, stride_y, n_rows)))
+    }
+    SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, false>(n, tile, scales, act, n_tok, corr, y, stride_y, n_rows)))
+}
+
+static void mul_rows(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
+                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    if (act->encoding == GGML_SPK_Q8) {
+        SPK_FOR_TYPE(type, (rows_all<W, true>(n, rows, scales, act, n_tok, corr, y, stride_y, n_rows)))
+    }
+    SPK_FOR_TYPE(type, (rows_all<W, false>(n, rows, scales, act, n_tok, corr, y, stride_y, n_rows)))
+}
+
+// counts beyond +-127 and the rest of I8 weights: few, in double, where their products are exact
+
+template <class W>
+static void tile_outliers_all(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, double * corr) {
+    for (int o = 0; o < act->n_outliers; ++o) {
+        const int64_t i    = act->outliers[o].index;
+        const double  rest = act->outliers[o].rest;
+        int32_t code[SPK_ROWS];
+        float   scale[SPK_ROWS];
+        W::column(code, tile + i/32*W::BLOCK, i % 32);
+        f_store(scale, W::tile_scales(tile, scales, n/32, i/32));
+        for (int r = 0; r < SPK_ROWS; ++r) {
+            corr[r] += scale[r]*(code[r]*rest);
+        }
+    }
+}
+
+template <class W>
+static void rows_outliers_all(int64_t n, const uint8_t * rows, const float * scales, int n_rows, const ggml_spk_row * act, double * corr) {
+    for (int r = 0; r < n_rows; ++r) {
+        const uint8_t * row = rows + r*(n/32)*W::DISK;
+        for (int o = 0; o < act->n_outliers; ++o) {
+            const int64_t   i     = act->outliers[o].index;
+            const uint8_t * block = row + i/32*W::DISK;
+            const double    scale = W::row_scale(block, scales, r*(n/W::GROUP) + i/W::GROUP);
+            corr[r] += scale*(W::code(block, i % 32)*(double) act->outliers[o].rest);
+        }
+    }
+}
+
+static void tile_outliers(ggml_type type, int64_t n, const uint8_t * tile, const float * scales, int, const ggml_spk_row * act, double * corr) {
+    SPK_FOR_TYPE(type, (tile_outliers_all<W>(n, tile, scales, act, corr)))
+}
+
+static void rows_outliers(ggml_type type, int64_t n, const uint8_t * rows, const float * scales, int n_rows, const ggml_spk_row * act, double * corr) {
+    SPK_FOR_TYPE(type, (rows_outliers_all<W>(n, rows, scales, n_rows, act, corr)))
+}
+
+template <typename T>
+static void add_rest_of(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+                        const T * x, int width, double * sum) {
+    for (int64_t i = 0; i < n_rest; ++i) {
+        const int64_t column = index[i] - first;
+        const double  w      = (double) scales[column/128]*value[i];
+        if (width == 1) {
+            sum[0] += w*x[column];
+        } else {
+            for (int t = 0; t < SPK_BATCH; ++t) {
+                sum[t] += w*x[column*SPK_BATCH + t];
+            }
+        }
+    }
+}
+
+static void add_rest(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+                     const void * x, ggml_spk_encoding encoding, int width, double * sum) {
+    if (encoding == GGML_SPK_Q8) {
+        add_rest_of(index, value, n_rest, first, scales, (const float *) x, width, sum);
+    } else {
+        add_rest_of(index, value, n_rest, first, scales, (const int32_t *) x, width, sum);
+    }
+}

@@ -1,0 +1,121 @@
+// AVX2 with FMA and F16C: 16 rows are two registers. Included once, inside the namespace of its instruction set.
+
+static const int SPK_NT = 2; // tokens whose sums stay in registers together
+
+struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each
+struct spk_i { __m256i a, b; }; // 16 int32, one per row
+struct spk_f { __m256  a, b; }; // 16 floats
+struct spk_d { __m256d v[4]; };
+
+SPK_INLINE __m256i load256(const void * p) { return _mm256_loadu_si256((const __m256i *) p); }
+
+SPK_INLINE spk_w w_signed(const uint8_t * p) { return { load256(p), load256(p + 32) }; }
+SPK_INLINE void  w_nibbles(const uint8_t * p, spk_w & lo, spk_w & hi) {
+    const __m256i mask = _mm256_set1_epi8(15), a = load256(p), b = load256(p + 32);
+    lo = { _mm256_and_si256(a, mask), _mm256_and_si256(b, mask) };
+    hi = { _mm256_and_si256(_mm256_srli_epi16(a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(b, 4), mask) };
+}
+SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
+    int32_t bits;
+    memcpy(&bits, p, 4);
+    const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i pick   = _mm256_set1_epi64x((int64_t) 0x8040201008040201);
+    const __m256i x = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), pick);
+    return _mm256_or_si256(w, _mm256_and_si256(_mm256_cmpeq_epi8(x, pick), _mm256_set1_epi8(16)));
+}
+SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
+
+SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
+SPK_INLINE spk_i i_start_4bit  (int32_t bias) { return i_set(bias); }
+SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
+SPK_INLINE spk_i i_start_signed(int32_t)      { return i_set(0); }
+
+// maddubs adds pairs in int16: 2*128*127 fits
+SPK_INLINE __m256i dot256(__m256i acc, __m256i w, __m256i s) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, s), _mm256_set1_epi16(1)));
+}
+SPK_INLINE __m256i bytes4(const int8_t * s) {
+    int32_t s4;
+    memcpy(&s4, s, 4);
+    return _mm256_set1_epi32(s4);
+}
+SPK_INLINE void i_dot(spk_i & acc, spk_w w, const int8_t * s) {
+    const __m256i x = bytes4(s);
+    acc = { dot256(acc.a, w.a, x), dot256(acc.b, w.b, x) };
+}
+SPK_INLINE void i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) {
+    const __m256i x = bytes4(s);
+    acc.a = dot256(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(x, w.a));
+    acc.b = dot256(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(x, w.b));
+}
+SPK_INLINE spk_f i_float(spk_i x) { return { _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
+
+SPK_INLINE spk_f f_zero()                { return { _mm256_setzero_ps(), _mm256_setzero_ps() }; }
+SPK_INLINE spk_f f_load(const float * p) { return { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; }
+SPK_INLINE spk_f f_load_half(const uint8_t * p) {
+    return { _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p + 1)) };
+}
+SPK_INLINE void  f_store(float * p, spk_f x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+SPK_INLINE spk_f f_scale(spk_f x, float y) {
+    return { _mm256_mul_ps(x.a, _mm256_set1_ps(y)), _mm256_mul_ps(x.b, _mm256_set1_ps(y)) };
+}
+SPK_INLINE spk_f f_fma(spk_f x, spk_f y, spk_f z) { return { _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) }; }
+
+// encoding
+SPK_INLINE spk_d d_zero() { return { { _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd() } }; }
+SPK_INLINE void  d_add(spk_d & d, spk_f x) {
+    d.v[0] = _mm256_add_pd(d.v[0], _mm256_cvtps_pd(_mm256_castps256_ps128(x.a)));
+    d.v[1] = _mm256_add_pd(d.v[1], _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)));
+    d.v[2] = _mm256_add_pd(d.v[2], _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)));
+    d.v[3] = _mm256_add_pd(d.v[3], _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1)));
+}
+SPK_INLINE void  d_store(double * p, spk_d d) {
+    for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_pd(p + 4*i, d.v[i]);
+    }
+}
+SPK_INLINE __m256 abs256(__m256 x)       { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+SPK_INLINE spk_f  f_abs(spk_f x)          { return { abs256(x.a), abs256(x.b) }; }
+SPK_INLINE spk_f  f_max(spk_f x, spk_f y) { return { _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
+SPK_INLINE float  f_top(spk_f x) {
+    const __m256 m = _mm256_max_ps(x.a, x.b);
+    __m128 y = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+SPK_INLINE spk_i f_quotient(spk_f x, float y) {
+    return { _mm256_cvtps_epi32(_mm256_div_ps(x.a, _mm256_set1_ps(y))), _mm256_cvtps_epi32(_mm256_div_ps(x.b, _mm256_set1_ps(y))) };
+}
+SPK_INLINE __m256i clamp256(__m256i x) {
+    return _mm256_max_epi32(_mm256_min_epi32(x, _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
+}
+SPK_INLINE spk_i   i_clamp(spk_i x) { return { clamp256(x.a), clamp256(x.b) }; }
+SPK_INLINE bool    i_differ(spk_i x, spk_i y) {
+    const __m256i z = _mm256_or_si256(_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b));
+    return !_mm256_testz_si256(z, z);
+}
+SPK_INLINE int32_t i_sum(spk_i x, spk_i y) {
+    const __m256i z = _mm256_add_epi32(_mm256_add_epi32(x.a, x.b), _mm256_add_epi32(y.a, y.b));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(z), _mm256_extracti128_si256(z, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+SPK_INLINE void i_store(int32_t * p, spk_i x) {
+    _mm256_storeu_si256((__m256i *) p, x.a);
+    _mm256_storeu_si256((__m256i *) p + 1, x.b);
+}
+SPK_INLINE void i_store_s8(int8_t * p, spk_i x) {
+    const __m256i y = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+    _mm_storeu_si128((__m128i *) p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+
+// rows as they are on disk: 32 columns of one row, 8 int32 sums
+struct spk_p  { __m256i v; };
+struct spk_l  { __m256i v; };
+struct spk_lf { __m256  v; };
+
+SPK_INLINE spk_l l_zero() { return { _mm256_setzero_si256() }; }
+SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
+    acc.v = dot256(acc.v, _mm256_abs_epi8(w.v), _mm256_sign_epi8(load256(s), w.v));
+}
+#include "spk-simd-ymm.h"

@@ -1,0 +1,158 @@
+// AArch64 NEON, with the dot product where the namespace allows it (SPK_DOTPROD): 16 rows are four registers.
+// Included once, inside the namespace of its instruction set.
+
+struct spk_w { int8x16_t   v[4]; }; // a step: 16 rows x 4 columns, one byte each
+struct spk_f { float32x4_t v[4]; }; // 16 floats, one per row
+struct spk_d { float64x2_t v[8]; };
+
+#define SPK_EACH _Pragma("GCC unroll 4") for (int q = 0; q < 4; ++q)
+
+SPK_INLINE spk_w w_signed(const uint8_t * p) { spk_w w; SPK_EACH w.v[q] = vld1q_s8((const int8_t *) p + 16*q); return w; }
+SPK_INLINE void  w_nibbles(const uint8_t * p, spk_w & lo, spk_w & hi) {
+    SPK_EACH {
+        const uint8x16_t x = vld1q_u8(p + 16*q);
+        lo.v[q] = vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15)));
+        hi.v[q] = vreinterpretq_s8_u8(vshrq_n_u8(x, 4));
+    }
+}
+SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) {
+    const uint8x16_t pick = vcombine_u8(vcreate_u8(0x8040201008040201), vcreate_u8(0x8040201008040201));
+    SPK_EACH {
+        const uint8x16_t bits = vcombine_u8(vdup_n_u8(p[2*q]), vdup_n_u8(p[2*q + 1]));
+        w.v[q] = vorrq_s8(w.v[q], vreinterpretq_s8_u8(vandq_u8(vtstq_u8(bits, pick), vdupq_n_u8(16))));
+    }
+    return w;
+}
+SPK_INLINE int8x16_t bytes4(const int8_t * s) {
+    int32_t s4;
+    memcpy(&s4, s, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(s4));
+}
+
+#ifdef SPK_DOTPROD
+static const int SPK_NT = 4; // tokens whose sums stay in registers together
+
+struct spk_i { int32x4_t v[4]; }; // 16 int32, one per row
+
+SPK_INLINE spk_i i_start_4bit(int32_t bias) { spk_i a; SPK_EACH a.v[q] = vdupq_n_s32(bias); return a; }
+SPK_INLINE void  i_dot(spk_i & acc, spk_w w, const int8_t * s) {
+    const int8x16_t x = bytes4(s);
+    SPK_EACH acc.v[q] = vdotq_s32(acc.v[q], w.v[q], x);
+}
+SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[q] = vcvtq_f32_s32(a.v[q]); return x; }
+SPK_INLINE int32x4_t dot128(int32x4_t acc, int8x16_t w, int8x16_t s) { return vdotq_s32(acc, w, s); }
+#else
+static const int SPK_NT = 2;
+
+// pairs of columns are summed apart: v[q] holds rows 4q and 4q + 1, u[q] rows 4q + 2 and 4q + 3
+struct spk_i { int32x4_t v[4], u[4]; };
+
+SPK_INLINE spk_i i_start_4bit(int32_t bias) {
+    const int32x4_t x = vreinterpretq_s32_s64(vdupq_n_s64((int64_t) (uint32_t) bias));
+    spk_i a;
+    SPK_EACH { a.v[q] = x; a.u[q] = x; }
+    return a;
+}
+SPK_INLINE void  i_dot(spk_i & acc, spk_w w, const int8_t * s) {
+    const int8x16_t x = bytes4(s);
+    SPK_EACH {
+        acc.v[q] = vpadalq_s16(acc.v[q], vmull_s8(vget_low_s8(w.v[q]), vget_low_s8(x)));
+        acc.u[q] = vpadalq_s16(acc.u[q], vmull_high_s8(w.v[q], x));
+    }
+}
+SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[q] = vcvtq_f32_s32(vpaddq_s32(a.v[q], a.u[q])); return x; }
+SPK_INLINE int32x4_t dot128(int32x4_t acc, int8x16_t w, int8x16_t s) {
+    acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(s)));
+    return vpadalq_s16(acc, vmull_high_s8(w, s));
+}
+#endif
+
+SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_start_4bit(2*bias); }
+SPK_INLINE spk_i i_start_signed(int32_t)      { return i_start_4bit(0); }
+SPK_INLINE void  i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+
+SPK_INLINE spk_f f_zero()                { spk_f x; SPK_EACH x.v[q] = vdupq_n_f32(0.0f); return x; }
+SPK_INLINE spk_f f_load(const float * p) { spk_f x; SPK_EACH x.v[q] = vld1q_f32(p + 4*q); return x; }
+SPK_INLINE spk_f f_load_half(const uint8_t * p) {
+    spk_f x;
+    SPK_EACH x.v[q] = vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8*q)));
+    return x;
+}
+SPK_INLINE void  f_store(float * p, spk_f a)      { SPK_EACH vst1q_f32(p + 4*q, a.v[q]); }
+SPK_INLINE spk_f f_scale(spk_f a, float b)        { SPK_EACH a.v[q] = vmulq_n_f32(a.v[q], b); return a; }
+SPK_INLINE spk_f f_fma(spk_f a, spk_f b, spk_f c) { SPK_EACH c.v[q] = vfmaq_f32(c.v[q], a.v[q], b.v[q]); return c; }
+
+// encoding
+struct spk_n { int32x4_t v[4]; }; // 16 counts
+
+SPK_INLINE spk_d d_zero() { spk_d d; for (int j = 0; j < 8; ++j) d.v[j] = vdupq_n_f64(0.0); return d; }
+SPK_INLINE void  d_add(spk_d & d, spk_f x) {
+    SPK_EACH {
+        d.v[2*q]     = vaddq_f64(d.v[2*q],     vcvt_f64_f32(vget_low_f32(x.v[q])));
+        d.v[2*q + 1] = vaddq_f64(d.v[2*q + 1], vcvt_high_f64_f32(x.v[q]));
+    }
+}
+SPK_INLINE void  d_store(double * p, spk_d d)  { for (int j = 0; j < 8; ++j) vst1q_f64(p + 2*j, d.v[j]); }
+SPK_INLINE spk_f f_abs(spk_f a)                { SPK_EACH a.v[q] = vabsq_f32(a.v[q]); return a; }
+SPK_INLINE spk_f f_max(spk_f a, spk_f b)       { SPK_EACH a.v[q] = vmaxq_f32(a.v[q], b.v[q]); return a; }
+SPK_INLINE float f_top(spk_f a) {
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+}
+SPK_INLINE spk_n f_quotient(spk_f a, float b) {
+    spk_n s;
+    SPK_EACH s.v[q] = vcvtnq_s32_f32(vdivq_f32(a.v[q], vdupq_n_f32(b)));
+    return s;
+}
+SPK_INLINE spk_n   i_clamp(spk_n a) { SPK_EACH a.v[q] = vmaxq_s32(vminq_s32(a.v[q], vdupq_n_s32(127)), vdupq_n_s32(-127)); return a; }
+SPK_INLINE bool    i_differ(spk_n a, spk_n b) {
+    int32x4_t x = vdupq_n_s32(0);
+    SPK_EACH x = vorrq_s32(x, veorq_s32(a.v[q], b.v[q]));
+    return vmaxvq_u32(vreinterpretq_u32_s32(x)) != 0;
+}
+SPK_INLINE int32_t i_sum(spk_n a, spk_n b) {
+    int32x4_t x = vdupq_n_s32(0);
+    SPK_EACH x = vaddq_s32(x, vaddq_s32(a.v[q], b.v[q]));
+    return vaddvq_s32(x);
+}
+SPK_INLINE void i_store(int32_t * p, spk_n a) { SPK_EACH vst1q_s32(p + 4*q, a.v[q]); }
+SPK_INLINE void i_store_s8(int8_t * p, spk_n a) {
+    const int16x8_t lo = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
+    const int16x8_t hi = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
+}
+
+// rows as they are on disk: 32 columns of one row, 4 int32 sums
+struct spk_p  { int8x16_t a, b; };
+struct spk_l  { int32x4_t v; };
+struct spk_lf { float32x4_t v; };
+
+SPK_INLINE spk_p p_signed(const void * p) { return { vld1q_s8((const int8_t *) p), vld1q_s8((const int8_t *) p + 16) }; }
+SPK_INLINE spk_p p_nibbles(const uint8_t * qs) {
+    const uint8x16_t x = vld1q_u8(qs);
+    return { vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(x, 4)) };
+}
+SPK_INLINE spk_p p_4bit(const uint8_t * qs) {
+    const spk_p w = p_nibbles(qs);
+    return { vsubq_s8(w.a, vdupq_n_s8(8)), vsubq_s8(w.b, vdupq_n_s8(8)) };
+}
+SPK_INLINE int8x16_t p_bit(int8x16_t w, const uint8_t * qh) {
+    const uint8x16_t pick = vcombine_u8(vcreate_u8(0x8040201008040201), vcreate_u8(0x8040201008040201));
+    const uint8x16_t set  = vtstq_u8(vcombine_u8(vdup_n_u8(qh[0]), vdup_n_u8(qh[1])), pick);
+    return vorrq_s8(w, vreinterpretq_s8_u8(vbicq_u8(vdupq_n_u8(0xf0), set)));
+}
+SPK_INLINE spk_p p_5bit(const uint8_t * qs, const uint8_t * qh) {
+    const spk_p w = p_nibbles(qs);
+    return { p_bit(w.a, qh), p_bit(w.b, qh + 2) };
+}
+SPK_INLINE float half_to_float(const uint8_t * p) {
+    __fp16 h;
+    memcpy(&h, p, 2);
+    return h;
+}
+SPK_INLINE spk_l  l_zero()  { return { vdupq_n_s32(0) }; }
+SPK_INLINE void   l_dot(spk_l & acc, spk_p w, const int8_t * s) {
+    acc.v = dot128(dot128(acc.v, w.a, vld1q_s8(s)), w.b, vld1q_s8(s + 16));
+}
+SPK_INLINE spk_lf lf_zero() { return { vdupq_n_f32(0.0f) }; }
+SPK_INLINE void   lf_add(spk_lf & acc, spk_l a, float scale) { acc.v = vfmaq_n_f32(acc.v, vcvtq_f32_s32(a.v), scale); }
+SPK_INLINE float  lf_sum(spk_lf a) { return vaddvq_f32(a.v); }

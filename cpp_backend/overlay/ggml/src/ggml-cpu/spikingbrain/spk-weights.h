@@ -1,0 +1,115 @@
+// The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
+// on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale.
+
+#define SPK_STEPS _Pragma("GCC unroll 8")
+
+// int8 column of a block of 32 whose bytes are at p + 64*(i/4)
+static void column_of_bytes(int32_t * code, const uint8_t * block, int i) {
+    for (int r = 0; r < SPK_ROWS; ++r) {
+        code[r] = (int8_t) block[i/4*64 + r*4 + i % 4];
+    }
+}
+
+static void column_of_nibbles(int32_t * code, const uint8_t * block, int i) {
+    const int shift = i/4 % 2*4;
+    for (int r = 0; r < SPK_ROWS; ++r) {
+        code[r] = block[i/8*64 + r*4 + i % 4] >> shift & 15;
+    }
+}
+
+struct weights_i8 {
+    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32;
+
+    SPK_INLINE spk_i start(int32_t bias) { return i_start_signed(bias); }
+    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot_signed(acc, w, s); }
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        SPK_STEPS for (int i = 0; i < 8; ++i) {
+            f(i, w_signed(block + 64*i));
+        }
+    }
+    SPK_INLINE spk_f tile_scales(const uint8_t *, const float * scales, int64_t, int64_t b) { return f_load(scales + b/4*SPK_ROWS); }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_signed(q); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (int8_t) q[i]; }
+    SPK_INLINE float row_scale(const uint8_t *, const float * scales, int64_t g) { return scales[g]; }
+};
+
+// the types of ggml: their scale is fp16, first in the block on disk
+struct weights_blocks {
+    static constexpr int GROUP = 32;
+
+    SPK_INLINE float row_scale(const uint8_t * q, const float *, int64_t) { return half_to_float(q); }
+};
+
+struct weights_q8_0 : weights_blocks {
+    static constexpr int BLOCK = 512, DISK = 34;
+
+    SPK_INLINE spk_i start(int32_t bias) { return i_start_signed(bias); }
+    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot_signed(acc, w, s); }
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_i8::steps(block, f);
+    }
+    SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
+        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+    }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_signed(q + 2); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (int8_t) q[2 + i]; }
+};
+
+struct weights_q4_0 : weights_blocks {
+    static constexpr int BLOCK = 256, DISK = 18;
+
+    SPK_INLINE spk_i start(int32_t bias) { return i_start_4bit(bias); }
+    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        SPK_STEPS for (int i = 0; i < 4; ++i) {
+            spk_w lo, hi;
+            w_nibbles(block + 64*i, lo, hi);
+            f(2*i,     lo);
+            f(2*i + 1, hi);
+        }
+    }
+    SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
+        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+    }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
+        column_of_nibbles(code, block, i);
+        for (int r = 0; r < SPK_ROWS; ++r) {
+            code[r] -= 8;
+        }
+    }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_4bit(q + 2); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[2 + i % 16] >> i/16*4 & 15) - 8; }
+};
+
+struct weights_q5_0 : weights_blocks {
+    static constexpr int BLOCK = 320, DISK = 22;
+
+    SPK_INLINE spk_i start(int32_t bias) { return i_start_5bit(bias); }
+    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        SPK_STEPS for (int i = 0; i < 4; ++i) {
+            spk_w lo, hi;
+            w_nibbles(block + 64*i, lo, hi);
+            f(2*i,     w_fifth_bit(lo, block + 256 + 16*i));
+            f(2*i + 1, w_fifth_bit(hi, block + 256 + 16*i + 8));
+        }
+    }
+    SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
+        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+    }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
+        column_of_nibbles(code, block, i);
+        for (int r = 0; r < SPK_ROWS; ++r) {
+            const int bit = 4*r + i % 4;
+            code[r] += (block[256 + i/4*8 + bit/8] >> bit % 8 & 1)*16 - 16;
+        }
+    }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_5bit(q + 6, q + 2); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[6 + i % 16] >> i/16*4 & 15) + (q[2 + i/8] >> i % 8 & 1)*16 - 16; }
+};

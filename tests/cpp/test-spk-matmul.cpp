@@ -1,0 +1,459 @@
+// Spike encoding and the integer matrix product. Integer sums must be exact: with scales and thresholds that are
+// powers of two, and sums that a float holds, the result must equal a 64-bit integer reference bit for bit.
+// Runs on the instruction set that SPIKINGBRAIN_ISA names; tests/test_cpp.py runs it on each.
+
+#include "check.h"
+
+#include "ggml.h"
+#include "ggml-backend.h"
+#include "ggml-alloc.h"
+#include "ggml-cpu.h"
+#include "ggml-spikingbrain.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+static ggml_backend_t             cpu;
+static ggml_backend_buffer_type_t buft_plain, buft_spk;
+
+static const char * name_of(ggml_backend_buffer_type_t buft) {
+    return ggml_backend_buft_name(buft);
+}
+
+static void find_buffer_types() {
+    cpu        = ggml_backend_cpu_init();
+    buft_plain = ggml_backend_get_default_buffer_type(cpu);
+
+    ggml_backend_dev_t dev = ggml_backend_get_device(cpu);
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
+    auto extra = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
+    for (auto * buft = extra(dev); *buft; ++buft) {
+        if (strcmp(name_of(*buft), "CPU_SPK") == 0) {
+            buft_spk = *buft;
+        }
+    }
+    GGML_ASSERT(buft_spk);
+}
+
+// tensors of a buffer type, allocated together
+struct tensors {
+    ggml_context        * ctx = ggml_init({ 1 << 20, nullptr, true });
+    ggml_backend_buffer_t buf = nullptr;
+
+    ~tensors() {
+        ggml_backend_buffer_free(buf);
+        ggml_free(ctx);
+    }
+    void alloc(ggml_backend_buffer_type_t buft) {
+        buf = ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft);
+        GGML_ASSERT(buf);
+    }
+    void compute(ggml_tensor * t, int n_threads) const {
+        ggml_cgraph * gf = ggml_new_graph(ctx);
+        ggml_build_forward_expand(gf, t);
+        ggml_backend_cpu_set_n_threads(cpu, n_threads);
+        GGML_ASSERT(ggml_backend_graph_compute(cpu, gf) == GGML_STATUS_SUCCESS);
+    }
+};
+
+//
+// encoding
+//
+
+struct encoded {
+    float                v_th;
+    std::vector<int64_t> counts;
+};
+
+// the definition; the mean is summed in 16 double lanes, added up in order
+static encoded encode_reference(const float * x, int64_t n, float k) {
+    double lane[16] = {}, sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        lane[i % 16] += std::fabs((double) x[i]);
+    }
+    for (double l : lane) {
+        sum += l;
+    }
+    encoded e = { std::min(std::max((float) (sum/n)/k, 1e-5f), 1e4f), std::vector<int64_t>(n) };
+    bool ok = std::isfinite(sum);
+    for (int64_t i = 0; i < n && ok; ++i) {
+        const float q = std::nearbyint(x[i]/e.v_th);
+        ok = std::fabs(q) <= 2147483520.0f;
+        e.counts[i] = ok ? (int64_t) q : 0;
+    }
+    if (!ok) {
+        e = { NAN, std::vector<int64_t>(n) };
+    }
+    return e;
+}
+
+static std::vector<float> row_of_kind(int kind, int64_t n, random_floats & rnd) {
+    auto x = rnd.normal(n);
+    switch (kind) {
+        case  0: break;
+        case  1: std::fill(x.begin(), x.end(), 0.0f); break;
+        case  2: for (auto & v : x) { v *= 1e-6f; } break;                  // V_th at the lower clamp
+        case  3: for (auto & v : x) { v = 3e7f*(v < 0 ? v - 1 : v + 1); } break; // at the upper clamp: all are outliers
+        case  4: x[rnd.rng() % n] = 1e6f; break;                           // one huge outlier
+        case  5: for (auto & v : x) { v = v*v*v*v*v; } break;              // heavy tails
+        case  6: x[n/2] = NAN; break;
+        case  7: x[n - 1] = INFINITY; break;
+        case  8: x[0] = -INFINITY; break;
+        case  9: x[n/3] = 1e14f; std::fill(x.begin(), x.begin() + n/3, 1e14f); break; // count beyond int32
+        case 10: for (int64_t i = 0; i < n; ++i) { x[i] = (i % 2 ? -0.5f : 0.5f)*(float) (i % 16); } break; // halves: V_th = 1.25
+        case 11: x.assign(n, 1e-41f); break;
+        case 12: for (int64_t i = 0; i < n; ++i) { x[i] = (i % 4) - 1.5f; } break; // +-0.5, +-1.5: V_th = 1/k
+    }
+    return x;
+}
+static const int N_KINDS = 13;
+
+static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
+    random_floats rnd(n + T);
+    std::vector<float> x;
+    for (int64_t t = 0; t < T; ++t) {
+        const auto row = row_of_kind(t % N_KINDS, n, rnd);
+        x.insert(x.end(), row.begin(), row.end());
+    }
+    tensors g;
+    ggml_tensor * tx = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, n, T);
+    ggml_tensor * ts = ggml_spk_encode(g.ctx, tx, k, GGML_SPK_SPIKE);
+    ggml_tensor * tq = ggml_spk_encode(g.ctx, tx, k, GGML_SPK_Q8);
+    g.alloc(buft_plain);
+    memcpy(tx->data, x.data(), ggml_nbytes(tx));
+    memset(ts->data, 0x55, ggml_nbytes(ts));
+    g.compute(ts, n_threads);
+    g.compute(tq, n_threads);
+
+    for (int64_t t = 0; t < T; ++t) {
+        char name[128];
+        snprintf(name, sizeof(name), "encode n=%d row=%d kind=%d k=%g threads=%d", (int) n, (int) t, (int) t % N_KINDS, k, n_threads);
+        const void * data = (const char *) ts->data + t*ts->nb[1];
+        const auto row = ggml_spk_row_get(data, n);
+        const auto ref = encode_reference(&x[t*n], n, k);
+
+        std::vector<int32_t> counts(n);
+        ggml_spk_row_counts(data, n, counts.data());
+        bool same = true, bounded = true;
+        for (int64_t i = 0; i < n; ++i) {
+            same    &= counts[i] == ref.counts[i];
+            bounded &= row.s8[i] == std::max<int64_t>(-127, std::min<int64_t>(127, ref.counts[i]));
+        }
+        check(same && bounded, std::string(name) + " counts");
+        check(memcmp(&row.v_th, &ref.v_th, sizeof(float)) == 0 || (std::isnan(row.v_th) && std::isnan(ref.v_th)), std::string(name) + " v_th");
+
+        bool bias = true;
+        for (int64_t b = 0; b < n/32; ++b) {
+            int sum = 0;
+            for (int i = 0; i < 32; ++i) {
+                sum += row.s8[32*b + i];
+            }
+            bias &= row.bias[b] == -8*sum;
+        }
+        check(bias, std::string(name) + " bias");
+
+        const auto q8 = ggml_spk_row_get((const char *) tq->data + t*tq->nb[1], n);
+        bool close = true;
+        for (int64_t i = 0; i < n && !std::isnan(q8.v_th); ++i) {
+            float max = 0;
+            for (int64_t j = i/32*32; j < i/32*32 + 32; ++j) {
+                max = std::max(max, std::fabs(x[t*n + j]));
+            }
+            close &= std::fabs(q8.scales[i/32]*q8.s8[i] - x[t*n + i]) <= max/254*1.0001f + 1e-30f;
+        }
+        check(close && q8.n_outliers == 0, std::string(name) + " q8");
+        check(std::isnan(q8.v_th) == (t % N_KINDS >= 6 && t % N_KINDS <= 8), std::string(name) + " q8 refuses NaN and infinities");
+    }
+}
+
+//
+// matrix product
+//
+
+// a packed row with these counts
+static void write_row(void * data, const std::vector<int64_t> & counts, float v_th) {
+    const int64_t n = counts.size();
+    const auto row = ggml_spk_row_get(data, n);
+    auto * s8       = const_cast<int8_t *>(row.s8);
+    auto * bias     = const_cast<int32_t *>(row.bias);
+    auto * outliers = const_cast<ggml_spk_outlier *>(row.outliers);
+
+    int32_t n_outliers = 0;
+    std::fill(bias, bias + n/32, 0);
+    for (int64_t i = 0; i < n; ++i) {
+        s8[i] = (int8_t) std::max<int64_t>(-127, std::min<int64_t>(127, counts[i]));
+        bias[i/32] -= 8*s8[i];
+        if (counts[i] != s8[i]) {
+            outliers[n_outliers++] = { (int32_t) i, (int32_t) (counts[i] - s8[i]) };
+        }
+    }
+    *(ggml_spk_row_header *) data = { v_th, GGML_SPK_SPIKE, n_outliers };
+}
+
+// integer weights and their form on disk
+struct matrix {
+    ggml_type            type;
+    int64_t              n, m, group;
+    std::vector<int32_t> w;      // complete, rest included
+    std::vector<float>   scales; // [m][n/group]
+    std::vector<uint8_t> disk;
+    std::vector<int32_t> rest_index;
+    std::vector<int16_t> rest_value;
+
+    matrix(ggml_type type, int64_t n, int64_t m, random_floats & rnd, int extreme, double rest_share) :
+        type(type), n(n), m(m), group(type == GGML_TYPE_I8 ? 128 : 32), w(n*m), scales(m*n/group), disk(m*ggml_row_size(type, n)) {
+        const int lo = type == GGML_TYPE_Q4_0 ? -8 : type == GGML_TYPE_Q5_0 ? -16 : -128;
+        const int hi = type == GGML_TYPE_Q4_0 ?  7 : type == GGML_TYPE_Q5_0 ?  15 :  127;
+        for (auto & s : scales) {
+            s = extreme ? 0.5f : std::ldexp(1.0f, -3 - (int) (rnd.rng() % 3));
+        }
+        for (auto & v : w) {
+            v = extreme == 1 ? hi : extreme == 2 ? lo : lo + (int) (rnd.rng() % (hi - lo + 1));
+        }
+        write_disk();
+        if (type == GGML_TYPE_I8) {
+            for (int64_t i = 0; i < n*m; ++i) {
+                if (rnd.rng() % 10000 < rest_share*10000) {
+                    const int v = (w[i] < 0 ? -1 : 1)*(int) (1 + rnd.rng() % 68);
+                    rest_index.push_back((int32_t) i);
+                    rest_value.push_back((int16_t) v);
+                    w[i] += v;
+                }
+            }
+        }
+    }
+
+    void write_disk() {
+        const int offset = type == GGML_TYPE_Q4_0 ? 8 : type == GGML_TYPE_Q5_0 ? 16 : 0;
+        const size_t block_size = ggml_row_size(type, 32);
+        for (int64_t b = 0; b < n*m/32; ++b) {
+            uint8_t * q = &disk[b*block_size];
+            if (type != GGML_TYPE_I8) {
+                const ggml_fp16_t d = ggml_fp32_to_fp16(scales[b]);
+                memcpy(q, &d, 2);
+                q += 2;
+            }
+            uint8_t * nibbles = type == GGML_TYPE_Q5_0 ? q + 4 : q;
+            for (int i = 0; i < 32; ++i) {
+                const int v = w[b*32 + i] + offset;
+                if (offset == 0) {
+                    q[i] = (uint8_t) v;
+                } else {
+                    nibbles[i % 16] |= (v & 15) << i/16*4;
+                    if (type == GGML_TYPE_Q5_0) {
+                        q[i/8] |= (v >> 4) << i % 8;
+                    }
+                }
+            }
+        }
+    }
+};
+
+static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> & act, int64_t T, ggml_backend_buffer_type_t buft, int n_threads) {
+    tensors tw, g;
+    ggml_tensor * t_w = ggml_new_tensor_2d(tw.ctx, w.type, w.n, w.m);
+    tw.alloc(buft);
+    ggml_backend_tensor_set(t_w, w.disk.data(), 0, w.disk.size());
+
+    const bool rest = !w.rest_index.empty();
+    ggml_tensor * t_scales = w.type == GGML_TYPE_I8 ? ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, w.n/128, w.m) : nullptr;
+    ggml_tensor * t_index  = rest ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_I32, w.rest_index.size()) : nullptr;
+    ggml_tensor * t_value  = rest ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_I16, w.rest_index.size()) : nullptr;
+    ggml_tensor * t_act    = ggml_new_tensor_2d(g.ctx, GGML_TYPE_I8, ggml_spk_row_size(w.n), T);
+    ggml_tensor * y        = ggml_spk_mul_mat(g.ctx, t_w, t_scales, t_index, t_value, t_act);
+    GGML_ASSERT(ggml_backend_supports_op(cpu, y));
+    g.alloc(buft_plain);
+    if (t_scales) {
+        memcpy(t_scales->data, w.scales.data(), ggml_nbytes(t_scales));
+    }
+    if (rest) {
+        memcpy(t_index->data, w.rest_index.data(), ggml_nbytes(t_index));
+        memcpy(t_value->data, w.rest_value.data(), ggml_nbytes(t_value));
+    }
+    memcpy(t_act->data, act.data(), act.size());
+    g.compute(y, n_threads);
+    return std::vector<float>((float *) y->data, (float *) y->data + w.m*T);
+}
+
+enum counts_kind { RANDOM, ZEROS, ONE_HUGE, FULL, ALL_OUTLIERS, NAN_ROW, N_COUNTS };
+
+static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & rnd) {
+    std::vector<int64_t> s(n);
+    for (auto & v : s) {
+        const int r = rnd.rng() % 100;
+        v = (int64_t) (rnd.rng() % 15) - 7;
+        v = r == 0 ? v*400 : r < 5 ? v*20 : v; // a few beyond int8
+        switch (kind) {
+            case ZEROS:   v = 0; break;
+            case NAN_ROW: v = 0; break;
+            case FULL:    v = 127; break;
+            case ALL_OUTLIERS: v = (int64_t) (rnd.rng() % 200000) - 100000; break;
+        }
+    }
+    if (kind == ONE_HUGE) {
+        s[rnd.rng() % n] = rnd.rng() % 2 ? 2147483520 : -2147483520;
+    }
+    return s;
+}
+
+static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extreme, double rest_share, std::vector<int> threads) {
+    random_floats rnd(n*7 + m*131 + T);
+    const matrix w(type, n, m, rnd, extreme, rest_share);
+
+    const size_t row_size = ggml_spk_row_size(n);
+    std::vector<uint8_t> act(T*row_size);
+    std::vector<float>   expected(m*T);
+    for (int64_t t = 0; t < T; ++t) {
+        const int  kind = extreme ? (t % 2 ? FULL : ZEROS) : T == 1 ? (int) (m % N_COUNTS) : (int) (t % N_COUNTS);
+        const auto s    = counts_of_kind(kind, n, rnd);
+        const float v_th = kind == NAN_ROW ? NAN : std::ldexp(1.0f, t % 2 ? -16 : 13); // about the clamps
+        write_row(&act[t*row_size], s, v_th);
+        for (int64_t r = 0; r < m; ++r) {
+            double sum = 0;
+            for (int64_t g = 0; g < n/w.group; ++g) {
+                int64_t isum = 0;
+                for (int64_t i = g*w.group; i < (g + 1)*w.group; ++i) {
+                    isum += w.w[r*n + i]*s[i];
+                }
+                sum += (double) w.scales[r*n/w.group + g]*isum; // exact: powers of two times less than 2^53
+            }
+            expected[t*m + r] = (float) (v_th*sum);
+        }
+    }
+    for (auto buft : { buft_plain, buft_spk }) {
+        if (buft == buft_spk && m % 16 != 0) {
+            continue;
+        }
+        for (int n_threads : threads) {
+            const auto y = multiply(w, act, T, buft, n_threads);
+            bool same = true;
+            for (int64_t i = 0; i < m*T; ++i) {
+                same &= y[i] == expected[i] || (std::isnan(y[i]) && std::isnan(expected[i]));
+            }
+            char name[160];
+            snprintf(name, sizeof(name), "exact %s %s n=%d m=%d T=%d extreme=%d rest=%g threads=%d", ggml_type_name(type), name_of(buft), (int) n, (int) m, (int) T, extreme, rest_share, n_threads);
+            check(same, name);
+        }
+    }
+}
+
+// float scales and thresholds as they come; 1e-6 leaves room for sums of some hundred float terms
+static void test_ordinary(ggml_type type, int64_t n, int64_t m, int64_t T, ggml_spk_encoding encoding) {
+    random_floats rnd(n + m + T);
+    matrix w(type, n, m, rnd, 0, 0.01);
+    w.scales = rnd.uniform(w.scales.size(), 1e-3f, 2e-2f);
+    std::fill(w.disk.begin(), w.disk.end(), 0);
+    for (size_t i = 0; i < w.rest_index.size(); ++i) {
+        w.w[w.rest_index[i]] -= w.rest_value[i];
+    }
+    w.write_disk();
+    for (size_t i = 0; i < w.rest_index.size(); ++i) {
+        w.w[w.rest_index[i]] += w.rest_value[i];
+    }
+    if (type != GGML_TYPE_I8) {
+        for (auto & s : w.scales) {
+            s = ggml_fp16_to_fp32(ggml_fp32_to_fp16(s));
+        }
+    }
+
+    tensors g;
+    ggml_tensor * x   = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, n, T);
+    ggml_tensor * enc = ggml_spk_encode(g.ctx, x, 3.0f, encoding);
+    g.alloc(buft_plain);
+    auto data = rnd.normal(n*T);
+    for (int64_t t = 0; t < T; ++t) {
+        data[t*n + t % n] *= 200; // an outlier channel
+    }
+    memcpy(x->data, data.data(), ggml_nbytes(x));
+    g.compute(enc, 1);
+    const size_t row_size = ggml_spk_row_size(n);
+    const std::vector<uint8_t> act((uint8_t *) enc->data, (uint8_t *) enc->data + T*row_size);
+
+    std::vector<double> expected(m*T);
+    std::vector<int32_t> s(n);
+    for (int64_t t = 0; t < T; ++t) {
+        const auto row = ggml_spk_row_get(&act[t*row_size], n);
+        ggml_spk_row_counts(&act[t*row_size], n, s.data());
+        for (int64_t r = 0; r < m; ++r) {
+            for (int64_t i = 0; i < n; ++i) {
+                expected[t*m + r] += (double) w.scales[(r*n + i)/w.group]*w.w[r*n + i]*s[i]*row.v_th*(encoding == GGML_SPK_Q8 ? row.scales[i/32] : 1.0f);
+            }
+        }
+    }
+    char name[160];
+    snprintf(name, sizeof(name), "ordinary %s n=%d m=%d T=%d encoding=%d", ggml_type_name(type), (int) n, (int) m, (int) T, encoding);
+    const auto plain = multiply(w, act, T, buft_plain, 1);
+    check(max_error(plain, expected) < 1e-6, std::string(name) + " plain");
+    check(multiply(w, act, T, buft_plain, 2) == plain, std::string(name) + " plain, same bits with 2 threads");
+    if (m % 16 == 0) {
+        const auto spk = multiply(w, act, T, buft_spk, 1);
+        check(max_error(spk, expected) < 1e-6, std::string(name) + " CPU_SPK");
+        check(multiply(w, act, T, buft_spk, 3) == spk, std::string(name) + " CPU_SPK, same bits with 3 threads");
+        std::vector<float> one_by_one;
+        for (int64_t t = 0; t < T; ++t) {
+            const auto y = multiply(w, std::vector<uint8_t>(&act[t*row_size], &act[t*row_size] + row_size), 1, buft_spk, 1);
+            one_by_one.insert(one_by_one.end(), y.begin(), y.end());
+        }
+        check(one_by_one == spk, std::string(name) + " CPU_SPK, same bits one by one");
+    }
+}
+
+static void test_support() {
+    tensors tw, g;
+    ggml_tensor * w   = ggml_new_tensor_2d(tw.ctx, GGML_TYPE_Q4_0, 64, 16);
+    ggml_tensor * odd = ggml_new_tensor_2d(tw.ctx, GGML_TYPE_Q4_0, 64, 17);
+    ggml_tensor * f16 = ggml_new_tensor_2d(tw.ctx, GGML_TYPE_F16,  64, 16);
+    tw.alloc(buft_spk);
+    ggml_tensor * act = ggml_new_tensor_2d(g.ctx, GGML_TYPE_I8, ggml_spk_row_size(64), 2);
+    ggml_tensor * x   = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, 64, 2);
+    check( ggml_backend_supports_op(cpu, ggml_spk_mul_mat(g.ctx, w,   nullptr, nullptr, nullptr, act)), "CPU_SPK takes SPK_MUL_MAT");
+    check(!ggml_backend_supports_op(cpu, ggml_spk_mul_mat(g.ctx, odd, nullptr, nullptr, nullptr, act)), "CPU_SPK refuses rows that are no multiple of 16");
+    check(!ggml_backend_supports_op(cpu, ggml_mul_mat(g.ctx, w,   x)), "CPU_SPK refuses MUL_MAT");
+    check(!ggml_backend_supports_op(cpu, ggml_mul_mat(g.ctx, f16, x)), "CPU_SPK refuses other types");
+}
+
+int main() {
+    find_buffer_types();
+    auto isa = (ggml_spk_isa_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu)), "ggml_spk_isa");
+
+    test_support();
+
+    for (int64_t n : { 32, 64, 96, 160, 1024, 2080 }) {
+        test_encode(n, 2*N_KINDS, 3.0f, 1);
+        test_encode(n, N_KINDS, 4.0f, 2);
+    }
+    for (float k : { 0.01f, 2.5f, 40.0f, 1e6f }) {
+        test_encode(256, N_KINDS, k, 1);
+    }
+
+    for (ggml_type type : { GGML_TYPE_I8, GGML_TYPE_Q8_0, GGML_TYPE_Q5_0, GGML_TYPE_Q4_0 }) {
+        const int64_t group = type == GGML_TYPE_I8 ? 128 : 32;
+        for (int64_t m = 1; m <= 48; ++m) {
+            test_exact(type, 128, m, 1, 0, 0.03, { 1 });
+            test_exact(type, 256, m, m % 13 + 1, 0, m % 2 ? 0.03 : 0.0, { 1 });
+        }
+        for (int64_t n = group; n <= 12*group; n += group) {
+            test_exact(type, n, 32, 1, 0, 0.0, { 1 });
+            test_exact(type, n, 19, 9, 0, 0.03, { 1 });
+            test_exact(type, n, 16, 7, 0, 0.03, { 1 });
+        }
+        for (int64_t T = 1; T <= 40; ++T) {
+            test_exact(type, 128, 48, T, 0, T % 3 ? 0.03 : 0.0, { 1 });
+        }
+        for (int extreme : { 1, 2 }) {
+            test_exact(type, 1024, 16, 2, extreme, 0.0, { 1 });
+            test_exact(type, 1024, 32, 9, extreme, 0.0, { 1 });
+        }
+        test_exact(type, 256, 80, 1,  0, 0.03, { 2, 3, 4 });
+        test_exact(type, 256, 80, 20, 0, 0.03, { 2, 3, 4 });
+        test_exact(type, 512, 528, 67, 0, 0.01, { 1, 2 });
+        for (ggml_spk_encoding encoding : { GGML_SPK_SPIKE, GGML_SPK_Q8 }) {
+            test_ordinary(type, 1152, 48, 1,  encoding);
+            test_ordinary(type, 384,  37, 11, encoding);
+            test_ordinary(type, 2048, 64, 13, encoding);
+        }
+    }
+    ggml_backend_free(cpu);
+    return report((std::string("spk-matmul ") + isa()).c_str());
+}
