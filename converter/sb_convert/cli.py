@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--spike-k", type=spike_k, metavar="K", help="spike threshold = mean |x| / K (default 3)")
     p.add_argument("--spike-scope", choices=SCOPES, help="paper: every projection spikes; released: not the mlp's down projection (default with weight scales)")
     p.add_argument("--spike-down-type", choices=list(DOWN_TYPES), help="type of the down projection in scope released (default f16)")
+    p.add_argument("--spike-calibrate", type=Path, metavar="TEXT", help="find the INT8 weight scales on a text file (needs torch)")
     p.add_argument("--force", action="store_true", help="overwrite an existing output file")
     p.add_argument("--dry-run", action="store_true", help="print the tensors and their sizes; write nothing")
     p.add_argument("--split-max-size", type=split_size, default=0, metavar="N(M|G)", help="split the output into files of at most N megabytes or gigabytes of tensors")
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.verify and (args.dry_run or args.vocab_only):
         p.error("--verify: got --dry-run or --vocab-only with it, expected a conversion; give one of them")
-    args.spikes = SpikeOptions(args.spike, args.spike_k, args.spike_scope, args.spike_down_type)
+    args.spikes = SpikeOptions(args.spike, args.spike_k, args.spike_scope, args.spike_down_type, args.spike_calibrate)
     if args.vocab_only and args.spikes.given():
         p.error(f"--vocab-only: got {args.spikes.given()[0]} with it, expected no option of the tensors; give one of them")
     args.is_gguf = args.checkpoint.is_file()
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check_edit(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Which options have a meaning for a GGUF."""
-    names = ("outtype", "split_max_size", "metadata", "model_name", "vocab_only", "verify", "dry_run", "spike_down_type")
+    names = ("outtype", "split_max_size", "metadata", "model_name", "vocab_only", "verify", "dry_run", "spike_down_type", "spike_calibrate")
     given = [name for name in names if getattr(args, name) != p.get_default(name)]
     if given:
         p.error(f"--{given[0].replace('_', '-')}: got a GGUF file to read, expected a checkpoint folder; only spike keys can be changed in a GGUF")

@@ -90,7 +90,14 @@ def plan_for(folder: Path, config: Config, options: Options, say) -> Plan:
         return Plan(config, "f32" if options.outtype == "auto" else options.outtype, [])
     if options.n_layer is not None:
         config = config.truncated(options.n_layer)
-    return make_plan(config, open_checkpoint(folder), options.outtype, folder, options.n_layer is not None, options.spike, say)
+    calibrate = None
+    if options.spike.calibrate is not None:
+        from .calibrate import calibrated, check_requirements
+        check_requirements(options.spike.calibrate)
+
+        def calibrate(*args):
+            return calibrated(folder, options.spike.calibrate, *args, say)
+    return make_plan(config, open_checkpoint(folder), options.outtype, folder, options.n_layer is not None, options.spike, say, calibrate)
 
 
 def outfile(folder: Path, plan: Plan, options: Options) -> Path:

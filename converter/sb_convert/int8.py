@@ -27,6 +27,7 @@ class Codes:
     """A matrix as codes: round half to even of weight / scale in float32, with the checkpoint's scales where it has them."""
     weight: Tensor
     scales: Tensor | None = None
+    clip: bool = False  # at int8: where the scales were chosen for that
 
     def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows start..stop: codes [rows, in] (integers in float32) and scales [rows, in / GROUP]."""
@@ -37,6 +38,8 @@ class Codes:
         scales = own_scales(groups) if self.scales is None else self.scales.rows(start, stop)[..., 0]
         with np.errstate(over="ignore"):
             codes = np.rint(groups / scales[..., None]).reshape(w.shape)
+        if self.clip:
+            codes = np.clip(codes, -LARGEST_STORED, LARGEST_STORED)
         if np.abs(codes).max(initial=0.0) > LARGEST_CODE:
             row, col = np.argwhere(np.abs(codes) > LARGEST_CODE)[0]
             raise bad(self.weight.file, self.weight.name, f"code {codes[row, col]:.0f} at [{row + start}, {col}]",

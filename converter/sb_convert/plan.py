@@ -19,6 +19,7 @@ from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, resolve
 from .tensors import PROJECTIONS, TOP, TOP_UNTIED, Target, targets
 
 Say = Callable[[str], None]
+Calibrate = Callable[[Config, dict[str, Tensor], list[str], SpikeKeys], dict[str, Tensor]]  # finds scales of the named weights
 LOW_RANK, FULL = "gk_proj.0.weight", "gk_proj.weight"
 
 
@@ -61,7 +62,7 @@ def gguf_size(shape: tuple[int, ...]) -> int:
 
 
 def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False,
-              spike: SpikeOptions = SpikeOptions(), say: Say = lambda _: None) -> Plan:
+              spike: SpikeOptions = SpikeOptions(), say: Say = lambda _: None, calibrate: Calibrate | None = None) -> Plan:
     """partial: the config is that of the first layers only (used to find a wrong layer); the rest may be left over."""
     coded = has_scales(tensors)
     keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
@@ -76,13 +77,19 @@ def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: o
         outtype = "int8" if coded else own_type(wanted, tensors)
     scales = {t.checkpoint: check_scales(tensors[t.checkpoint], tensors, where) for t in wanted if coded and t.kind in PROJECTIONS}
     raw_down = keys is not None and keys.scope == "released"
+    if calibrate is not None:
+        if coded or outtype != "int8" or keys is None or not keys.enable:
+            got = "weight scales" if coded else f"--outtype {outtype}" if outtype != "int8" else "no spikes"
+            raise bad(where, "--spike-calibrate", got, "--outtype int8 --spike on a checkpoint without weight scales", "give these, or leave the option out")
+        names = [t.checkpoint for t in wanted if t.kind in PROJECTIONS and not (t.kind == "down" and raw_down) and whole_blocks(T.I8, t.shape) == T.I8]
+        scales = calibrate(config, tensors, names, keys)
     with ThreadPoolExecutor(n_threads()) as pool:
         def planned(t: Target) -> list[Planned]:
             source = tensors[t.checkpoint]
             if t.kind == "down" and raw_down:
                 return [_down(t, source, outtype, spike.down_type)]
             if t.kind in PROJECTIONS:
-                return _projection(t, source, scales.get(t.checkpoint), outtype, pool, say)
+                return _projection(t, Codes(source, scales.get(t.checkpoint), clip=not coded), outtype, pool, say)
             exact = outtype == "int8" and t.kind in ("embedding", "tied")
             return [_planned(t, source, lossless_type(source) if exact else wanted_type(t.kind, outtype))]
         return Plan(config, outtype, [p for t in wanted for p in planned(t)], keys)
@@ -99,13 +106,13 @@ def _down(t: Target, source: Tensor, outtype: str, down_type: str | None) -> Pla
     return _planned(dataclasses.replace(t, kind="raw"), source, DOWN_TYPES[down_type] if down_type else own)
 
 
-def _projection(t: Target, source: Tensor, scales: Tensor | None, outtype: str, pool: ThreadPoolExecutor, say: Say) -> list[Planned]:
+def _projection(t: Target, codes: Codes, outtype: str, pool: ThreadPoolExecutor, say: Say) -> list[Planned]:
     """One tensor, or the several of its codes."""
-    codes, wanted = Codes(source, scales), wanted_type(t.kind, outtype)
+    wanted = wanted_type(t.kind, outtype)
     if whole_blocks(wanted, t.shape) != T.I8:
-        return [_planned(t, source if scales is None else Part.of(codes, "values"), wanted)]
+        return [_planned(t, codes.weight if codes.scales is None else Part.of(codes, "values"), wanted)]
     n_outliers = 0
-    if scales is not None:  # scales of our own leave nothing outside
+    if not codes.clip:  # scales of our own leave nothing outside
         largest, n_outliers = codes.count(pool)
         n = gguf_size(t.shape)
         say(f"{t.gguf}: codes up to {largest}, {n_outliers} of {n} ({100 * n_outliers / n:.2f}%) outside +-{LARGEST_STORED}")

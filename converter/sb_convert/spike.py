@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import gguf
 
@@ -20,10 +21,11 @@ class SpikeOptions:
     k: float | None = None
     scope: str | None = None
     down_type: str | None = None
+    calibrate: Path | None = None  # text file
 
     def given(self) -> list[str]:
         named = {"--spike": self.on, "--no-spike": self.on is False, "--spike-k": self.k, "--spike-scope": self.scope,
-                 "--spike-down-type": self.down_type}
+                 "--spike-down-type": self.down_type, "--spike-calibrate": self.calibrate}
         return [name for name, value in named.items() if value]
 
 

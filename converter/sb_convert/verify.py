@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from .config import Config
 from .convert import Options, Result, convert
 from .errors import bad
 from .formats import GROUP, decode, error_bound, rows_per_block
-from .int8 import PARTS, Part, own_scales
+from .int8 import LARGEST_STORED, PARTS, Part, own_scales
 from .plan import Plan, Planned
 from .sources import import_torch
 
@@ -115,8 +116,11 @@ def codes_are_right(p: Planned, stored: Stored) -> bool:
     for start in range(0, p.target.shape[0], step):
         codes, scales = stored.codes(p.target.gguf, start, start + step)
         groups = codes_of.weight.rows(start, start + step).reshape(*scales.shape, GROUP)
-        expected = codes_of.scales.rows(start, start + step)[..., 0] if codes_of.scales is not None else own_scales(groups)
-        if not np.array_equal(scales, expected) or not np.array_equal(codes, np.rint(groups / scales[..., None]).reshape(codes.shape)):
+        expected_scales = codes_of.scales.rows(start, start + step)[..., 0] if codes_of.scales is not None else own_scales(groups)
+        expected = np.rint(groups / scales[..., None]).reshape(codes.shape)
+        if codes_of.clip:
+            expected = np.clip(expected, -LARGEST_STORED, LARGEST_STORED)
+        if not np.array_equal(scales, expected_scales) or not np.array_equal(codes, expected):
             return False
     return True
 
@@ -212,7 +216,8 @@ def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:
     with tempfile.TemporaryDirectory(dir=result.files[0].parent) as tmp:
         while high - low > 1:
             mid = (low + high) // 2
-            options = Options(Path(tmp) / "cut.gguf", result.plan.outtype, force=True, spike=result.options.spike, n_layer=mid)
+            spike = dataclasses.replace(result.options.spike, calibrate=None)
+            options = Options(Path(tmp) / "cut.gguf", result.plan.outtype, force=True, spike=spike, n_layer=mid)
             cut = convert(folder, options, say=lambda _: None)
             right = difference(fork_logits(cut.files[0], tokens), reference_logits(cut, tokens)).ok(limits(cut.plan))
             low, high = (mid, high) if right else (low, mid)

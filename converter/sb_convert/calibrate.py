@@ -1,0 +1,146 @@
+"""--spike-calibrate: weight scales found on a text sample (paper, sections 3.3 and 5.5), and the perplexity they buy.
+
+Layer by layer: every projection's spikes X [n, in] are recorded with all layers before it already in INT8; then each row and group
+takes the clipping factor that makes the squared error of its output, d H d^T with d = W - codes x scale and H = X^T X, smallest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import Config
+from .errors import bad
+from .formats import GROUP
+from .int8 import LARGEST_STORED, own_scales
+from .sources import Tensor, import_torch
+from .spike import SpikeKeys
+
+FACTORS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75)  # of the scale by the largest magnitude
+N_PIECES, PIECE, N_HELD_OUT = 128, 512, 16  # pieces to calibrate on and to measure on; tokens in each, fewer of a short text
+ROWS = 1024  # of a weight at a time
+
+
+def check_requirements(text: Path) -> None:
+    import_torch("--spike-calibrate")
+    try:
+        import spikingbrain_cpp  # noqa: F401
+    except ImportError as e:
+        raise bad("--spike-calibrate", "spikingbrain_cpp", str(e), "the installed package (its tokenizer)", "pip install it, or leave the option out") from None
+    if not text.is_file():
+        raise bad(text, "file", "nothing", "a text to calibrate on", "give a UTF-8 text file")
+
+
+def tokenize(folder: Path, text: bytes) -> list[int]:
+    from spikingbrain_cpp import Llama
+
+    from .convert import Options, convert
+    with tempfile.TemporaryDirectory() as tmp:
+        vocab = convert(folder, Options(Path(tmp) / "vocab.gguf", vocab_only=True), say=lambda _: None).files[0]
+        llm = Llama(model_path=str(vocab), vocab_only=True, verbose=False)
+        try:
+            return llm.tokenize(text)
+        finally:
+            llm.close()
+
+
+def calibrated(folder: Path, text: Path, config: Config, tensors: dict[str, Tensor], names: list[str], keys: SpikeKeys,
+               say: Callable[[str], None]) -> dict[str, Tensor]:
+    """Scales of the named weights, as a W8ASpike checkpoint would hold them."""
+    torch = import_torch("--spike-calibrate")
+    from .reference import Model, Spike
+    sample, held_out = pieces(tokenize(folder, text.read_bytes()), text)
+    state = {n: torch.from_numpy(np.array(t.rows(0, t.shape[0]))) for n, t in tensors.items() if not config.tie_word_embeddings or n != "lm_head.weight"}
+
+    def model(spike: Any) -> Any:  # at most one beside the checkpoint's own values
+        with torch.device("meta"):
+            made = Model(config, spike)
+        made.load_state_dict(state, assign=True)
+        return made.eval()
+    spiking = model(Spike(keys.k, keys.scope))
+    with torch.no_grad():
+        say(f"calibrate: {sample.shape[0]} pieces of {sample.shape[1]} tokens; perplexity on {len(held_out)} others:")
+        say(f"calibrate: {perplexity(model(None), held_out):10.4f}  ordinary activations, the checkpoint's weights")
+        weights = {name: spiking.get_parameter(name) for name in names}
+        for name, w in weights.items():
+            w.data = coded(w.data, torch.from_numpy(own_scales(w.data.view(len(w), -1, GROUP).numpy())))
+        say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales by the largest magnitude")
+        scales: dict[str, Tensor] = {}
+        x = [spiking.model.embeddings(piece[None]) for piece in sample]
+        for il, layer in enumerate(spiking.model.layers):
+            wanted = [name for name in names if name.startswith(f"model.layers.{il}.")]
+            for name in wanted:
+                weights[name].data = state[name]
+            for stage in stages(wanted):  # a projection's input depends on those before it
+                for name, H in recorded(layer, il, stage, x, spiking.spike.k).items():
+                    best = best_scales(state[name], H)
+                    weights[name].data = coded(state[name], best)
+                    scales[name] = Tensor(name, (*best.shape, 1), "F32", best[..., None].numpy(), tensors[name].file)
+            x = [layer(h, torch.arange(h.shape[1]), None)[0] for h in x]
+        say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales found")
+    return scales
+
+
+def pieces(tokens: list[int], text: Path) -> tuple[Any, Any]:
+    torch = import_torch("--spike-calibrate")
+    length = min(PIECE, len(tokens) // (N_PIECES + N_HELD_OUT))
+    if length < 16:
+        raise bad(text, "text", f"{len(tokens)} tokens", f"at least {16 * (N_PIECES + N_HELD_OUT)}", "give a longer text")
+    cut = torch.tensor(tokens[:length * (N_PIECES + N_HELD_OUT)]).view(-1, length)
+    held_out = torch.arange(len(cut)) % (len(cut) // N_HELD_OUT) == 0  # spread over the text
+    return cut[~held_out], cut[held_out]
+
+
+def perplexity(model: Any, held_out: Any) -> float:
+    import torch.nn.functional as F
+    losses = [float(F.cross_entropy(model(piece[None, :-1])[0][0].double(), piece[1:])) for piece in held_out]
+    return float(np.exp(np.mean(losses)))
+
+
+def stages(names: list[str]) -> list[list[str]]:
+    """In the order a layer computes them; those of one stage read inputs that none of the others changes."""
+    order = (("q_proj", "k_proj", "v_proj", "gk_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+    return [[n for n in names if n.split(".")[-2] in stage] for stage in order]
+
+
+def recorded(layer: Any, il: int, names: list[str], x: list[Any], k: float) -> dict[str, Any]:
+    """H [in / GROUP, GROUP, GROUP] of each projection's spiking inputs."""
+    torch = import_torch("--spike-calibrate")
+    from .reference import spiked
+    held: dict[str, Any] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def add(module: Any, inputs: tuple[Any, ...]) -> None:
+            s = spiked(inputs[0][0], k).unflatten(-1, (-1, GROUP)).transpose(0, 1)  # [groups, T, GROUP]
+            held[name] = held.get(name, 0) + s.transpose(1, 2) @ s
+        return add
+    modules = {n: layer.get_submodule(n.removeprefix(f"model.layers.{il}.").removesuffix(".weight")) for n in names}
+    hooks = [m.register_forward_pre_hook(hook(n)) for n, m in modules.items()]
+    for h in x if names else []:
+        layer(h, torch.arange(h.shape[1]), None)
+    for handle in hooks:
+        handle.remove()
+    return held
+
+
+def best_scales(weight: Any, H: Any) -> Any:
+    """[out, in / GROUP]: of FACTORS, the one with the smallest output error for each row and group."""
+    torch = import_torch("--spike-calibrate")
+    out = []
+    for w in weight.view(len(weight), -1, GROUP).split(ROWS):
+        base = torch.from_numpy(own_scales(w.numpy()))
+        errors = []
+        for factor in FACTORS:
+            d = w - coded(w.flatten(1), base * factor).view_as(w)
+            errors.append(torch.einsum("ogi,gij,ogj->og", d, H, d))
+        out.append(base * torch.tensor(FACTORS)[torch.stack(errors).argmin(0)])
+    return torch.cat(out)
+
+
+def coded(weight: Any, scales: Any) -> Any:
+    groups = weight.view(*scales.shape, GROUP)
+    return ((groups / scales[..., None]).round().clamp(-LARGEST_STORED, LARGEST_STORED) * scales[..., None]).view_as(weight)
