@@ -52,7 +52,20 @@ GGML_API struct ggml_tensor * ggml_spk_swa(
         struct ggml_tensor  * seqs,
         int32_t               n_ring,
         int32_t               window,
-        float                 scale);
+        float                 scale,
+        float                 spike_k);
+
+// Row of an INT8 key or value: d codes, zeros up to a multiple of 4, the float scale.
+#define GGML_SPK_KV_ROW(d) ((((d) + 3) & ~3) + 4)
+
+// Write x F32 {d, G, T} to rows I64 {T} of ring I8 {GGML_SPK_KV_ROW(d), n_rows, G}, symmetric INT8 per row:
+// scale = clamp(max|x|/127, 1e-5, 1e4), code = round-half-even(x/scale). Returns a view of the ring.
+// x beyond 127e4 saturates at +-127; NaN or infinities make the scale NaN, which shows in every output that reads it
+GGML_API struct ggml_tensor * ggml_spk_store(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * ring,
+        struct ggml_tensor  * x,
+        struct ggml_tensor  * rows);
 
 // Rotary embedding over the whole head in half-rotation ("neox") form with given angles:
 //   y[i] = x[i] c[i] - x[i + d/2] s[i]     y[i + d/2] = x[i + d/2] c[i] + x[i] s[i]     i < d/2
@@ -116,6 +129,12 @@ GGML_API struct ggml_tensor * ggml_spk_encode(
         struct ggml_tensor   * x,
         float                  k,
         enum ggml_spk_encoding encoding);
+
+// The floats that packed spike counts stand for: F32 {n, T}, V_th*s. For weights without an integer kernel.
+GGML_API struct ggml_tensor * ggml_spk_decode(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * act,
+        int64_t               n);
 
 // y = W x on packed activations. A group is 128 columns for I8 and 32 for the others; with GGML_SPK_Q8 it is 32.
 //   y[r][t] = V_th * sum over groups g of scale[r][g] * (sum over the group's columns of w[r][i]*s[t][i])

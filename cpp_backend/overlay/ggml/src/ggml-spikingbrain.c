@@ -48,11 +48,14 @@ struct ggml_tensor * ggml_spk_swa(
         struct ggml_tensor  * seqs,
         int32_t               n_ring,
         int32_t               window,
-        float                 scale) {
+        float                 scale,
+        float                 spike_k) {
     check_heads(q, seqs);
-    GGML_ASSERT(k_ring->type == GGML_TYPE_F32 || k_ring->type == GGML_TYPE_F16);
-    GGML_ASSERT(v_ring->type == GGML_TYPE_F32 || v_ring->type == GGML_TYPE_F16);
-    GGML_ASSERT(k_ring->ne[0] == q->ne[0] && q->ne[1] % k_ring->ne[2] == 0);
+    const bool int8 = k_ring->type == GGML_TYPE_I8;
+    GGML_ASSERT(int8 ? v_ring->type == GGML_TYPE_I8 : k_ring->type == GGML_TYPE_F32 || k_ring->type == GGML_TYPE_F16);
+    GGML_ASSERT(int8 || v_ring->type == GGML_TYPE_F32 || v_ring->type == GGML_TYPE_F16);
+    GGML_ASSERT(int8 == (spike_k > 0.0f));
+    GGML_ASSERT(k_ring->ne[0] == (int8 ? GGML_SPK_KV_ROW(q->ne[0]) : q->ne[0]) && q->ne[1] % k_ring->ne[2] == 0);
     GGML_ASSERT(ggml_are_same_shape(k_ring, v_ring) && ggml_is_contiguous(k_ring) && ggml_is_contiguous(v_ring));
     GGML_ASSERT(pos->type == GGML_TYPE_I32 && pos->ne[0] == q->ne[2]);
     GGML_ASSERT(window > 0 && n_ring >= window && k_ring->ne[1] % n_ring == 0);
@@ -61,6 +64,7 @@ struct ggml_tensor * ggml_spk_swa(
     ggml_set_op_params_f32(result, 0, scale);
     ggml_set_op_params_i32(result, 1, window);
     ggml_set_op_params_i32(result, 2, n_ring);
+    ggml_set_op_params_f32(result, 3, spike_k);
 
     result->op     = GGML_OP_SPK_SWA;
     result->src[0] = q;
@@ -85,6 +89,26 @@ struct ggml_tensor * ggml_spk_rope(
     result->op     = GGML_OP_SPK_ROPE;
     result->src[0] = x;
     result->src[1] = table;
+
+    return result;
+}
+
+struct ggml_tensor * ggml_spk_store(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * ring,
+        struct ggml_tensor  * x,
+        struct ggml_tensor  * rows) {
+    GGML_ASSERT(ring->type == GGML_TYPE_I8 && ggml_is_contiguous(ring) && ring->ne[3] == 1);
+    GGML_ASSERT(x->type == GGML_TYPE_F32 && ggml_is_contiguous(x) && x->ne[3] == 1);
+    GGML_ASSERT(ring->ne[0] == GGML_SPK_KV_ROW(x->ne[0]) && ring->ne[2] == x->ne[1]);
+    GGML_ASSERT(rows->type == GGML_TYPE_I64 && rows->ne[0] == x->ne[2]);
+
+    struct ggml_tensor * result = ggml_view_tensor(ctx, ring);
+
+    result->op     = GGML_OP_SPK_STORE;
+    result->src[0] = x;
+    result->src[1] = rows;
+    result->src[2] = ring;
 
     return result;
 }
@@ -146,6 +170,20 @@ struct ggml_tensor * ggml_spk_encode(
 
     result->op     = GGML_OP_SPK_ENCODE;
     result->src[0] = x;
+
+    return result;
+}
+
+struct ggml_tensor * ggml_spk_decode(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * act,
+        int64_t               n) {
+    GGML_ASSERT(act->type == GGML_TYPE_I8 && ggml_is_contiguous(act) && act->ne[0] == (int64_t) ggml_spk_row_size(n));
+
+    struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n, act->ne[1]);
+
+    result->op     = GGML_OP_SPK_DECODE;
+    result->src[0] = act;
 
     return result;
 }

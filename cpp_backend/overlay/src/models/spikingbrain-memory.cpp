@@ -36,8 +36,9 @@ void llama_memory_spikingbrain::alloc() {
             s_l[il] = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, d*d*n_kv, 2*n_slots);
             ggml_format_name(s_l[il], "cache_s_l%zu", il);
         } else {
-            k_l[il] = ggml_new_tensor_3d(ctx.get(), type_k, d, n_ring*n_slots, n_kv);
-            v_l[il] = ggml_new_tensor_3d(ctx.get(), type_v, d, n_ring*n_slots, n_kv);
+            const auto width = [d](ggml_type type) { return type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(d) : d; };
+            k_l[il] = ggml_new_tensor_3d(ctx.get(), type_k, width(type_k), n_ring*n_slots, n_kv);
+            v_l[il] = ggml_new_tensor_3d(ctx.get(), type_v, width(type_v), n_ring*n_slots, n_kv);
             ggml_format_name(k_l[il], "cache_k_l%zu", il);
             ggml_format_name(v_l[il], "cache_v_l%zu", il);
         }
@@ -436,12 +437,18 @@ bool llama_memory_spikingbrain_context::apply() {
 // entry points
 //
 
-// llama.cpp's default window type is F16. With F32 matrices it stands for "as the matrices".
-static ggml_type window_type(const char * what, ggml_type type, bool f32) {
+// llama.cpp's default window type is F16. It stands for the model's own: INT8 in the spiking variant, else as the matrices.
+static ggml_type window_type(const char * what, ggml_type type, const llama_model_spikingbrain & model) {
+    if (model.spike) {
+        if (type != GGML_TYPE_F16 && type != GGML_TYPE_I8) {
+            throw std::runtime_error(format("spikingbrain: %s: got %s, expected the default: a spiking model keeps its window in int8", what, ggml_type_name(type)));
+        }
+        return GGML_TYPE_I8;
+    }
     if (type != GGML_TYPE_F16 && type != GGML_TYPE_F32) {
         throw std::runtime_error(format("spikingbrain: %s: got %s, expected f16 or f32", what, ggml_type_name(type)));
     }
-    return f32 ? GGML_TYPE_F32 : type;
+    return model.layers[0].wq->type == GGML_TYPE_F32 ? GGML_TYPE_F32 : type;
 }
 
 llama_memory_i * llama_spikingbrain_create_memory(
@@ -454,9 +461,8 @@ llama_memory_i * llama_spikingbrain_create_memory(
     if (!cparams.causal_attn) {
         throw std::runtime_error("spikingbrain: attention: got non-causal, expected causal");
     }
-    const bool f32 = model.layers[0].wq->type == GGML_TYPE_F32;
     return new llama_memory_spikingbrain(model, sb.n_window,
-            window_type("type_k", params.type_k, f32), window_type("type_v", params.type_v, f32), cparams.n_seq_max, cparams.n_ubatch);
+            window_type("type_k", params.type_k, sb), window_type("type_v", params.type_v, sb), cparams.n_seq_max, cparams.n_ubatch);
 }
 
 size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {

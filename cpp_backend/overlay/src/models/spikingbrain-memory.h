@@ -12,7 +12,8 @@ struct llama_model_spikingbrain;
 
 // What a sequence remembers, in a slot of its own:
 //  - sliding-window layers: a ring of keys and values, position p in row p % n_ring. n_ring = window + n_ubatch,
-//    so that writing a micro-batch never overwrites a row that the state before it still needs
+//    so that writing a micro-batch never overwrites a row that the state before it still needs. INT8 rows (the
+//    spiking variant) hold d codes and their float scale
 //  - gated linear attention layers: the state S[n_head_kv][d][d], twice: a micro-batch reads one copy and
 //    leaves the other, so that an interrupted or removed last micro-batch costs nothing to undo
 // Allocated once; neither n_ctx nor the number of tokens changes it.
@@ -108,7 +109,7 @@ private:
     uint64_t n_content = 0;
 
     // per layer, nullptr where the layer has none
-    std::vector<ggml_tensor *> k_l; // {d, n_ring*n_seq_max, n_head_kv}
+    std::vector<ggml_tensor *> k_l; // {d, n_ring*n_seq_max, n_head_kv}, INT8: {GGML_SPK_KV_ROW(d), ..}
     std::vector<ggml_tensor *> v_l;
     std::vector<ggml_tensor *> s_l; // {d*d*n_head_kv, 2*n_seq_max}
 

@@ -4,11 +4,18 @@
 #include "../llama-impl.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 // No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
 // limits of the tools) gets this instead. Small enough that n_ctx times a few sequences stays an int.
 static const uint32_t N_CTX_UNBOUNDED = 1u << 30;
+
+static void require(bool ok, const std::string & what) {
+    if (!ok) {
+        throw std::runtime_error("spikingbrain: " + what);
+    }
+}
 
 void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_ATTENTION_LAYERNORM_RMS_EPS, hparams.f_norm_rms_eps);
@@ -17,11 +24,6 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_GLA_GATE_LOW_RANK_DIM,       n_low_rank, false);
     ml.get_key_or_arr(LLM_KV_ATTENTION_RECURRENT_LAYERS, hparams.is_recr_impl, hparams.n_layer());
 
-    auto require = [](bool ok, const std::string & what) {
-        if (!ok) {
-            throw std::runtime_error("spikingbrain: " + what + "; convert the checkpoint again with sb-convert");
-        }
-    };
     const uint32_t d = hparams.n_embd_head_k();
     require(n_window > 0 && n_window < N_CTX_UNBOUNDED, format("attention.sliding_window: got %u, expected a positive number", n_window));
     require(gate_norm > 0.0f, format("gla.gate_logit_normalizer: got %g, expected a positive number", gate_norm));
@@ -33,6 +35,8 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     require(hparams.n_head_kv() > 0 && hparams.n_head() % hparams.n_head_kv() == 0,
         format("attention.head_count_kv: got %u, expected a divisor of %u", hparams.n_head_kv(), hparams.n_head()));
 
+    load_spike_hparams(ml);
+
     hparams.n_ctx_train = N_CTX_UNBOUNDED;
 
     switch (hparams.n_layer()) {
@@ -41,7 +45,44 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     }
 }
 
-void llama_model_spikingbrain::load_arch_tensors(llama_model_loader &) {
+// Absent keys: not spiking; switched on at load (--override-kv spikingbrain.spike.enable=bool:true): k = 3, scope "paper".
+void llama_model_spikingbrain::load_spike_hparams(llama_model_loader & ml) {
+    std::string scope = "paper";
+    ml.get_key(LLM_KV_SPIKE_ENABLE, spike,   false);
+    ml.get_key(LLM_KV_SPIKE_K,      spike_k, false);
+    ml.get_key(LLM_KV_SPIKE_SCOPE,  scope,   false);
+
+    require(std::isfinite(spike_k) && spike_k > 0.0f, format("spike.k: got %g, expected a positive number", spike_k));
+    require(scope == "paper" || scope == "released", "spike.scope: got " + scope + ", expected paper or released");
+    require(!ml.kv_overrides.count("spikingbrain.spike.scope"), "spike.scope: got an override, expected none: it is fixed when the checkpoint is converted (sb-convert --spike-scope)");
+    if (spike) {
+        require(hparams.n_embd % 32 == 0 && hparams.n_ff() % 32 == 0 && hparams.n_embd_head_k()*hparams.n_head() % 32 == 0,
+            format("spike.enable: got widths %u and %u, expected multiples of 32", hparams.n_embd, hparams.n_ff()));
+    }
+    spike_down = scope == "paper";
+}
+
+// a projection of a layer; INT8 codes come with their scales and, where codes lie outside int8, with the rest of them
+ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out) {
+    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, 0);
+    if (w->type != GGML_TYPE_I8) {
+        return w;
+    }
+    require(n_in % 128 == 0, format("%s: got %d inputs, expected a multiple of 128, the group of a scale", w->name, (int) n_in));
+
+    int8_parts parts;
+    parts.scales = create_tensor(tn(tensor, "scales", il), {n_in/128, n_out}, 0);
+    if (const ggml_tensor * index = ml.get_tensor_meta(tn(tensor, "outlier_index", il).str().c_str())) {
+        parts.out_index = create_tensor(tn(tensor, "outlier_index", il), {index->ne[0]}, 0);
+        parts.out_value = create_tensor(tn(tensor, "outlier_value", il), {index->ne[0]}, 0);
+        require(parts.out_index->type == GGML_TYPE_I32 && parts.out_value->type == GGML_TYPE_I16, format("%s: got outliers of another type, expected I32 and I16", w->name));
+    }
+    require(parts.scales->type == GGML_TYPE_F32, format("%s: got scales in %s, expected F32", w->name, ggml_type_name(parts.scales->type)));
+    int8[w] = parts;
+    return w;
+}
+
+void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     LLAMA_LOAD_LOCALS;
 
     tok_embd = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {n_embd, n_vocab}, 0);
@@ -61,8 +102,13 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader &) {
 
         layer.attn_norm = create_tensor(tn(LLM_TENSOR_ATTN_NORM, "weight", i), {n_embd}, 0);
 
-        create_tensor_qkv(layer, i, n_embd, n_embd_q, n_embd_k_gqa, n_embd_v_gqa, 0);
-        layer.wo = create_tensor(tn(LLM_TENSOR_ATTN_OUT, "weight", i), {n_embd_q, n_embd}, 0);
+        layer.wq   = create_projection(ml, LLM_TENSOR_ATTN_Q,   i, n_embd,   n_embd_q);
+        layer.wk   = create_projection(ml, LLM_TENSOR_ATTN_K,   i, n_embd,   n_embd_k_gqa);
+        layer.wv   = create_projection(ml, LLM_TENSOR_ATTN_V,   i, n_embd,   n_embd_v_gqa);
+        layer.wo   = create_projection(ml, LLM_TENSOR_ATTN_OUT, i, n_embd_q, n_embd);
+        layer.wq_b = create_tensor(tn(LLM_TENSOR_ATTN_Q, "bias", i), {n_embd_q},     0);
+        layer.wk_b = create_tensor(tn(LLM_TENSOR_ATTN_K, "bias", i), {n_embd_k_gqa}, 0);
+        layer.wv_b = create_tensor(tn(LLM_TENSOR_ATTN_V, "bias", i), {n_embd_v_gqa}, 0);
 
         if (hparams.is_recr(i)) {
             if (n_low_rank > 0) {
@@ -70,16 +116,16 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader &) {
                 layer.time_mix_decay_w2  = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "weight", i), {n_low_rank, n_embd_k_gqa}, 0);
                 layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "bias",   i), {n_embd_k_gqa}, 0);
             } else {
-                layer.wqkv_gate          = create_tensor(tn(LLM_TENSOR_ATTN_GATE, "weight", i), {n_embd, n_embd_k_gqa}, 0);
+                layer.wqkv_gate          = create_projection(ml, LLM_TENSOR_ATTN_GATE, i, n_embd, n_embd_k_gqa);
                 layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_ATTN_GATE, "bias",   i), {n_embd_k_gqa}, 0);
             }
             layer.ssm_norm = create_tensor(tn(LLM_TENSOR_SSM_NORM, "weight", i), {n_embd_head_v}, 0);
         }
 
         layer.ffn_norm = create_tensor(tn(LLM_TENSOR_FFN_NORM, "weight", i), {n_embd}, 0);
-        layer.ffn_gate = create_tensor(tn(LLM_TENSOR_FFN_GATE, "weight", i), {n_embd,   n_ff}, 0);
-        layer.ffn_down = create_tensor(tn(LLM_TENSOR_FFN_DOWN, "weight", i), {  n_ff, n_embd}, 0);
-        layer.ffn_up   = create_tensor(tn(LLM_TENSOR_FFN_UP,   "weight", i), {n_embd,   n_ff}, 0);
+        layer.ffn_gate = create_projection(ml, LLM_TENSOR_FFN_GATE, i, n_embd,   n_ff);
+        layer.ffn_down = create_projection(ml, LLM_TENSOR_FFN_DOWN, i,   n_ff, n_embd);
+        layer.ffn_up   = create_projection(ml, LLM_TENSOR_FFN_UP,   i, n_embd,   n_ff);
     }
 }
 
@@ -131,6 +177,17 @@ private:
 
 namespace {
 
+// What the projections of one input read: the floats, or the input in integers, encoded once for all of them.
+struct projection_input {
+    ggml_tensor * x;              // F32 {n, n_tokens}
+    const char  * name;           // of the encoded input, for statistics and debugging
+    int           il;
+    bool          spiking;
+
+    ggml_tensor * act = nullptr;  // ggml_spk_encode of x
+    ggml_tensor * dec = nullptr;  // V_th s as floats
+};
+
 // one builder per block kind; cur is {n_embd, n_tokens} in and out
 struct spikingbrain_blocks {
     const llm_graph_context        & g;
@@ -141,8 +198,14 @@ struct spikingbrain_blocks {
     const int64_t n_embd_head = g.n_embd_head_k;
     const float   kq_scale    = 1.0f/sqrtf(float(n_embd_head));
 
-    ggml_tensor * build_inputs();
-    ggml_tensor * build_gate(ggml_tensor * cur, int il) const;
+    projection_input reads(ggml_tensor * x, const char * name, int il, bool spiking) const { return { x, name, il, spiking }; }
+    ggml_tensor * encoded(projection_input & in) const;
+    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias = nullptr) const;
+    ggml_tensor * build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const;
+    std::array<ggml_tensor *, 3> build_qkv(projection_input & in) const;
+
+    ggml_tensor * build_gate(projection_input & in) const;
+    ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur) const;
     ggml_tensor * build_gla (ggml_tensor * cur, int il) const;
     ggml_tensor * build_swa (ggml_tensor * cur, int il) const;
     ggml_tensor * build_mlp (ggml_tensor * cur, int il) const;
@@ -165,22 +228,81 @@ static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
     return (llm_graph_input_spikingbrain *) g.res->add_input(std::move(inp));
 }
 
-// w = exp(logsigmoid(W h + b) / gate_norm) in (0, 1], {n_embd_head, n_head_kv, n_tokens}
-ggml_tensor * spikingbrain_blocks::build_gate(ggml_tensor * cur, int il) const {
-    const auto & layer = model.layers[il];
+//
+// projections
+//
 
-    if (layer.wqkv_gate) {
-        cur = g.build_lora_mm(layer.wqkv_gate, cur);
-    } else {
-        cur = g.build_lora_mm(layer.time_mix_decay_w2, g.build_lora_mm(layer.time_mix_decay_w1, cur));
+static bool has_integer_kernel(ggml_type type) {
+    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0;
+}
+
+ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
+    if (!in.act) {
+        in.act = ggml_spk_encode(ctx0, in.x, model.spike_k, in.spiking ? GGML_SPK_SPIKE : GGML_SPK_Q8);
+        g.cb(in.act, in.name, in.il);
     }
-    cur = ggml_add(ctx0, cur, layer.time_mix_decay);
-    g.cb(cur, "gate", il);
+    return in.act;
+}
+
+// what build_lora_mm adds, here to a product that it did not make
+ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const {
+    for (const auto & [adapter, adapter_scale] : *g.loras) {
+        if (llama_adapter_lora_weight * lw = adapter->get_weight(w)) {
+            ggml_tensor * ab = ggml_mul_mat(ctx0, lw->b, ggml_mul_mat(ctx0, lw->a, x));
+            cur = ggml_add(ctx0, cur, ggml_scale(ctx0, ab, lw->get_scale(adapter->alpha, adapter_scale)));
+        }
+    }
+    return cur;
+}
+
+// W x + b, or V_th (W s) + b: an integer product where the type of W has one, else W times the floats V_th s
+ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias) const {
+    ggml_tensor * cur;
+    if (w->type == GGML_TYPE_I8 || (in.spiking && has_integer_kernel(w->type))) {
+        const auto found = model.int8.find(w);
+        const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
+        cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
+        cur = build_lora(w, in.x, cur);
+    } else if (in.spiking) {
+        in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
+        cur = g.build_lora_mm(w, in.dec);
+    } else {
+        cur = g.build_lora_mm(w, in.x);
+    }
+    return bias ? ggml_add(ctx0, cur, bias) : cur;
+}
+
+// {n_embd_head, n_head, n_tokens}, and n_head_kv for keys and values
+std::array<ggml_tensor *, 3> spikingbrain_blocks::build_qkv(projection_input & in) const {
+    const auto & layer = model.layers[in.il];
+    return {
+        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, layer.wq_b), n_embd_head, g.n_head,    g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, layer.wk_b), n_embd_head, g.n_head_kv, g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wv, in, layer.wv_b), n_embd_head, g.n_head_kv, g.n_tokens),
+    };
+}
+
+//
+// blocks
+//
+
+// w = exp(logsigmoid(W h + b) / gate_norm) in (0, 1], {n_embd_head, n_head_kv, n_tokens}; a low-rank gate never spikes
+ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
+    const auto & layer = model.layers[in.il];
+
+    ggml_tensor * cur;
+    if (layer.wqkv_gate) {
+        cur = build_proj(layer.wqkv_gate, in, layer.time_mix_decay);
+    } else {
+        cur = g.build_lora_mm(layer.time_mix_decay_w2, g.build_lora_mm(layer.time_mix_decay_w1, in.x));
+        cur = ggml_add(ctx0, cur, layer.time_mix_decay);
+    }
+    g.cb(cur, "gate", in.il);
 
     // logsigmoid(x) = -softplus(-x)
     cur = ggml_softplus(ctx0, ggml_neg(ctx0, cur));
     cur = ggml_exp(ctx0, ggml_scale(ctx0, cur, -1.0f/model.gate_norm));
-    g.cb(cur, "decay", il);
+    g.cb(cur, "decay", in.il);
 
     return ggml_reshape_3d(ctx0, cur, n_embd_head, g.n_head_kv, g.n_tokens);
 }
@@ -193,14 +315,15 @@ ggml_tensor * spikingbrain_blocks::build_gate(ggml_tensor * cur, int il) const {
 ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
 
-    auto [Qcur, Kcur, Vcur] = g.build_qkv(layer, cur, n_embd_head, g.n_head, g.n_head_kv, il);
+    auto in = reads(cur, "spike_attn", il, model.spike);
+    auto [Qcur, Kcur, Vcur] = build_qkv(in);
     Qcur = ggml_relu(ctx0, Qcur);
     Kcur = ggml_relu(ctx0, Kcur);
     g.cb(Qcur, "Qcur", il);
     g.cb(Kcur, "Kcur", il);
     g.cb(Vcur, "Vcur", il);
 
-    ggml_tensor * decay = build_gate(cur, il);
+    ggml_tensor * decay = build_gate(in);
 
     cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, inp->mem->get_s(il), inp->seqs, kq_scale);
     g.cb(cur, "gla", il);
@@ -209,41 +332,58 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "gla_norm", il);
 
-    return g.build_lora_mm(layer.wo, cur);
+    auto out = reads(cur, "spike_attn_out", il, model.spike);
+    return build_proj(layer.wo, out);
 }
 
-// Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included
+// this micro-batch's keys or values into the ring, which keeps the rows of a head together
+ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor * cur) const {
+    if (ring->type == GGML_TYPE_I8) {
+        return ggml_spk_store(ctx0, ring, cur, inp->rows);
+    }
+    return ggml_set_rows(ctx0, ring, ggml_permute(ctx0, cur, 0, 2, 1, 3), inp->rows);
+}
+
+// Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included.
+// Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
 ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
     const auto * mem   = inp->mem;
 
-    auto [Qcur, Kcur, Vcur] = g.build_qkv(layer, cur, n_embd_head, g.n_head, g.n_head_kv, il);
+    auto in = reads(cur, "spike_attn", il, model.spike);
+    auto [Qcur, Kcur, Vcur] = build_qkv(in);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
     g.cb(Qcur, "Qcur", il);
     g.cb(Kcur, "Kcur", il);
     g.cb(Vcur, "Vcur", il);
 
-    // the ring keeps each head's rows together: {n_embd_head, n_tokens, n_head_kv} goes in
-    ggml_tensor * K = ggml_set_rows(ctx0, mem->get_k(il), ggml_permute(ctx0, Kcur, 0, 2, 1, 3), inp->rows);
-    ggml_tensor * V = ggml_set_rows(ctx0, mem->get_v(il), ggml_permute(ctx0, Vcur, 0, 2, 1, 3), inp->rows);
+    ggml_tensor * K = build_store(mem->get_k(il), Kcur);
+    ggml_tensor * V = build_store(mem->get_v(il), Vcur);
 
-    cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, mem->get_n_ring(), mem->get_n_window(), kq_scale);
+    cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, mem->get_n_ring(), mem->get_n_window(), kq_scale, model.spike ? model.spike_k : 0.0f);
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);
 
-    return g.build_lora_mm(layer.wo, cur);
+    auto out = reads(cur, "spike_attn_out", il, model.spike);
+    return build_proj(layer.wo, out);
 }
 
+// W_down (silu(W_gate x) * (W_up x))
 ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
 
-    return g.build_ffn(cur,
-            layer.ffn_up,   NULL, NULL,
-            layer.ffn_gate, NULL, NULL,
-            layer.ffn_down, NULL, NULL,
-            NULL,
-            LLM_FFN_SILU, LLM_FFN_PAR, il);
+    auto in = reads(cur, "spike_ffn", il, model.spike);
+    ggml_tensor * up   = build_proj(layer.ffn_up,   in);
+    ggml_tensor * gate = build_proj(layer.ffn_gate, in);
+    g.cb(up,   "ffn_up",   il);
+    g.cb(gate, "ffn_gate", il);
+
+    cur = ggml_swiglu_split(ctx0, gate, up);
+    g.cb(cur, "ffn_swiglu", il);
+
+    auto down = reads(cur, "spike_ffn_down", il, model.spike && model.spike_down);
+    return build_proj(layer.ffn_down, down);
 }
 
 llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_graph_params & params) : llm_graph_context(params) {

@@ -2,6 +2,8 @@
 
 // included at the end of models.h
 
+#include <unordered_map>
+
 struct llama_memory_params;
 
 struct llama_model_spikingbrain : public llama_model_base {
@@ -20,6 +22,23 @@ struct llama_model_spikingbrain : public llama_model_base {
     uint32_t n_window   = 0;
     uint32_t n_low_rank = 0;     // rank of the gate projection, 0 = one full matrix
     float    gate_norm  = 16.0f; // log gate = logsigmoid(W h + b) / gate_norm
+
+    // the spiking variant (paper section 3.3): projections read integer spike counts
+    bool  spike      = false;
+    float spike_k    = 3.0f;  // V_th = mean|x| / k
+    bool  spike_down = true;  // scope "paper"; in scope "released" the MLP's down projection reads floats
+
+    // what belongs to a matrix of INT8 codes, all nullptr for other matrices
+    struct int8_parts {
+        ggml_tensor * scales    = nullptr; // F32 {n_in/128, n_out}
+        ggml_tensor * out_index = nullptr; // I32 {n}, codes outside int8: row*n_in + column, ascending
+        ggml_tensor * out_value = nullptr; // I16 {n}, what is to be added to the stored code
+    };
+    std::unordered_map<const ggml_tensor *, int8_parts> int8;
+
+private:
+    void load_spike_hparams(llama_model_loader & ml);
+    ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out);
 };
 
 // called by llama_model::create_memory

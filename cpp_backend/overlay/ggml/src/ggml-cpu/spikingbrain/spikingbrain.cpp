@@ -2,10 +2,12 @@
 
 void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_tensor * dst) {
     switch (dst->op) {
-        case GGML_OP_SPK_GLA:  return spk_gla (params, dst);
-        case GGML_OP_SPK_SWA:  return spk_swa (params, dst);
-        case GGML_OP_SPK_ROPE: return spk_rope(params, dst);
+        case GGML_OP_SPK_GLA:     return spk_gla    (params, dst);
+        case GGML_OP_SPK_SWA:     return spk_swa    (params, dst);
+        case GGML_OP_SPK_ROPE:    return spk_rope   (params, dst);
+        case GGML_OP_SPK_STORE:   return spk_store  (params, dst);
         case GGML_OP_SPK_ENCODE:  return spk_encode (params, dst);
+        case GGML_OP_SPK_DECODE:  return spk_decode (params, dst);
         case GGML_OP_SPK_MUL_MAT: return spk_mul_mat(params, dst);
         default: GGML_ABORT("spikingbrain: operator: got %s, expected one of GGML_SPK_OPS", ggml_op_name(dst->op));
     }
@@ -13,8 +15,8 @@ void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_
 
 size_t ggml_spikingbrain_work_size(const ggml_tensor * dst, int n_tasks) {
     switch (dst->op) {
-        case GGML_OP_SPK_GLA: return spk_gla_work_size(dst, n_tasks);
-        case GGML_OP_SPK_SWA: return spk_swa_work_size(dst, n_tasks);
+        case GGML_OP_SPK_GLA:     return spk_gla_work_size    (dst, n_tasks);
+        case GGML_OP_SPK_SWA:     return spk_swa_work_size    (dst, n_tasks);
         case GGML_OP_SPK_MUL_MAT: return spk_mul_mat_work_size(dst, n_tasks);
         default:              return 0;
     }
@@ -44,5 +46,21 @@ void spk_encode(const ggml_compute_params * params, ggml_tensor * dst) {
 
     for (int64_t t = params->ith; t < x->ne[1]; t += params->nth) {
         spk_get_isa().encode_row((char *) dst->data + t*dst->nb[1], (const float *) ((const char *) x->data + t*x->nb[1]), x->ne[0], k, encoding);
+    }
+}
+
+void spk_decode(const ggml_compute_params * params, ggml_tensor * dst) {
+    const int64_t n = dst->ne[0];
+
+    for (int64_t t = params->ith; t < dst->ne[1]; t += params->nth) {
+        const ggml_spk_row row = ggml_spk_row_get((const char *) dst->src[0]->data + t*dst->src[0]->nb[1], n);
+        float * y = (float *) ((char *) dst->data + t*dst->nb[1]);
+        for (int64_t i = 0; i < n; ++i) {
+            y[i] = row.v_th*row.s8[i];
+        }
+        for (int32_t o = 0; o < row.n_outliers; ++o) {
+            const int32_t i = row.outliers[o].index;
+            y[i] = row.v_th*((float) row.s8[i] + row.outliers[o].rest);
+        }
     }
 }

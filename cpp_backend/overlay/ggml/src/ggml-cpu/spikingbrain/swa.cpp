@@ -1,6 +1,7 @@
 #include "spk-ops.h"
 #include "spk-vec.h"
 
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -22,6 +23,7 @@ struct swa_shape {
     int64_t n_chunk; // key chunks per item
     int64_t rows;    // query rows of an item: tokens of a block x heads of a group
     float   scale;
+    float   spike_k; // 0: float keys
 
     explicit swa_shape(const ggml_tensor * dst) {
         const ggml_tensor * q = dst->src[0];
@@ -35,6 +37,7 @@ struct swa_shape {
         scale   = ggml_get_op_params_f32(dst, 0);
         window  = ggml_get_op_params_i32(dst, 1);
         n_ring  = ggml_get_op_params_i32(dst, 2);
+        spike_k = ggml_get_op_params_f32(dst, 3);
         n_block = (n_tok + SWA_TOKENS - 1)/SWA_TOKENS;
         n_chunk = n_tok == 1 ? (window + SWA_CHUNK - 1)/SWA_CHUNK : 1;
         rows    = std::min(n_tok, SWA_TOKENS)*n_group;
@@ -42,7 +45,7 @@ struct swa_shape {
 
     int64_t n_items()      const { return n_seqs*n_kv*n_block*n_chunk; }
     int64_t partial_size() const { return rows*(d + 2); }             // floats: per row max, sum, o[d]
-    int64_t scratch_size() const { return 2*SWA_TILE*d + SWA_TILE; }  // floats: K tile, V tile, scores
+    int64_t scratch_size() const { return 2*SWA_TILE*d + 2*SWA_TILE + rows*(d + 1); } // floats: see swa_scratch
 };
 
 // q . k for n keys of one tile
@@ -116,14 +119,63 @@ void swa_values_all(float * o, const float * p, const float * v, int64_t d, int6
     }
 }
 
-// rows row .. row + n of one head's ring as floats, in place when they are
-const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int64_t n, float * buf) {
+// what a thread works on
+struct swa_scratch {
+    float * k;       // [SWA_TILE][d]
+    float * v;       // [SWA_TILE][d]
+    float * score;   // [SWA_TILE]
+    float * k_scale; // [SWA_TILE], of INT8 keys
+    float * q;       // [rows][d], counts of spike-encoded queries
+    float * v_th;    // [rows]
+
+    swa_scratch(float * buf, const swa_shape & sh) :
+        k(buf), v(k + SWA_TILE*sh.d), score(v + SWA_TILE*sh.d), k_scale(score + SWA_TILE), q(k_scale + SWA_TILE), v_th(q + sh.rows*sh.d) {}
+};
+
+// rows row .. row + n of one head's ring as floats, in place when they are; the codes of INT8 rows, their scales beside
+const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int64_t n, int64_t d, float * buf, float * scale) {
     const char * x = (const char *) ring->data + head*ring->nb[2] + row*ring->nb[1];
-    if (ring->type == GGML_TYPE_F32) {
-        return (const float *) x;
+    switch (ring->type) {
+        case GGML_TYPE_F32:
+            return (const float *) x;
+        case GGML_TYPE_F16:
+            ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, buf, n*d);
+            return buf;
+        default:
+            for (int64_t j = 0; j < n; ++j, x += ring->nb[1]) {
+                for (int64_t i = 0; i < d; ++i) {
+                    buf[j*d + i] = ((const int8_t *) x)[i];
+                }
+                memcpy(scale + j, x + GGML_SPK_KV_ROW(d) - sizeof(float), sizeof(float));
+            }
+            return buf;
     }
-    ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, buf, n*ring->ne[0]);
-    return buf;
+}
+
+// Counts of one query row as floats, with the sum of GGML_OP_SPK_ENCODE. sum|s| <= d*(k + 1/2), so that q . k is an
+// exact integer up to d*k of 10^5; a query that is not finite has v_th = NaN.
+void swa_encode(const float * x, float k, int64_t d, float * s, float * v_th) {
+    double lane[16] = { 0.0 };
+    for (int64_t i = 0; i < d; ++i) {
+        lane[i % 16] += fabsf(x[i]);
+    }
+    double sum = 0.0;
+    for (double l : lane) {
+        sum += l;
+    }
+    const bool finite = sum <= DBL_MAX;
+    *v_th = finite ? std::min(std::max((float) (sum/d)/k, 1e-5f), 1e4f) : NAN;
+    for (int64_t i = 0; i < d; ++i) {
+        s[i] = finite ? nearbyintf(x[i] / *v_th) : 0.0f;
+    }
+}
+
+void swa_scale_rows(float * x, const float * scale, int64_t d, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+        for (int64_t i = 0; i < d; ++i) {
+            x[j*d + i] *= scale[j];
+        }
+    }
 }
 
 struct swa_item {
@@ -132,28 +184,36 @@ struct swa_item {
 };
 
 // part: per row max, sum, o[d] (not yet divided by the sum)
-void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, float * scratch) {
+void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, const swa_scratch & scratch) {
     const float   * q    = (const float *) dst->src[0]->data;
     const int32_t * pos  = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
     const int32_t * seq  = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
 
-    float * k_buf = scratch;
-    float * v_buf = k_buf + SWA_TILE*sh.d;
-    float * score = v_buf + SWA_TILE*sh.d;
+    const bool int8  = sh.spike_k > 0.0f;
+    float    * score = scratch.score;
 
+    auto q_row = [&](int64_t r) {
+        return q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
+    };
     const int64_t rows = (it.t1 - it.t0)*sh.n_group;
     for (int64_t r = 0; r < rows; ++r) {
         float * x = part + r*(sh.d + 2);
         x[0] = -INFINITY;
         memset(x + 1, 0, (sh.d + 1)*sizeof(float));
+        if (int8) {
+            swa_encode(q_row(r), sh.spike_k, sh.d, scratch.q + r*sh.d, scratch.v_th + r);
+        }
     }
 
     for (int64_t p = it.p0; p < it.p1; ) {
         const int64_t in_ring = p % sh.n_ring;
         const int64_t n   = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
         const int64_t row = seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring;
-        const float * k = swa_tile(dst->src[1], it.head, row, n, k_buf);
-        const float * v = swa_tile(dst->src[2], it.head, row, n, v_buf);
+        const float * v = swa_tile(dst->src[2], it.head, row, n, sh.d, scratch.v, scratch.k_scale);
+        if (int8) {
+            swa_scale_rows(scratch.v, scratch.k_scale, sh.d, n);
+        }
+        const float * k = swa_tile(dst->src[1], it.head, row, n, sh.d, scratch.k, scratch.k_scale);
 
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t t  = it.t0 + r/sh.n_group;
@@ -162,8 +222,14 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
             if (lo >= hi) {
                 continue;
             }
-            const float * q_row = q + ((it.seq*sh.n_tok + t)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
-            swa_scores(score, q_row, k + (lo - p)*sh.d, sh.d, hi - lo, sh.scale);
+            if (int8) {
+                swa_scores(score, scratch.q + r*sh.d, k + (lo - p)*sh.d, sh.d, hi - lo, 1.0f); // integers
+                for (int64_t j = 0; j < hi - lo; ++j) {
+                    score[j] *= scratch.v_th[r]*scratch.k_scale[lo - p + j]*sh.scale;
+                }
+            } else {
+                swa_scores(score, q_row(r), k + (lo - p)*sh.d, sh.d, hi - lo, sh.scale);
+            }
 
             float * x = part + r*(sh.d + 2);
             const float max = std::max(x[0], *std::max_element(score, score + (hi - lo)));
@@ -219,7 +285,7 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
     const bool split = sh.n_chunk > 1;
 
     float * part    = (float *) params->wdata;
-    float * scratch = part + (split ? sh.n_items() : params->nth)*sh.partial_size() + params->ith*sh.scratch_size();
+    const swa_scratch scratch(part + (split ? sh.n_items() : params->nth)*sh.partial_size() + params->ith*sh.scratch_size(), sh);
 
     for (int64_t item = params->ith; item < sh.n_items(); item += params->nth) {
         const int64_t chunk = item % sh.n_chunk;
@@ -259,5 +325,29 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
             const float * x = part + (seq*sh.n_kv + head)*sh.n_chunk*sh.partial_size() + r*(sh.d + 2);
             swa_merge(swa_out(dst, sh, seq, head, 0, r), x, sh.n_chunk, sh.partial_size(), sh.d);
         }
+    }
+}
+
+void spk_store(const ggml_compute_params * params, ggml_tensor * dst) {
+    const ggml_tensor * x    = dst->src[0];
+    const int64_t     * rows = (const int64_t *) dst->src[1]->data;
+    const int64_t d = x->ne[0], n_kv = x->ne[1];
+
+    for (int64_t i = params->ith; i < n_kv*x->ne[2]; i += params->nth) {
+        const float * in  = (const float *) x->data + i*d;
+        int8_t      * out = (int8_t *) dst->data + i % n_kv*dst->nb[2] + rows[i/n_kv]*dst->nb[1];
+
+        float max = 0.0f;
+        bool  finite = true;
+        for (int64_t j = 0; j < d; ++j) {
+            max     = std::max(max, fabsf(in[j]));
+            finite &= std::isfinite(in[j]);
+        }
+        const float scale = std::min(std::max(max/127.0f, 1e-5f), 1e4f);
+        for (int64_t j = 0; j < d; ++j) {
+            out[j] = finite ? (int8_t) std::min(std::max(nearbyintf(in[j]/scale), -127.0f), 127.0f) : 0;
+        }
+        const float stored = finite ? scale : NAN;
+        memcpy(out + GGML_SPK_KV_ROW(d) - sizeof(float), &stored, sizeof(float));
     }
 }
