@@ -100,40 +100,73 @@ static void test_gla(int64_t d, int64_t n_head, int64_t n_kv, int64_t n_tok, int
 // window attention
 //
 
-static void test_swa(ggml_type type, int64_t d, int64_t n_head, int64_t n_kv, int64_t n_tok, int64_t n_seqs, int32_t window, int32_t n_ring, int32_t pos0, int32_t first) {
-    random_floats rnd(d*1000 + n_head*100 + n_tok + pos0);
-    const int64_t T = n_tok*n_seqs, n_slots = n_seqs + 1, n_group = n_head/n_kv;
-    const auto q = rnd.normal(d*n_head*T, 2.0f);
-    auto k = rnd.normal(d*n_ring*n_slots*n_kv), v = rnd.normal(d*n_ring*n_slots*n_kv);
-
-    std::vector<ggml_fp16_t> k16(k.size()), v16(v.size());
-    if (type == GGML_TYPE_F16) {
-        ggml_fp32_to_fp16_row(k.data(), k16.data(), k.size());
-        ggml_fp32_to_fp16_row(v.data(), v16.data(), v.size());
-        ggml_fp16_to_fp32_row(k16.data(), k.data(), k.size());
-        ggml_fp16_to_fp32_row(v16.data(), v.data(), v.size());
+// the spiking variant's query: counts times threshold, in the order that ggml_spk_encode sums
+static std::vector<float> spiked(const float * x, int64_t d, float k) {
+    double lane[16] = { 0 }, sum = 0;
+    for (int64_t i = 0; i < d; ++i) {
+        lane[i % 16] += std::fabs(x[i]);
     }
+    for (double l : lane) {
+        sum += l;
+    }
+    const float v_th = std::min(std::max((float) (sum/d)/k, 1e-5f), 1e4f);
+    std::vector<float> s(d + 1, v_th);
+    for (int64_t i = 0; i < d; ++i) {
+        s[i] = std::nearbyint(x[i]/v_th);
+    }
+    return s;
+}
 
-    std::vector<int32_t> seqs, pos;
-    for (int64_t s = 0; s < n_seqs; ++s) {
-        seqs.insert(seqs.end(), { 0, 0, (int32_t) (n_seqs - s), first }); // slots in reverse, slot 0 unused
-        for (int64_t t = 0; t < n_tok; ++t) {
-            pos.push_back(pos0 + 3*s + t);
+struct swa_case {
+    ggml_type type; // of the ring; I8: the spiking variant
+    int64_t d, n_head, n_kv, n_tok, n_seqs;
+    int32_t window, n_ring, pos0, first;
+};
+
+// a ring of the given type, and the values that it holds as floats
+struct ring {
+    std::vector<float>   x;
+    std::vector<uint8_t> data;
+
+    ring(const swa_case & c, std::vector<float> values) : x(std::move(values)) {
+        const int64_t n_rows = x.size()/c.d;
+        if (c.type == GGML_TYPE_F32) {
+            data.assign((uint8_t *) x.data(), (uint8_t *) (x.data() + x.size()));
+        } else if (c.type == GGML_TYPE_F16) {
+            data.resize(x.size()*sizeof(ggml_fp16_t));
+            ggml_fp32_to_fp16_row(x.data(), (ggml_fp16_t *) data.data(), x.size());
+            ggml_fp16_to_fp32_row((ggml_fp16_t *) data.data(), x.data(), x.size());
+        } else {
+            data.resize(n_rows*GGML_SPK_KV_ROW(c.d));
+            for (int64_t r = 0; r < n_rows; ++r) {
+                int8_t * row = (int8_t *) data.data() + r*GGML_SPK_KV_ROW(c.d);
+                const float scale = 0.01f + 0.001f*(r % 7);
+                for (int64_t i = 0; i < c.d; ++i) {
+                    row[i] = (int8_t) std::max(-127.0f, std::min(127.0f, std::nearbyint(40.0f*x[r*c.d + i])));
+                    x[r*c.d + i] = row[i]*scale;
+                }
+                memcpy(row + GGML_SPK_KV_ROW(c.d) - 4, &scale, 4);
+            }
         }
     }
-    const float scale = 1.0f/sqrtf(d);
+};
 
-    std::vector<double> o(d*n_head*T);
+static std::vector<double> swa_reference(const swa_case & c, const std::vector<float> & q, const ring & k, const ring & v,
+        const std::vector<int32_t> & pos, const std::vector<int32_t> & seqs, float scale, float spike_k) {
+    const int64_t T = c.n_tok*c.n_seqs, n_slots = c.n_seqs + 1, n_group = c.n_head/c.n_kv;
+    std::vector<double> o(c.d*c.n_head*T);
     for (int64_t t = 0; t < T; ++t) {
-        const int64_t slot = seqs[t/n_tok*4 + 2];
-        for (int64_t h = 0; h < n_head; ++h) {
-            auto row = [&](const std::vector<float> & x, int64_t p) { return &x[(h/n_group*n_ring*n_slots + slot*n_ring + p % n_ring)*d]; };
-            const int64_t lo = std::max<int64_t>(first, (int64_t) pos[t] - window + 1);
+        const int64_t slot = seqs[t/c.n_tok*4 + 2];
+        for (int64_t h = 0; h < c.n_head; ++h) {
+            auto row = [&](const ring & r, int64_t p) { return &r.x[(h/n_group*c.n_ring*n_slots + slot*c.n_ring + p % c.n_ring)*c.d]; };
+            const float * q_row = &q[(t*c.n_head + h)*c.d];
+            const auto    q_s   = spike_k > 0 ? spiked(q_row, c.d, spike_k) : std::vector<float>();
+            const int64_t lo = std::max<int64_t>(c.first, (int64_t) pos[t] - c.window + 1);
             std::vector<double> s;
             for (int64_t p = lo; p <= pos[t]; ++p) {
                 double dot = 0;
-                for (int64_t i = 0; i < d; ++i) {
-                    dot += (double) q[(t*n_head + h)*d + i]*row(k, p)[i];
+                for (int64_t i = 0; i < c.d; ++i) {
+                    dot += (spike_k > 0 ? (double) q_s[i]*q_s[c.d] : q_row[i])*row(k, p)[i];
                 }
                 s.push_back(dot*scale);
             }
@@ -143,31 +176,87 @@ static void test_swa(ggml_type type, int64_t d, int64_t n_head, int64_t n_kv, in
                 sum += x = std::exp(x - max);
             }
             for (size_t p = 0; p < s.size(); ++p) {
-                for (int64_t i = 0; i < d; ++i) {
-                    o[(t*n_head + h)*d + i] += s[p]/sum*row(v, lo + p)[i];
+                for (int64_t i = 0; i < c.d; ++i) {
+                    o[(t*c.n_head + h)*c.d + i] += s[p]/sum*row(v, lo + p)[i];
                 }
             }
         }
     }
+    return o;
+}
+
+static void test_swa(const swa_case & c) {
+    random_floats rnd(c.d*1000 + c.n_head*100 + c.n_tok + c.pos0);
+    const int64_t T = c.n_tok*c.n_seqs, n_slots = c.n_seqs + 1;
+    const auto q = rnd.normal(c.d*c.n_head*T, 2.0f);
+    const ring k(c, rnd.normal(c.d*c.n_ring*n_slots*c.n_kv)), v(c, rnd.normal(c.d*c.n_ring*n_slots*c.n_kv));
+
+    std::vector<int32_t> seqs, pos;
+    for (int64_t s = 0; s < c.n_seqs; ++s) {
+        seqs.insert(seqs.end(), { 0, 0, (int32_t) (c.n_seqs - s), c.first }); // slots in reverse, slot 0 unused
+        for (int64_t t = 0; t < c.n_tok; ++t) {
+            pos.push_back(c.pos0 + 3*s + t);
+        }
+    }
+    const float scale   = 1.0f/sqrtf(c.d);
+    const float spike_k = c.type == GGML_TYPE_I8 ? 3.0f : 0.0f;
+    const auto  o       = swa_reference(c, q, k, v, pos, seqs, scale, spike_k);
 
     std::vector<float> one;
     for (int n_threads = 1; n_threads <= 4; ++n_threads) {
         graph g;
-        auto ring = [&](const std::vector<float> & x, const std::vector<ggml_fp16_t> & x16) {
-            const std::vector<int64_t> ne = { d, n_ring*n_slots, n_kv };
-            return type == GGML_TYPE_F16 ? g.tensor(type, ne, x16) : g.tensor(type, ne, x);
-        };
-        auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { d, n_head, T }, q), ring(k, k16), ring(v, v16),
-            g.tensor(GGML_TYPE_I32, { T }, pos), g.tensor(GGML_TYPE_I32, { 4, n_seqs }, seqs), n_ring, window, scale), n_threads);
+        const std::vector<int64_t> ne = { c.type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(c.d) : c.d, c.n_ring*n_slots, c.n_kv };
+        auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { c.d, c.n_head, T }, q), g.tensor(c.type, ne, k.data), g.tensor(c.type, ne, v.data),
+            g.tensor(GGML_TYPE_I32, { T }, pos), g.tensor(GGML_TYPE_I32, { 4, c.n_seqs }, seqs), c.n_ring, c.window, scale, spike_k), n_threads);
 
         char name[160];
         snprintf(name, sizeof(name), "swa %s d=%d heads=%d/%d tokens=%d seqs=%d window=%d ring=%d pos=%d first=%d threads=%d",
-            ggml_type_name(type), (int) d, (int) n_head, (int) n_kv, (int) n_tok, (int) n_seqs, window, n_ring, pos0, first, n_threads);
+            ggml_type_name(c.type), (int) c.d, (int) c.n_head, (int) c.n_kv, (int) c.n_tok, (int) c.n_seqs, c.window, c.n_ring, c.pos0, c.first, n_threads);
         check(max_error(out, o) < BOUND, name);
         if (n_threads == 1) {
             one = out;
         }
         check(out == one, std::string(name) + " same bits as with one thread");
+    }
+}
+
+static void test_store(int64_t d, int64_t n_kv, int64_t T) {
+    random_floats rnd(d + T);
+    auto x = rnd.normal(d*n_kv*T, 3.0f);
+    std::fill(x.begin(), x.begin() + d, 0.0f); // a row of zeros
+    x[d*n_kv*T - 1] = 3e6f;                    // a scale beyond the upper clamp
+    const int64_t n_rows = 2*T + 1, width = GGML_SPK_KV_ROW(d);
+    std::vector<int64_t> rows(T);
+    for (int64_t t = 0; t < T; ++t) {
+        rows[t] = (t*2 + 1) % n_rows;
+    }
+    const std::vector<int8_t> before(width*n_rows*n_kv, 99);
+    for (int n_threads = 1; n_threads <= 3; ++n_threads) {
+        graph g;
+        ggml_tensor * r = g.tensor(GGML_TYPE_I8, { width, n_rows, n_kv }, before);
+        g.run(ggml_spk_store(g.ctx, r, g.tensor(GGML_TYPE_F32, { d, n_kv, T }, x), g.tensor(GGML_TYPE_I64, { T }, rows)), n_threads);
+
+        std::vector<int8_t> expected = before;
+        for (int64_t t = 0; t < T; ++t) {
+            for (int64_t h = 0; h < n_kv; ++h) {
+                const float * in = &x[(t*n_kv + h)*d];
+                float max = 0;
+                for (int64_t i = 0; i < d; ++i) {
+                    max = std::max(max, std::fabs(in[i]));
+                }
+                const float scale = std::min(std::max(max/127, 1e-5f), 1e4f);
+                int8_t * row = &expected[(h*n_rows + rows[t])*width];
+                for (int64_t i = 0; i < d; ++i) {
+                    row[i] = (int8_t) std::min(127.0f, std::nearbyint(in[i]/scale));
+                }
+                memcpy(row + width - 4, &scale, 4);
+            }
+        }
+        bool ok = true;
+        for (int64_t r0 = 0; r0 < n_rows*n_kv; ++r0) { // the bytes between the codes and the scale are nobody's
+            ok = ok && memcmp((int8_t *) r->data + r0*width, &expected[r0*width], d) == 0 && memcmp((int8_t *) r->data + (r0 + 1)*width - 4, &expected[(r0 + 1)*width - 4], 4) == 0;
+        }
+        check(ok, "store d=" + std::to_string(d) + " rows written and others kept");
     }
 }
 
@@ -201,24 +290,29 @@ static void test_rope(int64_t d, int64_t n_head, int64_t T) {
 int main() {
     for (int64_t d : { 2, 6, 16, 18, 30, 32, 40, 48, 64, 80, 128 }) {
         test_gla(d, 4, 2, 5, 2);
-        test_swa(GGML_TYPE_F32, d, 4, 2, 5, 2, 7, 12, 30, 0);
-        test_swa(GGML_TYPE_F16, d, 4, 2, 1, 2, 7, 12, 30, 0);
+        test_swa({ GGML_TYPE_F32, d, 4, 2, 5, 2, 7, 12, 30, 0 });
+        test_swa({ GGML_TYPE_F16, d, 4, 2, 1, 2, 7, 12, 30, 0 });
+        test_swa({ GGML_TYPE_I8,  d, 4, 2, 5, 2, 7, 12, 30, 0 });
+        test_swa({ GGML_TYPE_I8,  d, 4, 2, 1, 2, 7, 12, 30, 0 });
+        test_store(d, 2, 5);
         test_rope(d, 3, 4);
     }
     for (int64_t n_group = 1; n_group <= 17; ++n_group) {
         test_gla(32, 2*n_group, 2, 3, 1);
-        test_swa(GGML_TYPE_F16, 32, 2*n_group, 2, 3, 1, 9, 12, 4, 0);
+        test_swa({ GGML_TYPE_F16, 32, 2*n_group, 2, 3, 1, 9, 12, 4, 0 });
     }
     for (int64_t n_tok = 1; n_tok <= 40; ++n_tok) {
         test_gla(20, 2, 1, n_tok, 3);
-        test_swa(GGML_TYPE_F32, 20, 2, 1, n_tok, 3, 24, 24 + 40, 10*n_tok, 0);
+        test_swa({ GGML_TYPE_F32, 20, 2, 1, n_tok, 3, 24, 24 + 40, (int32_t) (10*n_tok), 0 });
     }
     // windows of one key, of several decode chunks; a sequence that begins late; the ring about to wrap
-    test_swa(GGML_TYPE_F16, 64, 7, 1,   1, 1,    1,    2,    9,    0);
-    test_swa(GGML_TYPE_F16, 64, 7, 1,   1, 3, 1500, 1600, 4000,    0);
-    test_swa(GGML_TYPE_F32, 64, 4, 2,   1, 2, 1500, 1600, 4000, 3990);
-    test_swa(GGML_TYPE_F16, 64, 4, 2, 100, 1, 1500, 1600, 3150,    0);
-    test_swa(GGML_TYPE_F16, 64, 4, 2, 100, 1, 1500, 1600,    0,    0);
-    test_swa(GGML_TYPE_F32, 64, 4, 2,  33, 2,  100,  150, 2000000000, 1999999950);
+    test_swa({ GGML_TYPE_F16, 64, 7, 1,   1, 1,    1,    2,    9,    0 });
+    test_swa({ GGML_TYPE_F16, 64, 7, 1,   1, 3, 1500, 1600, 4000,    0 });
+    test_swa({ GGML_TYPE_F32, 64, 4, 2,   1, 2, 1500, 1600, 4000, 3990 });
+    test_swa({ GGML_TYPE_F16, 64, 4, 2, 100, 1, 1500, 1600, 3150,    0 });
+    test_swa({ GGML_TYPE_F16, 64, 4, 2, 100, 1, 1500, 1600,    0,    0 });
+    test_swa({ GGML_TYPE_I8, 128, 7, 1,   1, 3, 1500, 1600, 4000,    0 });
+    test_swa({ GGML_TYPE_I8,  64, 4, 2, 100, 1, 1500, 1600, 3150,    0 });
+    test_swa({ GGML_TYPE_F32, 64, 4, 2,  33, 2,  100,  150, 2000000000, 1999999950 });
     return report("spk-ops");
 }

@@ -25,6 +25,7 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key_or_arr(LLM_KV_ATTENTION_RECURRENT_LAYERS, hparams.is_recr_impl, hparams.n_layer());
 
     const uint32_t d = hparams.n_embd_head_k();
+    require(hparams.f_norm_rms_eps >= 0.0f, format("attention.layer_norm_rms_epsilon: got %g, expected 0 or more", hparams.f_norm_rms_eps));
     require(n_window > 0 && n_window < N_CTX_UNBOUNDED, format("attention.sliding_window: got %u, expected a positive number", n_window));
     require(gate_norm > 0.0f, format("gla.gate_logit_normalizer: got %g, expected a positive number", gate_norm));
     require(d == hparams.n_embd_head_v(), format("attention.value_length: got %u, expected attention.key_length %u", hparams.n_embd_head_v(), d));
