@@ -1,6 +1,7 @@
 // The promises of the memory, on any spikingbrain GGUF: one batch, pieces and single tokens agree; sequences do
 // not disturb each other; what is copied, saved, undone or interrupted continues exactly. Logits are compared
-// within LIMIT of the largest one: matrix products sum in another order for another batch size.
+// within a part (default 0.001) of the largest one: matrix products sum in another order for another batch size.
+// A spiking model needs a wider one where that moves a value across a rounding boundary.
 
 #include "check.h"
 
@@ -12,7 +13,7 @@
 #include <map>
 #include <memory>
 
-static const float LIMIT = 1e-3f;
+static float limit = 1e-3f;
 
 using tokens = std::vector<llama_token>;
 using logits = std::vector<float>; // of one token
@@ -89,7 +90,7 @@ static tokens text(size_t n, uint32_t seed) {
     return t;
 }
 
-static bool same(const std::vector<logits> & a, const std::vector<logits> & b, float limit = LIMIT) {
+static bool same(const std::vector<logits> & a, const std::vector<logits> & b) {
     if (a.size() != b.size()) {
         return false;
     }
@@ -123,8 +124,10 @@ static size_t restore(const context & c, llama_seq_id s, const std::vector<uint8
 }
 
 int main(int argc, char ** argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: test-memory MODEL.gguf\n");
+    if (argc == 3) {
+        limit = atof(argv[2]);
+    } else if (argc != 2) {
+        fprintf(stderr, "usage: test-memory MODEL.gguf [LIMIT]\n");
         return 2;
     }
     llama_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
