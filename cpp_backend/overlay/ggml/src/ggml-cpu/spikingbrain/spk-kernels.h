@@ -6,6 +6,23 @@
 
 #define SPK_UNROLL _Pragma("GCC unroll 8")
 
+// One token reads weights from memory: ask for blocks and scales some way ahead, over the end of the tile into the next,
+// where the processor's own prefetch would start anew.
+template <class W>
+SPK_INLINE void prefetch(const uint8_t * tile, int64_t n_block, int64_t b) {
+    constexpr int64_t AHEAD = 4096, SCALES_AHEAD = 16; // bytes, blocks
+    const int64_t blocks = n_block*W::BLOCK, scales = n_block*W::TILE_SCALES;
+
+    const int64_t next = b*W::BLOCK + AHEAD;
+    for (int i = 0; i < W::BLOCK; i += 64) {
+        __builtin_prefetch(tile + next + i + (next >= blocks ? scales : 0));
+    }
+    if (W::TILE_SCALES > 0) {
+        const int64_t next_scale = b + SCALES_AHEAD;
+        __builtin_prefetch(tile + blocks + next_scale*W::TILE_SCALES + (next_scale >= n_block ? blocks : 0));
+    }
+}
+
 // 16 rows times NT tokens; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8>
 static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
@@ -26,6 +43,9 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
             acc[t] = W::start(bias);
         }
         for (int j = 0; j < N_BLOCK; ++j) {
+            if (NT == 1) {
+                prefetch<W>(tile, n/32, b + j);
+            }
             W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
                 SPK_UNROLL for (int t = 0; t < NT; ++t) {
                     W::dot(acc[t], w, act[t].s8 + (b + j)*32 + step*4);

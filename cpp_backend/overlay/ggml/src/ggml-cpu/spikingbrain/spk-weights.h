@@ -1,5 +1,5 @@
 // The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
-// on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale.
+// on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale. TILE_SCALES: their bytes per block of a tile.
 
 #define SPK_STEPS _Pragma("GCC unroll 8")
 
@@ -18,7 +18,7 @@ static void column_of_nibbles(int32_t * code, const uint8_t * block, int i) {
 }
 
 struct weights_i8 {
-    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32;
+    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0;
 
     SPK_INLINE spk_i start(int32_t bias) { return i_start_signed(bias); }
     SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot_signed(acc, w, s); }
@@ -37,7 +37,7 @@ struct weights_i8 {
 
 // the types of ggml: their scale is fp16, first in the block on disk
 struct weights_blocks {
-    static constexpr int GROUP = 32;
+    static constexpr int GROUP = 32, TILE_SCALES = 2*SPK_ROWS;
 
     SPK_INLINE float row_scale(const uint8_t * q, const float *, int64_t) { return half_to_float(q); }
 };
@@ -51,7 +51,7 @@ struct weights_q8_0 : weights_blocks {
         weights_i8::steps(block, f);
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
 
@@ -73,7 +73,7 @@ struct weights_q4_0 : weights_blocks {
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
@@ -100,7 +100,7 @@ struct weights_q5_0 : weights_blocks {
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*2*SPK_ROWS);
+        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
