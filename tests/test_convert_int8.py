@@ -286,6 +286,15 @@ def test_options_that_cannot_be(make_checkpoint, capsys, options):
     assert e.value.code == 2 and options[0].split("=")[0] in capsys.readouterr().err
 
 
+def test_widths_that_cannot_spike(make_checkpoint, tmp_path, capsys):
+    folder = make_checkpoint(intermediate_size=80)
+    assert main([str(folder), "--spike"]) == 1
+    assert "intermediate_size: got 80, expected a multiple of 32 for a spiking model; convert it without --spike" in capsys.readouterr().err
+    converted(folder, out=tmp_path / "x.gguf")
+    assert main([str(tmp_path / "x.gguf"), "--spike"]) == 1
+    assert "intermediate_size: got 80, expected a multiple of 32" in capsys.readouterr().err
+
+
 # --- a GGUF made spiking --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("outtype", ["q4_0", "q8_0", "f16", "int8"])
@@ -324,6 +333,8 @@ def edited(path: Path, **keys) -> None:
     """A tiny GGUF with these keys; dots are written __."""
     w = gguf.GGUFWriter(path, keys.pop("arch", "spikingbrain"))
     for key, value in keys.items():
+        if value == "":  # not there
+            continue
         add = {bool: w.add_bool, float: w.add_float32, str: w.add_string, int: w.add_uint16}[type(value)]
         add(key.replace("__", "."), value)
     w.write_header_to_file()
@@ -334,13 +345,14 @@ def edited(path: Path, **keys) -> None:
 
 @pytest.mark.parametrize("keys, message", [
     ({"arch": "llama"}, "general.architecture: got 'llama', expected 'spikingbrain'; "),
+    ({"spikingbrain__embedding_length": ""}, "spikingbrain.embedding_length: got nothing, expected a number; "),
     ({"split__count": 3}, "split.count: got 3, expected a model in one file; join its parts first"),
     ({"spikingbrain__spike__enable": True}, "spikingbrain.spike.k: got nothing, expected a value, as the file has spikingbrain.spike.enable; "),
     ({"spikingbrain__spike__enable": True, "spikingbrain__spike__k": -1.0, "spikingbrain__spike__scope": "paper"}, "spike keys: got True, -1.0, 'paper', expected "),
     ({"spikingbrain__spike__enable": True, "spikingbrain__spike__k": 3.0, "spikingbrain__spike__scope": "both"}, "spike keys: got True, 3.0, 'both', expected "),
 ])
 def test_other_ggufs_are_refused(tmp_path, capsys, keys, message):
-    edited(tmp_path / "x.gguf", **keys)
+    edited(tmp_path / "x.gguf", **{"spikingbrain__embedding_length": 64, "spikingbrain__feed_forward_length": 64, **keys})
     assert main([str(tmp_path / "x.gguf"), "--spike", "-o", str(tmp_path / "y.gguf")]) == 1
     text = capsys.readouterr().err
     assert message in text and text.count("\n") == 1 and not (tmp_path / "y.gguf").exists()

@@ -1,6 +1,6 @@
 """--spike-calibrate: weight scales found on a text sample (paper, sections 3.3 and 5.5), and the perplexity they buy.
 
-Layer by layer: every projection's spikes X [n, in] are recorded with all layers before it already in INT8; then each row and group
+Layer by layer: every projection's spikes X [n, in] are recorded with all layers before it in the INT8 found; then each row and group
 takes the clipping factor that makes the squared error of its output, d H d^T with d = W - codes x scale and H = X^T X, smallest.
 """
 
@@ -23,6 +23,7 @@ from .spike import SpikeKeys
 FACTORS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75)  # of the scale by the largest magnitude
 N_PIECES, PIECE, N_HELD_OUT = 128, 512, 16  # pieces to calibrate on and to measure on; tokens in each, fewer of a short text
 ROWS = 1024  # of a weight at a time
+BATCH = 16   # pieces at a time
 
 
 def check_requirements(text: Path) -> None:
@@ -70,16 +71,12 @@ def calibrated(folder: Path, text: Path, config: Config, tensors: dict[str, Tens
             w.data = coded(w.data, torch.from_numpy(own_scales(w.data.view(len(w), -1, GROUP).numpy())))
         say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales by the largest magnitude")
         scales: dict[str, Tensor] = {}
-        x = [spiking.model.embeddings(piece[None]) for piece in sample]
+        x = [spiking.model.embeddings(batch) for batch in sample.split(BATCH)]
         for il, layer in enumerate(spiking.model.layers):
-            wanted = [name for name in names if name.startswith(f"model.layers.{il}.")]
-            for name in wanted:
-                weights[name].data = state[name]
-            for stage in stages(wanted):  # a projection's input depends on those before it
-                for name, H in recorded(layer, il, stage, x, spiking.spike.k).items():
-                    best = best_scales(state[name], H)
-                    weights[name].data = coded(state[name], best)
-                    scales[name] = Tensor(name, (*best.shape, 1), "F32", best[..., None].numpy(), tensors[name].file)
+            for name, H in recorded(layer, il, names, x, keys.k).items():
+                best = best_scales(state[name], H)
+                weights[name].data = coded(state[name], best)
+                scales[name] = Tensor(name, (*best.shape, 1), "F32", best[..., None].numpy(), tensors[name].file)
             x = [layer(h, torch.arange(h.shape[1]), None)[0] for h in x]
         say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales found")
     return scales
@@ -101,12 +98,6 @@ def perplexity(model: Any, held_out: Any) -> float:
     return float(np.exp(np.mean(losses)))
 
 
-def stages(names: list[str]) -> list[list[str]]:
-    """In the order a layer computes them; those of one stage read inputs that none of the others changes."""
-    order = (("q_proj", "k_proj", "v_proj", "gk_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-    return [[n for n in names if n.split(".")[-2] in stage] for stage in order]
-
-
 def recorded(layer: Any, il: int, names: list[str], x: list[Any], k: float) -> dict[str, Any]:
     """H [in / GROUP, GROUP, GROUP] of each projection's spiking inputs."""
     torch = import_torch("--spike-calibrate")
@@ -115,12 +106,13 @@ def recorded(layer: Any, il: int, names: list[str], x: list[Any], k: float) -> d
 
     def hook(name: str) -> Callable[..., None]:
         def add(module: Any, inputs: tuple[Any, ...]) -> None:
-            s = spiked(inputs[0][0], k).unflatten(-1, (-1, GROUP)).transpose(0, 1)  # [groups, T, GROUP]
+            s = spiked(inputs[0].flatten(0, 1), k).unflatten(-1, (-1, GROUP)).transpose(0, 1)  # [groups, n, GROUP]
             held[name] = held.get(name, 0) + s.transpose(1, 2) @ s
         return add
-    modules = {n: layer.get_submodule(n.removeprefix(f"model.layers.{il}.").removesuffix(".weight")) for n in names}
+    own = f"model.layers.{il}."
+    modules = {n: layer.get_submodule(n.removeprefix(own).removesuffix(".weight")) for n in names if n.startswith(own)}
     hooks = [m.register_forward_pre_hook(hook(n)) for n, m in modules.items()]
-    for h in x if names else []:
+    for h in x:
         layer(h, torch.arange(h.shape[1]), None)
     for handle in hooks:
         handle.remove()

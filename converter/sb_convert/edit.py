@@ -13,7 +13,7 @@ from .errors import bad
 from .metadata import ARCH
 from .output import Output, opened
 from .progress import Progress
-from .spike import SCOPES, SpikeKeys, SpikeOptions, resolve
+from .spike import SCOPES, SpikeKeys, SpikeOptions, check_widths, resolve
 
 BLOCK = 8 << 20  # bytes copied at a time
 RAW = (T.F32, T.F16, T.BF16, T.Q8_0)  # types of an ordinary down projection
@@ -30,6 +30,7 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
         raise bad(path, "--spike-scope", f"{keys.scope}, and a file of scope {had.scope}", "the scope it was converted with",
                   "its down projections are stored for that scope; convert the checkpoint again")
     check_down(reader, path, keys)
+    check_widths(keys, *(reader.get_field(f"{ARCH}.{name}").contents() for name in ("embedding_length", "feed_forward_length")), path)  # type: ignore[union-attr]
     target = outfile or path.with_name(f"{path.stem}-spike.gguf")
     output = Output(target / path.name if target.is_dir() else target, force)
     copy_keys(reader, output.writer, keys)
@@ -53,6 +54,9 @@ def read(path: Path) -> gguf.GGUFReader:
     arch = reader.get_field("general.architecture")
     if arch is None or arch.contents() != ARCH:
         raise bad(path, "general.architecture", repr(arch.contents()) if arch else "nothing", repr(ARCH), "give a GGUF written by sb-convert")
+    for name in ("embedding_length", "feed_forward_length"):
+        if reader.get_field(f"{ARCH}.{name}") is None:
+            raise bad(path, f"{ARCH}.{name}", "nothing", "a number", "give a GGUF written by sb-convert")
     split = reader.get_field("split.count")
     if split is not None and split.contents() > 1:
         raise bad(path, "split.count", split.contents(), "a model in one file", "join its parts first with sb-gguf-split --merge")

@@ -15,7 +15,7 @@ from .errors import bad
 from .formats import DOWN_TYPES, nbytes, rows_per_block, wanted_type, whole_blocks
 from .int8 import LARGEST_STORED, PARTS, Codes, Part, check_scales, has_scales, lossless_type, part_shapes, scales_name
 from .sources import Tensor
-from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, resolve
+from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, check_widths, resolve
 from .tensors import PROJECTIONS, TOP, TOP_UNTIED, Target, targets
 
 Say = Callable[[str], None]
@@ -66,6 +66,7 @@ def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: o
     """partial: the config is that of the first layers only (used to find a wrong layer); the rest may be left over."""
     coded = has_scales(tensors)
     keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
+    check_widths(keys, config.hidden_size, config.intermediate_size, where)
     config = with_gate(config, tensors, where)
     wanted = targets(config)
     check_names(wanted, tensors, config, where, partial, coded)

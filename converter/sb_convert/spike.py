@@ -45,6 +45,13 @@ class SpikeKeys:
         return f"{'spikes' if self.enable else 'no spikes'} (k = {self.k:g}, scope {self.scope})"
 
 
+def check_widths(keys: SpikeKeys | None, hidden_size: int, intermediate_size: int, where: object) -> None:
+    """The fork takes counts in blocks of 32."""
+    for name, n in (("hidden_size", hidden_size), ("intermediate_size", intermediate_size)):
+        if keys is not None and keys.enable and n % 32:
+            raise bad(where, name, n, "a multiple of 32 for a spiking model", "convert it without --spike")
+
+
 def resolve(options: SpikeOptions, where: object, had: SpikeKeys | None) -> SpikeKeys | None:
     """The keys to write; had: those the checkpoint (or GGUF) has by itself. None: not a spiking model."""
     if had is None and not options.on:
