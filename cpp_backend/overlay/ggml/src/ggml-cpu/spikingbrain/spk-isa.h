@@ -8,6 +8,17 @@
 // tokens that a kernel is given at a time
 static const int SPK_BATCH = 8;
 
+// gated linear attention of one key/value head over n_tok tokens, restricted to a block of value columns
+struct spk_gla_item {
+    const float * q;     // {d, H, n_tok} at this group's first query head
+    const float * k;     // {d, G, n_tok} at this head
+    const float * v;     //                and this block's first column
+    const float * w;
+    float       * o;     // as q, at this block's first column
+    int64_t d, stride_q, stride_k, n_tok;
+    float   scale;
+};
+
 struct spk_isa {
     const char * name;
 
@@ -29,6 +40,9 @@ struct spk_isa {
     // x: counts, int32, or with GGML_SPK_Q8 values, float
     void (*add_rest)(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
                      const void * x, ggml_spk_encoding encoding, int width, double * sum);
+
+    // S is the packed block S[d][cols], cols <= 32, updated in place; writes the outputs of n_group query heads
+    void (*gla_block)(float * S, const spk_gla_item & item, int64_t n_group, int64_t cols);
 };
 
 const spk_isa & spk_get_isa();

@@ -1,6 +1,8 @@
 // The kernels of spk-isa.h over the vector wrapper included before. Included once per instruction set, inside its
 // namespace; no templates of the standard library here: the linker would keep one instruction set's copy for all.
 
+#include "spk-vec.h"
+#include "spk-gla.h"
 #include "spk-encode.h"
 #include "spk-weights.h"
 

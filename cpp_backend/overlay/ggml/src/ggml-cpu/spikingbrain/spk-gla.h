@@ -1,0 +1,96 @@
+// Gated linear attention of one block of value columns (spk-isa.h), over the vectors of spk-vec.h. Included once per
+// instruction set, inside its namespace.
+
+static const int GLA_MAX_GROUP = 8; // query heads that keep their sums in registers together
+
+// one token: S <- diag(w) S + k^T v (first pass over the group only), acc[r] = q_r S
+template <int NV, int R, bool UPDATE>
+static void gla_token(float * S, const spk_gla_item & it, int64_t t, int64_t r0) {
+    const float * q = it.q + t*it.stride_q + r0*it.d;
+    const float * k = it.k + t*it.stride_k;
+    const float * w = it.w + t*it.stride_k;
+
+    spk_vec v[NV];
+    spk_vec acc[R][NV];
+    for (int j = 0; j < NV; ++j) {
+        v[j] = spk_load(it.v + t*it.stride_k + j*SPK_VEC);
+        for (int r = 0; r < R; ++r) {
+            acc[r][j] = spk_vec{};
+        }
+    }
+    for (int64_t i = 0; i < it.d; ++i) {
+        for (int j = 0; j < NV; ++j) {
+            float * s = S + i*NV*SPK_VEC + j*SPK_VEC;
+            spk_vec x = spk_load(s);
+            if (UPDATE) {
+                x = x*w[i] + v[j]*k[i];
+                spk_store(s, x);
+            }
+            for (int r = 0; r < R; ++r) {
+                acc[r][j] += x*q[r*it.d + i];
+            }
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        for (int j = 0; j < NV; ++j) {
+            spk_store(it.o + t*it.stride_q + (r0 + r)*it.d + j*SPK_VEC, acc[r][j]*it.scale);
+        }
+    }
+}
+
+template <int NV, bool UPDATE>
+static void gla_group(float * S, const spk_gla_item & it, int64_t t, int64_t r0, int64_t n) {
+    switch (n) {
+        case 1: return gla_token<NV, 1, UPDATE>(S, it, t, r0);
+        case 2: return gla_token<NV, 2, UPDATE>(S, it, t, r0);
+        case 3: return gla_token<NV, 3, UPDATE>(S, it, t, r0);
+        case 4: return gla_token<NV, 4, UPDATE>(S, it, t, r0);
+        case 5: return gla_token<NV, 5, UPDATE>(S, it, t, r0);
+        case 6: return gla_token<NV, 6, UPDATE>(S, it, t, r0);
+        case 7: return gla_token<NV, 7, UPDATE>(S, it, t, r0);
+        case 8: return gla_token<NV, 8, UPDATE>(S, it, t, r0);
+    }
+}
+
+template <int NV>
+static void gla_columns(float * S, const spk_gla_item & it, int64_t n_group) {
+    for (int64_t t = 0; t < it.n_tok; ++t) {
+        gla_group<NV, true>(S, it, t, 0, n_group < GLA_MAX_GROUP ? n_group : GLA_MAX_GROUP);
+        for (int64_t r = GLA_MAX_GROUP; r < n_group; r += GLA_MAX_GROUP) {
+            gla_group<NV, false>(S, it, t, r, n_group - r < GLA_MAX_GROUP ? n_group - r : GLA_MAX_GROUP);
+        }
+    }
+}
+
+// the columns left over when the head size is not a multiple of 16
+static void gla_tail(float * S, const spk_gla_item & it, int64_t n_group, int64_t cols) {
+    for (int64_t t = 0; t < it.n_tok; ++t) {
+        const float * k = it.k + t*it.stride_k;
+        const float * v = it.v + t*it.stride_k;
+        const float * w = it.w + t*it.stride_k;
+        for (int64_t i = 0; i < it.d; ++i) {
+            for (int64_t j = 0; j < cols; ++j) {
+                S[i*cols + j] = S[i*cols + j]*w[i] + k[i]*v[j];
+            }
+        }
+        for (int64_t r = 0; r < n_group; ++r) {
+            const float * q = it.q + t*it.stride_q + r*it.d;
+            float       * o = it.o + t*it.stride_q + r*it.d;
+            for (int64_t j = 0; j < cols; ++j) {
+                float sum = 0.0f;
+                for (int64_t i = 0; i < it.d; ++i) {
+                    sum += q[i]*S[i*cols + j];
+                }
+                o[j] = sum*it.scale;
+            }
+        }
+    }
+}
+
+static void gla_block(float * S, const spk_gla_item & it, int64_t n_group, int64_t cols) {
+    switch (cols) {
+        case 2*SPK_VEC: return gla_columns<2>(S, it, n_group);
+        case 1*SPK_VEC: return gla_columns<1>(S, it, n_group);
+        default:        return gla_tail(S, it, n_group, cols);
+    }
+}
