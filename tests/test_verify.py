@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -119,6 +122,45 @@ def test_fork_equals_reference_on_other_shapes(make_checkpoint, change):
     fork_or_skip()
     folder = make_checkpoint(hidden_size=128, **change)
     assert main([str(folder), "-o", str(folder / "x.gguf"), "--outtype", "f32", "--verify"]) == 0
+
+
+def verified(folder: Path, out: Path, *options: str) -> None:
+    """In a process of its own: a fork that aborts fails one test, not the run."""
+    fork_or_skip()
+    run = subprocess.run([sys.executable, "-m", "sb_convert", str(folder), "-o", str(out), "--verify", *options], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), *sys.path])})
+    assert run.returncode == 0 and "logits against the reference: " in run.stdout, (run.stdout + run.stderr)[-2000:]
+    print(run.stdout)
+
+
+@pytest.mark.parametrize("options", [[], ["--spike-scope", "paper"], ["--spike-down-type", "f32"], ["--no-spike"], ["--spike-k", "2"],
+                                     *(["--outtype", t] for t in OUTTYPES)], ids=" ".join)
+def test_spiking_fork_equals_reference_on_golden(tmp_path, options):
+    verified(shared("golden-w8aspike"), tmp_path / "x.gguf", *options)
+
+
+@pytest.mark.parametrize("options", [["--spike-scope", "paper"], ["--spike-down-type", "f32"], ["--no-spike"]], ids=" ".join)
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3, "attn_layers": [0, 2], "hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 640},
+                                    {"tie_word_embeddings": True, "num_key_value_heads": 1}])
+def test_spiking_fork_equals_reference_on_other_shapes(make_checkpoint, tmp_path, change, options):
+    verified(make_checkpoint(scales=True, **change), tmp_path / "x.gguf", *options)
+
+
+@pytest.mark.parametrize("outtype", ["f32", "f16", "q8_0", "q4_0", "int8"])
+@pytest.mark.parametrize("scope", ["paper", "released"])
+def test_a_plain_checkpoint_made_spiking_equals_reference(make_checkpoint, tmp_path, outtype, scope):
+    verified(make_checkpoint(hidden_size=128, intermediate_size=256), tmp_path / "x.gguf", "--outtype", outtype, "--spike", "--spike-scope", scope)
+
+
+def test_a_file_the_fork_does_not_load_is_an_error(make_checkpoint, tmp_path, monkeypatch, capsys):
+    fork_or_skip()
+    import spikingbrain_cpp
+
+    def refuse(**_):
+        raise spikingbrain_cpp.LlamaError("llama: no; do")
+    monkeypatch.setattr(spikingbrain_cpp, "Llama", refuse)
+    assert main([str(make_checkpoint()), "-o", str(tmp_path / "x.gguf"), "--verify"]) == 1
+    assert "--verify: x.gguf: got llama: no, expected a file the fork loads; report it" in capsys.readouterr().err
 
 
 def test_every_type_has_a_tolerance():
