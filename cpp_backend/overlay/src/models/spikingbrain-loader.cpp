@@ -4,31 +4,25 @@
 
 #include <cstring>
 
-static const llama_model_kv_override * find_override(const llama_model_loader & ml, const char * key, llama_model_kv_override_type tag) {
-    const auto it = ml.kv_overrides.find(key);
-    return it != ml.kv_overrides.end() && it->second.tag == tag ? &it->second : nullptr;
-}
+// as load_spike_hparams reads them, which has refused what is wrong; get_key itself would log an override per tensor
 
 static bool spikes_enabled(const llama_model_loader & ml) {
     const char * key = "spikingbrain.spike.enable";
-    if (const auto * o = find_override(ml, key, LLAMA_KV_OVERRIDE_TYPE_BOOL)) {
-        return o->val_bool;
+    const auto it = ml.kv_overrides.find(key);
+    if (it != ml.kv_overrides.end()) {
+        return it->second.tag == LLAMA_KV_OVERRIDE_TYPE_BOOL && it->second.val_bool;
     }
     const int64_t id = gguf_find_key(ml.metadata, key);
-    return id >= 0 && gguf_get_kv_type(ml.metadata, id) == GGUF_TYPE_BOOL && gguf_get_val_bool(ml.metadata, id);
+    return id >= 0 && gguf_get_val_bool(ml.metadata, id);
 }
 
-static std::string spike_scope(const llama_model_loader & ml) {
-    const char * key = "spikingbrain.spike.scope";
-    if (const auto * o = find_override(ml, key, LLAMA_KV_OVERRIDE_TYPE_STR)) {
-        return o->val_str;
-    }
-    const int64_t id = gguf_find_key(ml.metadata, key);
-    return id >= 0 && gguf_get_kv_type(ml.metadata, id) == GGUF_TYPE_STRING ? gguf_get_val_str(ml.metadata, id) : "";
+static bool spikes_reach_down(const llama_model_loader & ml) {
+    const int64_t id = gguf_find_key(ml.metadata, "spikingbrain.spike.scope");
+    return id < 0 || strcmp(gguf_get_val_str(ml.metadata, id), "paper") == 0;
 }
 
 ggml_op llama_spikingbrain_weight_op(const llama_model_loader & ml, const LLM_TN_IMPL & tn, const ggml_tensor & t, ggml_op op) {
-    if (tn.arch != LLM_ARCH_SPIKINGBRAIN || tn.suffix == nullptr || strcmp(tn.suffix, "weight") != 0) {
+    if (ml.arch_name != "spikingbrain" || tn.suffix == nullptr || strcmp(tn.suffix, "weight") != 0) {
         return op;
     }
     switch (tn.tensor) {
@@ -54,8 +48,8 @@ ggml_op llama_spikingbrain_weight_op(const llama_model_loader & ml, const LLM_TN
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q4_0:
         case GGML_TYPE_Q5_0: {
-            const bool fed_floats = tn.tensor == LLM_TENSOR_FFN_DOWN && spike_scope(ml) == "released";
-            return spikes_enabled(ml) && !fed_floats ? GGML_OP_SPK_MUL_MAT : op;
+            const bool spiking = spikes_enabled(ml) && (tn.tensor != LLM_TENSOR_FFN_DOWN || spikes_reach_down(ml));
+            return spiking ? GGML_OP_SPK_MUL_MAT : op;
         }
         default:
             return op;

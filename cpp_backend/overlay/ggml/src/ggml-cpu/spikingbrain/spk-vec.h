@@ -3,6 +3,10 @@
 // A small vector wrapper: 16 floats, which the compiler maps to whatever the instruction set has
 // (one AVX-512, two AVX, four SSE or NEON registers). Loads and stores need no alignment.
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi" // no function that takes them is called across libraries
+#endif
+
 typedef float spk_vec   __attribute__((vector_size(64)));
 typedef float spk_vec_u __attribute__((vector_size(64), aligned(4)));
 
