@@ -37,6 +37,8 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     check_range("n_outputs_max",   o.n_outputs_max,   o.n_seq_max, INT32_MAX);
     check_cache_type("type_k", o.type_k);
     check_cache_type("type_v", o.type_v);
+    check_range("spike_keep_tokens",  o.spike_keep_tokens,  0, INT32_MAX);
+    check_range("spike_keep_neurons", o.spike_keep_neurons, 0, INT32_MAX);
 
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
@@ -49,6 +51,12 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     params.kv_unified      = o.kv_unified;
     params.type_k          = o.type_k == -1 ? params.type_k : (ggml_type) o.type_k;
     params.type_v          = o.type_v == -1 ? params.type_v : (ggml_type) o.type_v;
+
+    if (o.spike_stats) {
+        spikes_ = std::make_unique<spike_collector>(o.spike_keep_tokens, o.spike_keep_neurons);
+        params.cb_eval           = spike_collector::on_node;
+        params.cb_eval_user_data = spikes_.get();
+    }
 
     log_scope log(model_->verbose());
     {
@@ -125,6 +133,9 @@ void context::run(llama_batch & batch, const char * what) {
         rc = llama_decode(ctx_, batch);
         llama_synchronize(ctx_);
     }
+    if (spikes_) {
+        spikes_->check();
+    }
     if (rc == 0) {
         return;
     }
@@ -157,7 +168,8 @@ void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq,
         }
         out = array.mutable_data(); // throws when read-only
     }
-    if (out && n > n_outputs_max_) {
+    const bool all = out || spikes_; // llama.cpp leaves tokens without output out of the last layer's MLP
+    if (all && n > n_outputs_max_) {
         throw std::invalid_argument("decode: rows: got " + std::to_string(n) + ", expected at most n_outputs_max=" +
             std::to_string(n_outputs_max_));
     }
@@ -166,7 +178,7 @@ void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq,
     std::vector<llama_pos>      pos(n);
     std::vector<int32_t>        n_seq(n, 1);
     std::vector<llama_seq_id *> seqs(n, &seq);
-    std::vector<int8_t>         want(n, out != nullptr);
+    std::vector<int8_t>         want(n, all);
     for (int64_t i = 0; i < n; ++i) {
         pos[i] = pos0 + i;
     }
@@ -300,6 +312,23 @@ llama_pos context::seq_pos_max(llama_seq_id seq) const {
     SB_USE("seq_pos_max");
     check_seq(seq);
     return llama_memory_seq_pos_max(memory(), seq);
+}
+
+spike_collector & context::spikes(const char * what) const {
+    if (!spikes_) {
+        throw std::runtime_error(std::string(what) + ": got a context that counts no spikes, expected one made with spike_stats");
+    }
+    return *spikes_;
+}
+
+py::list context::spike_stats() const {
+    SB_USE("spike_stats");
+    return spikes("spike_stats").read();
+}
+
+void context::reset_spike_stats() {
+    SB_USE("reset_spike_stats");
+    spikes("reset_spike_stats").reset();
 }
 
 size_t context::state_bytes() const {

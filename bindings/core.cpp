@@ -4,9 +4,11 @@ using namespace sb;
 
 static std::shared_ptr<context> make_context(std::shared_ptr<model> m, uint32_t n_ctx, uint32_t n_batch,
         uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t n_threads, int32_t n_threads_batch,
-        bool kv_unified, int32_t type_k, int32_t type_v) {
+        bool kv_unified, int32_t type_k, int32_t type_v, bool spike_stats, int64_t spike_keep_tokens,
+        int64_t spike_keep_neurons) {
     return std::make_shared<context>(std::move(m), context_options{ n_ctx, n_batch, n_ubatch, n_seq_max,
-        n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v });
+        n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v, spike_stats, spike_keep_tokens,
+        spike_keep_neurons });
 }
 
 static void bind_model(py::module_ & m) {
@@ -53,7 +55,8 @@ static void bind_context(py::module_ & m) {
     py::class_<context, std::shared_ptr<context>>(m, "Context")
         .def(py::init(&make_context), "model"_a, py::kw_only(), "n_ctx"_a = 0, "n_batch"_a = 512, "n_ubatch"_a = 512,
             "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "n_threads"_a = 1, "n_threads_batch"_a = 1,
-            "kv_unified"_a = false, "type_k"_a = -1, "type_v"_a = -1)
+            "kv_unified"_a = false, "type_k"_a = -1, "type_v"_a = -1, "spike_stats"_a = false,
+            "spike_keep_tokens"_a = 0, "spike_keep_neurons"_a = 0)
         .def("close", &context::close)
         .def_property_readonly("closed", &context::closed)
         .def("n_ctx", &context::n_ctx)
@@ -74,7 +77,9 @@ static void bind_context(py::module_ & m) {
         .def("state_size", &context::state_size, "seq"_a = 0, "flags"_a = 0)
         .def("state_get", &context::state_get, "seq"_a = 0, "flags"_a = 0)
         .def("state_set", &context::state_set, "data"_a, "seq"_a = 0, "flags"_a = 0)
-        .def("state_bytes", &context::state_bytes);
+        .def("state_bytes", &context::state_bytes)
+        .def("spike_stats", &context::spike_stats)
+        .def("reset_spike_stats", &context::reset_spike_stats);
 }
 
 static void bind_sampler(py::module_ & m) {
@@ -121,6 +126,7 @@ PYBIND11_MODULE(_core, m) {
     bind_context(m);
     bind_sampler(m);
 
+    m.def("gguf_tensor_types", &tensor_types, "path"_a);
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });

@@ -1,6 +1,6 @@
 // spikingbrain_cpp._core: handles on llama.cpp's model, context and sampler chain.
 //
-// Thin by rule: no policy, no printing, nothing that knows an architecture. Everything llama.cpp would answer with an
+// Thin by rule: no policy, no printing, nothing that knows an architecture (spikes.cpp knows an operator). Everything llama.cpp would answer with an
 // abort is checked here and becomes a C++ exception; everything long runs with the GIL released.
 // Errors: std::invalid_argument -> ValueError, std::out_of_range -> IndexError, std::runtime_error -> RuntimeError.
 #pragma once
@@ -13,12 +13,16 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
 namespace py = pybind11;
+
+struct ggml_spk_row;
 
 namespace sb {
 
@@ -72,6 +76,9 @@ private:
 
 void check_header(const std::string & path, const std::vector<llama_model_kv_override> & overrides);
 
+// names of the types that the tensors of a file have
+std::vector<std::string> tensor_types(const std::string & path);
+
 // --- model.cpp: a model and its vocabulary -------------------------------------------------------------------
 
 using tokens_in = py::array_t<llama_token, py::array::c_style>; // int32 [n]
@@ -112,6 +119,49 @@ public:
     std::atomic<int> n_contexts{0}; // open ones
 };
 
+// --- spikes.cpp: counts of the spikes that the projections read -----------------------------------------------------
+
+// One histogram of |s| per encoded input (graph node), and which weights read it. Attached to a context that asks for
+// it as llama.cpp's cb_eval, which runs the graph in pieces; a context that does not has none.
+class spike_collector {
+public:
+    spike_collector(int64_t keep_tokens, int64_t keep_neurons);
+    spike_collector(const spike_collector &) = delete;
+
+    static bool on_node(ggml_tensor * t, bool ask, void * self);
+
+    void     check(); // throws when something was left out since the last call
+    void     reset();
+    py::list read() const; // a dict per input, see _core.pyi
+
+private:
+    static const int64_t N_BINS = 4096;
+
+    struct input {
+        std::vector<int64_t>  bins;            // of |s| < N_BINS
+        int64_t               n_over      = 0; // counts above, and their set bits
+        int64_t               over_spikes = 0;
+        int64_t               largest     = 0;
+        int64_t               n           = 0; // channels
+        int64_t               n_tokens    = 0;
+        int64_t               n_refused   = 0; // rows that could not be encoded: in no histogram
+        int64_t               n_kept      = 0;
+        std::vector<int32_t>  kept;            // counts of the first tokens and neurons
+        std::set<std::string> weights;
+    };
+
+    void add(const ggml_tensor * t);
+    void keep(input & in, const char * row, int64_t n);
+    static void count(input & in, const ggml_spk_row & row, int64_t n);
+
+    std::map<std::string, input> inputs_;
+    std::vector<char>            copy_;
+    std::vector<int32_t>         counts_;
+    int64_t                      keep_tokens_;
+    int64_t                      keep_neurons_;
+    bool                         failed_ = false;
+};
+
 // --- context.cpp: a context: sequences, decoding, state -------------------------------------------------------
 
 struct context_options {
@@ -125,6 +175,9 @@ struct context_options {
     bool     kv_unified;
     int32_t  type_k;         // ggml_type, -1: llama.cpp's default
     int32_t  type_v;
+    bool     spike_stats;    // count spikes; every token is then computed to the last layer's end
+    int64_t  spike_keep_tokens;  // counts to keep: of the first tokens
+    int64_t  spike_keep_neurons; // and the first neurons of each
 };
 
 class context {
@@ -159,12 +212,16 @@ public:
     llama_pos seq_pos_min(llama_seq_id seq) const;
     llama_pos seq_pos_max(llama_seq_id seq) const;
 
+    py::list  spike_stats() const;
+    void      reset_spike_stats();
+
     size_t    state_bytes() const; // allocated for the memory of all sequences
     size_t    state_size(llama_seq_id seq, uint32_t flags);
     py::bytes state_get (llama_seq_id seq, uint32_t flags);
     size_t    state_set (const py::bytes & data, llama_seq_id seq, uint32_t flags);
 
 private:
+    spike_collector & spikes(const char * what) const;
     void check_seq(llama_seq_id seq) const;
     void check_tokens(const tokens_in & tokens) const;
     void run(llama_batch & batch, const char * what);
@@ -174,6 +231,7 @@ private:
     llama_context *        ctx_ = nullptr;
     uint32_t               n_outputs_max_;
     std::vector<float>     logits_;
+    std::unique_ptr<spike_collector> spikes_;
     llama_pos              logits_pos_ = -1;
     owned                  owner_;
 };

@@ -168,6 +168,20 @@ private:
 
 } // namespace
 
+std::vector<std::string> tensor_types(const std::string & path) {
+    log_scope log(false);
+    gguf_context * gguf = gguf_init_from_file(path.c_str(), { /*.no_alloc =*/ true, /*.ctx =*/ nullptr });
+    if (!gguf) {
+        throw std::runtime_error(path + ": got no GGUF file, expected one; check the path");
+    }
+    std::set<std::string> found;
+    for (int64_t i = 0; i < gguf_get_n_tensors(gguf); ++i) {
+        found.insert(ggml_type_name(gguf_get_tensor_type(gguf, i)));
+    }
+    gguf_free(gguf);
+    return { found.begin(), found.end() };
+}
+
 void check_header(const std::string & path, const std::vector<llama_model_kv_override> & overrides) {
     header h(path, overrides);
     if (h.readable()) { // else llama.cpp says what is wrong

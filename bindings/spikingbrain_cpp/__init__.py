@@ -11,6 +11,7 @@ _core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
 from .errors import LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
 from .llama import Llama  # noqa: E402
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
+from .spikes.stats import SpikeStats  # noqa: E402
 from .state import LlamaState  # noqa: E402
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "LogitsProcessorList",
     "ModelLoadError",
     "ModelNotFoundError",
+    "SpikeStats",
     "StoppingCriteriaList",
 ]

@@ -21,6 +21,9 @@ def init(backends_dir: str) -> None:
 def render_template(source: str, variables_json: str) -> str:
     """Upstream's Jinja engine on a JSON object of variables."""
 
+def gguf_tensor_types(path: str) -> list[str]:
+    """Names of the types that the tensors of a GGUF file have, as "f32"."""
+
 def system_info() -> str: ...
 def ggml_type_name(type: int) -> str: ...
 
@@ -82,8 +85,14 @@ class Context:
         kv_unified: bool = False,
         type_k: int = -1,
         type_v: int = -1,
+        spike_stats: bool = False,
+        spike_keep_tokens: int = 0,
+        spike_keep_neurons: int = 0,
     ) -> None:
-        """n_outputs_max: most rows of logits one call may ask for, at least n_seq_max."""
+        """n_outputs_max: most rows of logits one call may ask for, at least n_seq_max.
+
+        spike_stats: count the spikes of every token decoded; decode() then takes at most n_outputs_max tokens.
+        """
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
@@ -108,6 +117,11 @@ class Context:
     def seq_pos_min(self, seq: int) -> int: ...
     def seq_pos_max(self, seq: int) -> int:
         """-1 when the sequence is empty."""
+    def spike_stats(self) -> list[dict[str, Any]]:
+        """Per encoded input: name ("spike_attn-0"), n (channels), n_tokens, n_refused (rows that could not be encoded, in
+        no histogram), bins int64 [4096] of |s|, n_over and over_spikes (of counts above), largest, weights (names of those
+        that read it), kept int32 [tokens, neurons]."""
+    def reset_spike_stats(self) -> None: ...
     def state_bytes(self) -> int:
         """Allocated for the memory of all sequences."""
     def state_size(self, seq: int = 0, flags: int = 0) -> int: ...

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from . import _core, spiking
 from .errors import LlamaError, ModelLoadError, ModelNotFoundError
 from .loaded import LoadedModel, Tokens
 from .sampling import SamplingParams
 from .state import VERSION, LlamaState, fingerprint
+from .spikes.stats import SpikeStats, from_core
 from .tokenizer import NORMALIZER_KEY, Tokenizer
+
+_STATS_STEP = 64  # tokens per call while spikes are counted: each then has a row of logits in llama.cpp's buffer
 
 
 def _cpus() -> int:
@@ -61,6 +65,10 @@ class Session(LoadedModel):
         type_v: Optional[int] = None,
         logits_all: bool = False,
         last_n_tokens_size: int = 64,
+        spike: Optional[bool] = None,
+        spike_k: Optional[float] = None,
+        spike_stats: bool = False,
+        spike_keep: Optional[tuple[int, int]] = None,
         verbose: bool = False,
     ) -> None:
         """Load a GGUF file (the first part of a split one).
@@ -77,6 +85,10 @@ class Session(LoadedModel):
         type_k, type_v: ggml types of the window's keys and values (0: F32, 1: F16); None: the model's own.
         logits_all: keep every token's logits (see scores); 4 * n_vocab bytes a token.
         last_n_tokens_size: tokens the penalties look back.
+        spike: integer spike counts as inputs of the projections; None: as the file says.
+        spike_k: threshold of a row = mean |x| / spike_k; larger: more spikes, more accurate. None: the file's, else 3.
+        spike_stats: count the spikes (see spike_stats()); slower. Off: costs nothing.
+        spike_keep: (tokens, neurons): keep the counts of the first tokens, and the first neurons of each input.
         verbose: llama.cpp's log on stderr.
 
         ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
@@ -99,7 +111,11 @@ class Session(LoadedModel):
         if not Path(self.model_path).is_file():
             raise ModelNotFoundError(f"llama: model_path: got {self.model_path}, expected a GGUF file; check the path")
 
-        self._kv_overrides = dict(kv_overrides or {})
+        self._kv_overrides = spiking.with_arguments(kv_overrides or {}, spike, spike_k)
+        self._spike_stats = bool(spike_stats)
+        self._spike_keep = spiking.keep_shape(self._spike_stats, spike_keep)
+        if vocab_only and spike_stats:
+            raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
         self._logits_all = bool(logits_all)
         self._print: Optional[str] = None
         self._epoch = 0                                     # changes whenever the sequence does
@@ -114,6 +130,9 @@ class Session(LoadedModel):
                                      use_mlock=bool(use_mlock), check_tensors=bool(check_tensors),
                                      kv_overrides=self._kv_overrides, verbose=self.verbose)
             self.metadata: dict[str, str] = self._model.metadata()
+            self._spiking = spiking.Spiking.of(self.metadata, self._kv_overrides)
+            spiking.check_arguments(self._spiking, self.metadata.get("general.architecture"), spike, spike_k, self._spike_stats)
+            self._kv_overrides = spiking.without_idle(self._kv_overrides, self.metadata)
             self._rows = np.empty((0, self._model.n_vocab()), np.float32)
             self._tokenizer = Tokenizer(self._model, self.metadata.get(NORMALIZER_KEY))
         except RuntimeError as error:
@@ -131,12 +150,15 @@ class Session(LoadedModel):
         try:
             self._check_window_types(type_k, type_v)
             n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
+            if self._spike_stats:
+                n_rows = min(self.n_batch, n_ubatch, _STATS_STEP)
             self._ctx = _core.Context(
                 self._model, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
                 n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
-                type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v)
+                type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v,
+                spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0], spike_keep_neurons=self._spike_keep[1])
             self.n_batch = self._ctx.n_batch()
-            self._step = min(n_rows if self._logits_all else self.n_batch, self.n_batch)  # tokens per call
+            self._step = min(n_rows if self._logits_all or self._spike_stats else self.n_batch, self.n_batch)  # tokens per call
         except RuntimeError as error:
             self.close()
             raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
@@ -242,6 +264,40 @@ class Session(LoadedModel):
             self._epoch += 1
             self._chain = None
             ctx.clear()
+
+    # --- spikes ------------------------------------------------------------------------------------------------
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the projections read integer spike counts."""
+        return self._spiking.enabled
+
+    @property
+    def spike_k(self) -> Optional[float]:
+        """Threshold = mean |x| / spike_k; None when the model does not spike."""
+        return self._spiking.k if self._spiking.enabled else None
+
+    @property
+    def spike_scope(self) -> Optional[str]:
+        """"paper": every projection spikes; "released": not the MLP's down projection; None: none does."""
+        return self._spiking.scope if self._spiking.enabled else None
+
+    def spike_stats(self) -> SpikeStats:
+        """Counts of every token evaluated since loading or reset_spike_stats(). LlamaError: not loaded with spike_stats."""
+        with self._use_stats() as ctx:
+            return from_core(self._spiking.k, self._spiking.scope, ctx.spike_stats())
+
+    def reset_spike_stats(self) -> None:
+        """Count from zero again; the sequence stays."""
+        with self._use_stats() as ctx:
+            ctx.reset_spike_stats()
+
+    @contextlib.contextmanager
+    def _use_stats(self) -> Iterator[_core.Context]:
+        with self._use() as ctx:
+            if not self._spike_stats:
+                raise LlamaError("llama: spike_stats: got a model loaded without them, expected spike_stats=True; load it so")
+            yield ctx
 
     # --- state -------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
+
+from . import refusals
 
 LIB = Path(__file__).resolve().parent / "lib"
 
@@ -25,7 +28,7 @@ CACHES = {
 }
 
 
-def run(tool: str, defaults: dict[str, tuple[str, tuple[str, ...]]] | None = None) -> NoReturn:
+def run(tool: str, defaults: Mapping[str, tuple[str, tuple[str, ...]]] | None = None) -> NoReturn:
     """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options that replace it)."""
     path = LIB / tool
     if not path.is_file():
@@ -48,7 +51,13 @@ def server() -> NoReturn:
     run("llama-server", FIT | CACHES)
 
 
+def refuse(reason: str | None) -> None:
+    if reason:
+        sys.exit(reason)
+
+
 def quantize() -> NoReturn:
+    refuse(refusals.quantize(sys.argv[1:]))
     run("llama-quantize")
 
 
@@ -65,6 +74,7 @@ def batched_bench() -> NoReturn:
 
 
 def imatrix() -> NoReturn:
+    refuse(refusals.imatrix(sys.argv[1:]))
     run("llama-imatrix", FIT)
 
 

@@ -1,0 +1,153 @@
+#include "core.h"
+
+#include "ggml-backend.h"
+#include "ggml-spikingbrain.h"
+
+#include <cstring>
+
+namespace sb {
+
+spike_collector::spike_collector(int64_t keep_tokens, int64_t keep_neurons)
+    : keep_tokens_(keep_tokens), keep_neurons_(keep_neurons) {}
+
+// the tensor an integer or a float product reads its counts from, nullptr: none
+static const ggml_tensor * spikes_read_by(const ggml_tensor * t) {
+    if (t->op == GGML_OP_SPK_MUL_MAT) {
+        for (const ggml_tensor * src : t->src) {
+            if (src && src->op == GGML_OP_SPK_ENCODE) {
+                return src;
+            }
+        }
+    }
+    if (t->op == GGML_OP_MUL_MAT && t->src[1]->op == GGML_OP_SPK_DECODE) {
+        return t->src[1]->src[0];
+    }
+    return nullptr;
+}
+
+// the projection of a layer: "blk.3.attn_q.weight", or empty for an adapter's matrix
+static std::string weight_of(const ggml_tensor * t) {
+    const std::string name = t->src[0]->name;
+    const auto suffix = name.rfind(".weight");
+    return suffix != std::string::npos && suffix + 7 == name.size() ? name : std::string();
+}
+
+// ggml_backend_sched_eval_callback: asked for every node before it runs, called again after those it wants
+bool spike_collector::on_node(ggml_tensor * t, bool ask, void * self) {
+    auto & me = *static_cast<spike_collector *>(self);
+    try {
+        if (!ask) {
+            me.add(t);
+        } else if (const ggml_tensor * act = spikes_read_by(t)) {
+            const auto weight = weight_of(t);
+            if (!weight.empty()) {
+                me.inputs_[act->name].weights.insert(weight);
+            }
+        }
+    } catch (const std::exception &) { // no memory: ggml is C, so it is said after the run
+        me.failed_ = true;
+    }
+    return !ask || t->op == GGML_OP_SPK_ENCODE;
+}
+
+void spike_collector::add(const ggml_tensor * t) {
+    const int64_t n = t->src[0]->ne[0];
+    const char *  rows = static_cast<const char *>(t->data);
+    if (t->buffer && !ggml_backend_buffer_is_host(t->buffer)) {
+        copy_.resize(ggml_nbytes(t));
+        ggml_backend_tensor_get(t, copy_.data(), 0, copy_.size());
+        rows = copy_.data();
+    }
+    auto & in = inputs_[t->name];
+    in.n = n;
+    in.bins.resize(N_BINS);
+    for (int64_t i = 0; i < t->ne[1]; ++i) {
+        const char * data = rows + i*t->nb[1];
+        const ggml_spk_row row = ggml_spk_row_get(data, n);
+        if (row.encoding != GGML_SPK_SPIKE) {
+            continue; // ordinary activations of an INT8 weight
+        }
+        ++in.n_tokens;
+        if (!(row.v_th > 0.0f)) { // NaN: the row could not be encoded
+            ++in.n_refused;
+            continue;
+        }
+        count(in, row, n);
+        keep(in, data, n);
+    }
+}
+
+void spike_collector::count(input & in, const ggml_spk_row & row, int64_t n) {
+    int64_t hist[4][256] = {}; // several, since the same count often follows itself
+    for (int64_t i = 0; i < n; ++i) {
+        ++hist[i % 4][(uint8_t) row.s8[i]];
+    }
+    for (int value = -127; value <= 127; ++value) {
+        int64_t sum = 0;
+        for (const auto & h : hist) {
+            sum += h[(uint8_t) value];
+        }
+        in.bins[std::abs(value)] += sum;
+        in.largest = sum > 0 ? std::max<int64_t>(in.largest, std::abs(value)) : in.largest;
+    }
+    for (int32_t i = 0; i < row.n_outliers; ++i) { // counted as their clamped +-127 above
+        const auto & o = row.outliers[i];
+        const int64_t s = std::abs((int64_t) row.s8[o.index] + o.rest);
+        --in.bins[std::abs(row.s8[o.index])];
+        in.largest = std::max(in.largest, s);
+        if (s < N_BINS) {
+            ++in.bins[s];
+            continue;
+        }
+        ++in.n_over;
+        for (int64_t bits = s; bits; bits &= bits - 1) {
+            ++in.over_spikes;
+        }
+    }
+}
+
+void spike_collector::keep(input & in, const char * row, int64_t n) {
+    const int64_t width = std::min(n, keep_neurons_);
+    if (in.n_kept >= keep_tokens_ || width == 0) {
+        return;
+    }
+    counts_.resize(n);
+    ggml_spk_row_counts(row, n, counts_.data());
+    in.kept.insert(in.kept.end(), counts_.begin(), counts_.begin() + width);
+    ++in.n_kept;
+}
+
+void spike_collector::reset() {
+    for (auto & [name, in] : inputs_) {
+        auto weights = std::move(in.weights); // which projections read it is asked of new graphs only
+        in = {};
+        in.weights = std::move(weights);
+    }
+    failed_ = false;
+}
+
+void spike_collector::check() {
+    if (failed_) {
+        failed_ = false;
+        throw std::runtime_error("spike statistics: got no memory for them, expected some; keep fewer counts, and reset them");
+    }
+}
+
+py::list spike_collector::read() const {
+    using namespace py::literals;
+    py::list out;
+    for (const auto & [name, in] : inputs_) {
+        if (in.n_tokens == 0) {
+            continue;
+        }
+        py::array_t<int32_t> kept({ in.n_kept, std::min(in.n, keep_neurons_) });
+        std::copy(in.kept.begin(), in.kept.end(), kept.mutable_data());
+        out.append(py::dict("name"_a = name, "n"_a = in.n, "n_tokens"_a = in.n_tokens, "n_refused"_a = in.n_refused,
+            "bins"_a = py::array_t<int64_t>(in.bins.size(), in.bins.data()), "n_over"_a = in.n_over,
+            "over_spikes"_a = in.over_spikes, "largest"_a = in.largest, "kept"_a = kept,
+            "weights"_a = std::vector<std::string>(in.weights.begin(), in.weights.end())));
+    }
+    return out;
+}
+
+} // namespace sb

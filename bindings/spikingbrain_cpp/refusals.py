@@ -1,0 +1,45 @@
+"""What upstream's tools cannot do with a spiking or INT8 model, said before they start, with what to do instead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from . import _core
+from .spiking import ENABLE, Spiking
+
+
+def imatrix(argv: Sequence[str]) -> Optional[str]:
+    """Importance is gathered from float inputs of matrix products; spiking projections have integer ones."""
+    path = _value(argv, ("-m", "--model")) or os.environ.get("LLAMA_ARG_MODEL")
+    if path is None or not Path(path).is_file():
+        return None
+    settings = [item for i, arg in enumerate(argv) if arg == "--override-kv" for item in " ".join(argv[i + 1:i + 2]).split(",")]
+    overrides = {ENABLE: item == f"{ENABLE}=bool:true" for item in settings if item.startswith(f"{ENABLE}=bool:")}
+    with contextlib.suppress(RuntimeError, ValueError):  # no model: the tool says so itself
+        model = _core.Model(path, vocab_only=True)
+        if Spiking.of(model.metadata(), overrides).enabled:
+            return (f"sb-imatrix: {path}: got a model whose projections read integer spikes, expected float inputs; "
+                    f"do add --override-kv {ENABLE}=bool:false")
+    return None
+
+
+def quantize(argv: Sequence[str]) -> Optional[str]:
+    """INT8 weights keep their codes, scales and outliers in several tensors: upstream knows no way from them to a type."""
+    for path in argv:
+        with contextlib.suppress(RuntimeError):
+            if Path(path).is_file() and "i8" in _core.gguf_tensor_types(path):
+                return (f"sb-quantize: {path}: got INT8 weights, expected floats or upstream's own types; "
+                        "do sb-convert the checkpoint again with --outtype q4_0, q8_0, f16, bf16 or f32")
+    return None
+
+
+def _value(argv: Sequence[str], names: Sequence[str]) -> Optional[str]:
+    """The last one counts, as upstream reads them."""
+    found = None
+    for name, value in zip(argv, argv[1:]):
+        found = value if name in names else found
+    return found
