@@ -143,6 +143,14 @@ def test_a_map_has_a_mark_for_every_spike():
     assert marks == {(0, 0): 1, (1, 0): 1, (1, 1): -1, (2, 1): 1}
 
 
+def test_a_map_is_of_neurons_without_the_rare_huge_count():
+    counts = np.random.default_rng(0).integers(-9, 10, (4, 5 * plots.MAP_NEURONS))
+    counts[1, 7] = 4000
+    shown = plots.typical_neurons(counts)
+    assert shown.stop - shown.start == plots.MAP_NEURONS and np.abs(counts[:, shown]).max() < 10
+    assert plots.typical_neurons(counts[:, :20]) == slice(0, 20)
+
+
 @pytest.mark.parametrize("counts", [[0], [0] * 1000, [2**40, 0, 1], [5000] * 3, list(range(-300, 300))])
 def test_pictures_of_extreme_counts(counts):
     pytest.importorskip("matplotlib")

@@ -11,6 +11,7 @@ from conftest import shared
 
 from spikingbrain_cpp import Llama, LlamaError
 from spikingbrain_cpp.spikes import CountHistogram
+from spikingbrain_cpp.spiking import Spiking, check_arguments
 
 N = 150  # more than two pieces while counting
 PAPER = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
@@ -43,7 +44,7 @@ def test_every_input_of_every_projection(spiking):
     assert [(i.layer, i.name, i.n) for i in stats.inputs] == [(il, name, n) for il in (0, 1) for name, n in widths.items()]
     for i in stats.inputs:
         assert i.n_tokens == N and i.counts.n == N * i.n, (i.layer, i.name)  # the last layer's MLP, too
-        assert i.projections == {"attn": ("attn_k", "attn_q", "attn_v"), "attn_out": ("attn_output",),
+        assert i.projections == {"attn": ("attn_q", "attn_k", "attn_v"), "attn_out": ("attn_output",),
                                  "ffn": ("ffn_gate", "ffn_up"), "ffn_down": ("ffn_down",)}[i.name]
     assert stats.model().n == 2 * N * (4 * 64 + 2 * 64 + 96)
     assert json.loads(stats.to_json())["model"]["n"] == stats.model().n
@@ -207,6 +208,14 @@ def test_a_model_that_does_not_spike(plain, spiking):
 def test_bad_arguments(spiking, options, error, words):
     with pytest.raises(error, match=words):
         Llama(spiking, **options, **ONE)
+
+
+@pytest.mark.parametrize("arguments", [{"spike": True}, {"spike": False}, {"spike_k": 3.0}, {"spike_stats": True}])
+def test_another_architecture_has_no_spikes(arguments):
+    given = {"spike": None, "spike_k": None, "spike_stats": False, **arguments}
+    with pytest.raises(ValueError, match=f"llama: {next(iter(arguments))}: got .* of architecture qwen2, expected spikingbrain"):
+        check_arguments(Spiking.of({"general.architecture": "qwen2"}, {}), "qwen2", **given)
+    check_arguments(Spiking.of({"general.architecture": "qwen2"}, {}), "qwen2", None, None, False)
 
 
 def test_spike_k_without_spikes(plain):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
+import numpy as np
+
 from .. import Llama
 from . import plots, report
 from .stats import SpikeStats
@@ -81,7 +83,7 @@ def check_layer(layer: Optional[int], n_layer: int) -> None:
 def measure(args: argparse.Namespace, text: bytes) -> SpikeStats:
     """Runs the text; the statistics of its first n_tokens tokens."""
     from tqdm import tqdm  # type: ignore[import-untyped]
-    keep = (plots.MAP_TOKENS, plots.MAP_NEURONS) if args.png or args.html else None
+    keep = (plots.MAP_TOKENS, 2**31 - 1) if args.png or args.html else None
     with Llama(args.model, spike=True if args.spike else None, spike_k=args.spike_k, spike_stats=True, spike_keep=keep,
                n_threads=args.threads, n_threads_batch=args.threads) as llm:
         check_layer(args.layer, int(llm.metadata["spikingbrain.block_count"]))
@@ -105,9 +107,11 @@ def pictures(args: argparse.Namespace, stats: SpikeStats) -> list[tuple[str, str
     shown = next(i for i in stats.inputs if i.layer == layer)
     if not shown.kept.size:
         raise ValueError(f"layer {layer}: got no row that could be encoded, expected numbers; check the model's weights")
-    what = f"layer {layer}, input of {', '.join(shown.projections)}: {len(shown.kept)} tokens, first {shown.kept.shape[1]} of {shown.n:,} neurons"
+    neurons = plots.typical_neurons(shown.kept)
+    what = (f"layer {layer}, input of {', '.join(shown.projections)}: the first {len(shown.kept)} tokens, neurons {neurons.start} to {neurons.stop - 1} "
+            f"of {shown.n:,} (a typical window; largest count of all neurons: {np.abs(shown.kept.astype(np.int64)).max():,})")
     return [("counts.png", "Distribution of counts (the paper's Fig. 9)", plots.count_distribution(stats.model(), stats.k, stats.n_tokens)),
-            ("firing.png", "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept, what))]
+            ("firing.png", "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept[:, neurons], what, neurons.start))]
 
 
 def write(args: argparse.Namespace, stats: SpikeStats) -> None:

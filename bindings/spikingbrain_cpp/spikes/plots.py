@@ -98,7 +98,17 @@ def _annotate(ax: "Axes", h: CountHistogram, k: float) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
 
 
-def firing_maps(counts: npt.NDArray[Any], title: str = "") -> bytes:
+def typical_neurons(counts: npt.NDArray[Any]) -> slice:
+    """MAP_NEURONS neighbours of counts [token, neuron] whose largest count is the median of all such windows: one neuron
+    with a huge count, which a model has a few of, would set the steps of all and leave the rest of the map empty."""
+    n = counts.shape[1]
+    starts = range(0, max(1, n - MAP_NEURONS + 1), MAP_NEURONS)
+    largest = [int(np.abs(counts[:, s:s + MAP_NEURONS].astype(np.int64)).max(initial=0)) for s in starts]
+    start = starts[int(np.argsort(largest, kind="stable")[(len(largest) - 1) // 2])]
+    return slice(start, min(n, start + MAP_NEURONS))
+
+
+def firing_maps(counts: npt.NDArray[Any], title: str = "", first_neuron: int = 0) -> bytes:
     """Fig. 10: one input's counts [token, neuron] under four codings side by side, a mark per spike.
 
     Horizontal: token x coding step. Binary has no negative counts: it is given the counts moved up to begin at 0. The
@@ -119,6 +129,8 @@ def firing_maps(counts: npt.NDArray[Any], title: str = "") -> bytes:
         ax.set_title(f"{label}{moved}\n{len(spikes)} steps a token, firing rate {rate:.1%}\n"
                      f"{np.count_nonzero(spikes) / shown.size:.2f} spikes per neuron and token", fontsize=9.5, loc="left")
     axes[0].set_ylabel("neuron")
+    ticks = range(0, shown.shape[1], 8)
+    axes[0].set_yticks([n + 0.5 for n in ticks], [str(first_neuron + n) for n in ticks])
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.legend(handles=[_mark(BLUE, "spike +1"), _mark(RED, "spike -1")], loc="outside lower right", ncols=2, frameon=False, fontsize=9)

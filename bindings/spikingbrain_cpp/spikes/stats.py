@@ -159,9 +159,7 @@ class SpikeStats:
 
     @property
     def projections(self) -> tuple[str, ...]:
-        order = ("attn_q", "attn_k", "attn_v", "attn_gate", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-        found = {p for i in self.inputs for p in i.projections}
-        return (*(p for p in order if p in found), *sorted(found - set(order)))
+        return _in_order({p for i in self.inputs for p in i.projections})
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -215,11 +213,17 @@ def from_core(k: float, scope: str, nodes: Iterable[Mapping[str, Any]]) -> Spike
     for node in nodes:
         name, layer = str(node["name"]).removeprefix("spike_").rsplit("-", 1)
         counts = CountHistogram(np.asarray(node["bins"], np.int64), int(node["n_over"]), int(node["over_spikes"]), int(node["largest"]))
-        projections = tuple(_projection(w) for w in node["weights"])
+        projections = _in_order(_projection(w) for w in node["weights"])
         inputs.append(SpikeInput(int(layer), name, int(node["n"]), int(node["n_tokens"]), int(node["n_refused"]), projections,
                                  counts, np.asarray(node["kept"], np.int32)))
     order = {name: i for i, name in enumerate(("attn", "attn_out", "ffn", "ffn_down"))}
     return SpikeStats(float(k), scope, tuple(sorted(inputs, key=lambda i: (i.layer, order.get(i.name, 9), i.name))))
+
+
+def _in_order(projections: Iterable[str]) -> tuple[str, ...]:
+    """As they come in a layer; names not known here last."""
+    order = ("attn_q", "attn_k", "attn_v", "attn_gate", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    return tuple(sorted(projections, key=lambda p: (order.index(p) if p in order else len(order), p)))
 
 
 def _projection(weight: str) -> str:
