@@ -5,8 +5,10 @@
 
 #include <cstring>
 
-// Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. A chunk goes
-// through all tokens, SPK_BATCH at a time, while its weights stay in the second-level cache.
+// Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. The counter lies in
+// op_params and the last thread to leave resets it: no barrier before the work (a barrier costs milliseconds where
+// threads are more than free cores). A chunk goes through all tokens, SPK_BATCH at a time, while its weights stay in
+// the second-level cache.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
 namespace {
@@ -54,7 +56,7 @@ struct shape {
     size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
     size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
 
-    // shared: the activations of all tokens, [batch][n][width], for the weights' rest
+    // the activations of all tokens, [batch][n][width], for the weights' rest: shared, or per thread for one token
     size_t spread_size() const { return has_rest ? (n_tok + width - 1)/width*n*width*sizeof(int32_t) : 0; }
 };
 
@@ -108,7 +110,7 @@ struct mul_mat {
         for (int r = 0; r < n_rows(tile); ++r) {
             const int64_t first = (tile*SPK_ROWS + r)*sh.n;
             const int32_t * end = index;
-            while (end < rest_index + n_rest && *end < first + sh.n) {
+            while (end < rest_index + n_rest && *end >= first && *end < first + sh.n) { // never outside, even if a file is not sorted
                 ++end;
             }
             double sum[SPK_BATCH] = {};
@@ -167,17 +169,24 @@ struct mul_mat {
 
 } // namespace
 
+enum { PARAM_NEXT_CHUNK, PARAM_THREADS_DONE }; // op_params, 0 between runs
+
+static int32_t take(ggml_tensor * dst, int param) {
+    return __atomic_fetch_add(&dst->op_params[param], 1, __ATOMIC_RELAXED);
+}
+
 size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
     const shape sh(dst);
-    return 64 + sh.spread_size() + n_tasks*sh.thread_size();
+    return 64 + n_tasks*sh.thread_size() + (sh.n_tok == 1 ? n_tasks : 1)*sh.spread_size();
 }
 
 void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     const shape sh(dst);
     const ggml_tensor * scales = dst->src[2];
+    const bool alone = sh.n_tok == 1; // every thread spreads the token for itself
 
     char    * work = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
-    int32_t * side = (int32_t *) work;
+    int32_t * side = (int32_t *) (work + params->nth*sh.thread_size() + (alone ? params->ith*sh.spread_size() : 0));
 
     const mul_mat mm = {
         spk_get_isa(), sh, (const uint8_t *) dst->src[0]->data, scales ? (const float *) scales->data : nullptr,
@@ -185,23 +194,24 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr,
         sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr,
         sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
-        side, (float *) dst->data, (uint8_t *) work + sh.spread_size() + params->ith*sh.thread_size(),
+        side, (float *) dst->data, (uint8_t *) work + params->ith*sh.thread_size(),
     };
 
-    if (sh.has_rest) {
+    if (sh.has_rest && alone) {
+        spread(side, sh, mm.act, 0);
+    } else if (sh.has_rest) {
         for (int64_t t0 = params->ith*sh.width; t0 < sh.n_tok; t0 += params->nth*sh.width) {
             spread(side + t0*sh.n, sh, mm.act, t0);
         }
+        ggml_barrier(params->threadpool);
     }
 
     const int64_t n_chunks = (sh.n_tiles + sh.chunk - 1)/sh.chunk;
-    if (params->nth > 1) {
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
-        ggml_barrier(params->threadpool);
-    }
-    for (int64_t c = params->ith; c < n_chunks; c = params->nth > 1 ? ggml_threadpool_chunk_add(params->threadpool, 1) : c + 1) {
+    for (int64_t c = take(dst, PARAM_NEXT_CHUNK); c < n_chunks; c = take(dst, PARAM_NEXT_CHUNK)) {
         mm.run_chunk(c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
+    }
+    if (take(dst, PARAM_THREADS_DONE) == params->nth - 1) { // nobody takes any more; the barrier after the node orders this
+        dst->op_params[PARAM_NEXT_CHUNK]   = 0;
+        dst->op_params[PARAM_THREADS_DONE] = 0;
     }
 }
