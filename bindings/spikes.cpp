@@ -118,11 +118,7 @@ void spike_collector::keep(input & in, const char * row, int64_t n) {
 }
 
 void spike_collector::reset() {
-    for (auto & [name, in] : inputs_) {
-        auto weights = std::move(in.weights); // which projections read it is asked of new graphs only
-        in = {};
-        in.weights = std::move(weights);
-    }
+    inputs_.clear();
     failed_ = false;
 }
 

@@ -11,6 +11,7 @@ from conftest import shared
 
 from spikingbrain_cpp import Llama, LlamaError
 from spikingbrain_cpp.spikes import CountHistogram
+from spikingbrain_cpp.spikes.cli import main as sb_spikes
 from spikingbrain_cpp.spiking import Spiking, check_arguments
 
 N = 150  # more than two pieces while counting
@@ -101,12 +102,11 @@ def test_counts_are_the_reference_s(tmp_path):
         for p in i.projections:
             expected = found[i.layer, p]
             moved = np.abs(i.kept - expected)
-            # float32 sums in another order move a value across a rounding border now and then, and what follows with it
-            assert (moved > 0).mean() < 0.02 and moved.max() <= 2, (i.layer, p, (moved > 0).mean(), moved.max())
-            assert abs(i.counts.silent_share - (expected == 0).mean()) < 0.005
+            # all the same on AVX-512; float32 sums in another order may move a value across a rounding border now and then
+            assert (moved > 0).mean() < 0.002 and moved.max() <= 1, (i.layer, p, (moved > 0).mean(), moved.max())
     model = CountHistogram.total((CountHistogram.of(x), 1) for x in found.values())
-    assert model.n == stats.model().n and abs(model.sparsity - stats.model().sparsity) < 1e-3
-    assert abs(model.mean_spikes - stats.model().mean_spikes) < 2e-3
+    assert model.n == stats.model().n and abs(model.sparsity - stats.model().sparsity) < 1e-4
+    assert abs(model.mean_spikes - stats.model().mean_spikes) < 3e-4
 
 
 # --- while it counts ----------------------------------------------------------------------------------------------
@@ -148,24 +148,33 @@ def test_reset_counts_from_zero(spiking):
         assert stats.n_tokens == 3 and set(stats.projections) == PAPER and stats.inputs[0].kept.shape == (3, 4)
 
 
-def test_a_huge_count_is_in_the_statistics(tmp_path):
+def edited(make_checkpoint, out, name, value):
+    """A spiking model, channel 5 of whose tensor `name` is `value`."""
+    def edit(tensors):
+        tensors[name][5] = value
+    return convert(make_checkpoint(dtype="F32", tensors=edit), out, "--outtype", "f32", "--spike")
+
+
+def test_a_huge_count_is_in_the_statistics(make_checkpoint, tmp_path):
     """One channel so large that its count leaves int8 and, at k = 200, the histogram."""
-    def outlier(tensors):
-        tensors["model.layers.0.attn_norm.weight"][5] = 1e4
-    from conftest import TINY, tiny_tensors, write_bpe, write_weights
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text(json.dumps(TINY))
-    tensors = tiny_tensors(TINY, 16, 0)
-    outlier(tensors)
-    write_weights(checkpoint, tensors, "safetensors", "F32", 1)
-    write_bpe(checkpoint)
-    path = convert(checkpoint, tmp_path / "outlier.gguf", "--outtype", "f32", "--spike")
+    path = edited(make_checkpoint, tmp_path / "outlier.gguf", "model.layers.0.attn_norm.weight", 1e4)
     stats = stats_of(path, tokens_of(40), spike_k=200.0, spike_keep=(40, 64))
     first = stats.inputs[0]
     assert np.abs(first.kept[:, 5]).max() == first.counts.largest > 5000 and first.counts.n_over > 0
     h = CountHistogram.of(first.kept)
     assert (h.n_over, h.over_spikes) == (first.counts.n_over, first.counts.over_spikes) and np.array_equal(h.bins, first.counts.bins)
+
+
+def test_rows_that_are_no_numbers_are_left_out_and_told(make_checkpoint, tmp_path, capsys):
+    path = edited(make_checkpoint, tmp_path / "beyond.gguf", "model.layers.1.attn_norm.weight", 3e38)  # counts beyond int32, NaN after
+    stats = stats_of(path, tokens_of(20), spike_keep=(20, 96))
+    assert {(i.layer, i.n_refused, i.counts.n) for i in stats.inputs} == {(0, 0, 20 * 64), (0, 0, 20 * 96), (1, 20, 0)}
+    assert stats.n_refused == 80 and stats.inputs[-1].kept.shape == (0, 96) and stats.n_tokens == 20
+    assert stats.by_layer()[0].n == stats.model().n > 0
+    assert json.loads(stats.to_json())["layers"]["1"]["silent_share"] is None
+    (tmp_path / "text.txt").write_text("hello")
+    assert sb_spikes([str(path), "--text", str(tmp_path / "text.txt"), "-t", "1"]) == 0
+    assert "rows held values that are no numbers" in capsys.readouterr().out
 
 
 # --- off, and refused -----------------------------------------------------------------------------------------------
