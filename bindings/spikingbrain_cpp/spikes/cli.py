@@ -43,9 +43,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """0: done; 1: an error, told in a line on stderr; 2: wrong arguments; 130: interrupted."""
     args = parser().parse_args(argv)
     try:
+        check_outputs(args)
         if args.png or args.html:
             plots.require_matplotlib()  # before the model runs, not after
-        check_outputs(args)
         stats = measure(args, read_text(args.text))
         write(args, stats)
     except (OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
