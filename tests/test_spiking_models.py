@@ -121,6 +121,43 @@ def test_int8_without_scales_is_refused(tmp_path: Path) -> None:
         logits(bad)
 
 
+def test_outliers_out_of_order_are_refused(tmp_path: Path, make_checkpoint: Any) -> None:
+    import gguf
+
+    model = converted(tmp_path, "--outtype", "int8", checkpoint=make_checkpoint(scales=True, hidden_size=128, intermediate_size=128))
+    index = next(t for t in gguf.GGUFReader(model, "r+").tensors if t.name == "blk.1.ffn_up.outlier_index").data
+    assert len(index) > 10
+    index[[3, 7]] = index[[7, 3]]
+    index.base.flush() if hasattr(index.base, "flush") else None
+    with pytest.raises(RuntimeError, match="blk.1.ffn_up.weight: outlier 4: got index"):
+        logits(model)
+
+
+def write_adapter(path: Path, b: Any) -> None:
+    """A LoRA adapter of rank 4 for the first layer's value projection; its second matrix is b [n_out, 4]."""
+    import gguf
+
+    w = gguf.GGUFWriter(path, "spikingbrain")
+    w.add_type("adapter")
+    w.add_string("adapter.type", "lora")
+    w.add_float32("adapter.lora.alpha", 4.0)
+    w.add_tensor("blk.0.attn_v.weight.lora_a", np.random.default_rng(1).standard_normal((4, 256)).astype(np.float32))
+    w.add_tensor("blk.0.attn_v.weight.lora_b", b.astype(np.float32))
+    w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
+
+
+@pytest.mark.parametrize("outtype", ["int8", "q8_0", "f16"])
+def test_lora_adds_to_integer_products(tmp_path: Path, outtype: str) -> None:
+    model = converted(tmp_path, "--outtype", outtype, "--spike")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text((ROOT / "examples" / "make_example.py").read_text()[:6000])
+    write_adapter(tmp_path / "none.gguf", np.zeros((128, 4)))
+    write_adapter(tmp_path / "some.gguf", np.full((128, 4), 0.5))
+    base = perplexity(model, corpus)
+    assert perplexity(model, corpus, 128, "--lora", tmp_path / "none.gguf") == base
+    assert perplexity(model, corpus, 128, "--lora", tmp_path / "some.gguf") != base
+
+
 def test_a_float_window_is_refused(q8: Path) -> None:
     with pytest.raises(RuntimeError, match="type_k: got f32, expected the default"):
         logits(q8, type_k=0)

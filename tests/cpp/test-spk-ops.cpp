@@ -220,6 +220,28 @@ static void test_swa(const swa_case & c) {
     }
 }
 
+// what is no number shows in its own row, and in no other
+static void test_swa_nan(const swa_case & c) {
+    random_floats rnd(1);
+    auto q = rnd.normal(c.d*c.n_head*c.n_tok);
+    const ring k(c, rnd.normal(c.d*c.n_ring*c.n_kv)), v(c, rnd.normal(c.d*c.n_ring*c.n_kv));
+    q[1] = NAN;
+    std::vector<int32_t> pos;
+    for (int64_t t = 0; t < c.n_tok; ++t) {
+        pos.push_back(c.pos0 + t);
+    }
+    graph g;
+    const std::vector<int64_t> ne = { c.type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(c.d) : c.d, c.n_ring, c.n_kv };
+    const auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { c.d, c.n_head, c.n_tok }, q), g.tensor(c.type, ne, k.data), g.tensor(c.type, ne, v.data),
+        g.tensor(GGML_TYPE_I32, { c.n_tok }, pos), g.tensor(GGML_TYPE_I32, { 4, 1 }, std::vector<int32_t>{ 0, 0, 0, c.first }), c.n_ring, c.window, 1.0f,
+        c.type == GGML_TYPE_I8 ? 3.0f : 0.0f), 1);
+    bool ok = true;
+    for (size_t i = 0; i < out.size(); ++i) {
+        ok = ok && std::isnan(out[i]) == (i < (size_t) c.d);
+    }
+    check(ok, std::string("swa ") + ggml_type_name(c.type) + " NaN stays in its row");
+}
+
 static void test_store(int64_t d, int64_t n_kv, int64_t T) {
     random_floats rnd(d + T);
     auto x = rnd.normal(d*n_kv*T, 3.0f);
@@ -304,6 +326,10 @@ int main() {
     for (int64_t n_tok = 1; n_tok <= 40; ++n_tok) {
         test_gla(20, 2, 1, n_tok, 3);
         test_swa({ GGML_TYPE_F32, 20, 2, 1, n_tok, 3, 24, 24 + 40, (int32_t) (10*n_tok), 0 });
+    }
+    for (ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_I8 }) {
+        test_swa_nan({ type, 32, 4, 2, 1, 1, 100, 120, 90, 0 });
+        test_swa_nan({ type, 32, 4, 2, 5, 1, 100, 120, 90, 0 });
     }
     // windows of one key, of several decode chunks; a sequence that begins late; the ring about to wrap
     test_swa({ GGML_TYPE_F16, 64, 7, 1,   1, 1,    1,    2,    9,    0 });

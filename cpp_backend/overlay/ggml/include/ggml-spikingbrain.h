@@ -143,7 +143,7 @@ GGML_API struct ggml_tensor * ggml_spk_decode(
 //   out_value I16 {c}: w = code + value there. Others: all three NULL. act as ggml_spk_encode made it; returns F32 {m, T}
 // Integer sums are exact: int32 for codes times s8, double (below 2^53) for outliers and for the weights' rest.
 // They are scaled and added in float, the parts with outliers in double. The order is fixed per instruction set and
-// layout: the result does not depend on the number of threads nor on how tokens are batched. threads own rows.
+// layout: the result does not depend on the number of threads nor, in CPU_SPK, on how tokens are batched. threads own rows.
 // w may lie in the buffer type "CPU_SPK" (m a multiple of 16), which interleaves 16 rows.
 GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_context * ctx,

@@ -83,6 +83,23 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
     return w;
 }
 
+void llama_model_spikingbrain::check_int8() const {
+    for (const auto & [w, parts] : int8) {
+        if (!parts.out_index || !parts.out_index->data) {
+            continue; // none, or a model loaded to measure its size
+        }
+        const int32_t * index = (const int32_t *) parts.out_index->data;
+        int64_t last = -1;
+        for (int64_t i = 0; i < parts.out_index->ne[0]; ++i) {
+            if (index[i] <= last || index[i] >= ggml_nelements(w)) {
+                require(false, format("%s: outlier %lld: got index %d, expected one above %lld and below %lld; convert the checkpoint again with sb-convert",
+                    w->name, (long long) i, index[i], (long long) last, (long long) ggml_nelements(w)));
+            }
+            last = index[i];
+        }
+    }
+}
+
 void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     LLAMA_LOAD_LOCALS;
 
@@ -245,7 +262,7 @@ ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
     return in.act;
 }
 
-// what build_lora_mm adds, here to a product that it did not make
+// what build_lora_mm adds, here to a product that it did not make: adapters read the floats
 ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const {
     for (const auto & [adapter, adapter_scale] : *g.loras) {
         if (llama_adapter_lora_weight * lw = adapter->get_weight(w)) {
@@ -258,18 +275,21 @@ ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, 
 
 // W x + b, or V_th (W s) + b: an integer product where the type of W has one, else W times the floats V_th s
 ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias) const {
+    if (!in.spiking && w->type != GGML_TYPE_I8) {
+        ggml_tensor * cur = g.build_lora_mm(w, in.x);
+        return bias ? ggml_add(ctx0, cur, bias) : cur;
+    }
+
     ggml_tensor * cur;
-    if (w->type == GGML_TYPE_I8 || (in.spiking && has_integer_kernel(w->type))) {
+    if (has_integer_kernel(w->type)) {
         const auto found = model.int8.find(w);
         const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
         cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
-        cur = build_lora(w, in.x, cur);
-    } else if (in.spiking) {
-        in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
-        cur = g.build_lora_mm(w, in.dec);
     } else {
-        cur = g.build_lora_mm(w, in.x);
+        in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
+        cur = ggml_mul_mat(ctx0, w, in.dec);
     }
+    cur = build_lora(w, in.x, cur);
     return bias ? ggml_add(ctx0, cur, bias) : cur;
 }
 

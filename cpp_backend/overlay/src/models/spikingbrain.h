@@ -36,6 +36,9 @@ struct llama_model_spikingbrain : public llama_model_base {
     };
     std::unordered_map<const ggml_tensor *, int8_parts> int8;
 
+    // outliers must be ascending and inside their matrix; called once their data is there, throws
+    void check_int8() const;
+
 private:
     void load_spike_hparams(llama_model_loader & ml);
     ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out);

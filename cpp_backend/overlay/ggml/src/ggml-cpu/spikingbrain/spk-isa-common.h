@@ -12,4 +12,4 @@
 #define SPK_INLINE static inline __attribute__((always_inline))
 
 // the kernels of one namespace, in the order of spk_isa
-#define SPK_TABLE(ns) { #ns, ns::encode_row, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block }
+#define SPK_TABLE(ns) { #ns, ns::encode_row, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::swa_row, ns::swa_codes }

@@ -8,6 +8,9 @@
 // tokens that a kernel is given at a time
 static const int SPK_BATCH = 8;
 
+// keys that window attention widens and scores together
+static const int SPK_SWA_TILE = 64;
+
 // gated linear attention of one key/value head over n_tok tokens, restricted to a block of value columns
 struct spk_gla_item {
     const float * q;     // {d, H, n_tok} at this group's first query head
@@ -43,6 +46,13 @@ struct spk_isa {
 
     // S is the packed block S[d][cols], cols <= 32, updated in place; writes the outputs of n_group query heads
     void (*gla_block)(float * S, const spk_gla_item & item, int64_t n_group, int64_t cols);
+
+    // one query row over n <= SPK_SWA_TILE keys; part: running maximum, sum of exp, o[d] not yet divided by it
+    // k, v [n][d]; the score of key j is scale*(q . k[j]), times k_scale[j] unless NULL; score: room for SPK_SWA_TILE
+    void (*swa_row)(float * part, const float * q, const float * k, const float * v, const float * k_scale,
+                    int64_t d, int64_t n, float scale, float * score);
+    // n INT8 rows of the window (GGML_SPK_KV_ROW), stride bytes apart: codes as floats [n][d], scales beside
+    void (*swa_codes)(float * out, float * scale, const int8_t * rows, int64_t stride, int64_t d, int64_t n);
 };
 
 const spk_isa & spk_get_isa();

@@ -3,6 +3,7 @@
 
 #include "spk-vec.h"
 #include "spk-gla.h"
+#include "spk-swa.h"
 #include "spk-encode.h"
 #include "spk-weights.h"
 

@@ -1,5 +1,4 @@
-#include "spk-ops.h"
-#include "spk-vec.h"
+#include "spk-isa.h"
 
 #include <cfloat>
 #include <cmath>
@@ -9,12 +8,12 @@
 // Prefill: a work item is (sequence, key/value head, block of tokens); all query heads of the group and all
 // tokens of the block share each tile of keys, which is widened to float once.
 // Decode (one token per sequence): the keys are split into chunks of fixed size instead, so that several
-// threads share one head; the partial results are merged in order after a barrier.
+// threads share one head; the partial results are merged in order after a barrier. Arithmetic of a row: spk-swa.h.
 
 namespace {
 
-constexpr int64_t SWA_TILE  = 64;   // keys widened and scored together
-constexpr int64_t SWA_CHUNK = 512;  // keys of one work item at decode
+constexpr int64_t SWA_TILE   = SPK_SWA_TILE;
+constexpr int64_t SWA_CHUNK  = 512; // keys of one work item at decode
 constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item at prefill
 
 struct swa_shape {
@@ -48,77 +47,6 @@ struct swa_shape {
     int64_t scratch_size() const { return 2*SWA_TILE*d + 2*SWA_TILE + rows*(d + 1); } // floats: see swa_scratch
 };
 
-// q . k for n keys of one tile
-void swa_scores(float * out, const float * q, const float * k, int64_t d, int64_t n, float scale) {
-    const int64_t dv = d & ~(int64_t) (SPK_VEC - 1);
-    int64_t j = 0;
-    for (; j + 4 <= n; j += 4) {
-        const float * k0 = k + j*d;
-        spk_vec a0{}, a1{}, a2{}, a3{};
-        for (int64_t i = 0; i < dv; i += SPK_VEC) {
-            const spk_vec x = spk_load(q + i);
-            a0 += x*spk_load(k0 + i);
-            a1 += x*spk_load(k0 + d + i);
-            a2 += x*spk_load(k0 + 2*d + i);
-            a3 += x*spk_load(k0 + 3*d + i);
-        }
-        float s[4] = { spk_sum(a0), spk_sum(a1), spk_sum(a2), spk_sum(a3) };
-        for (int64_t i = dv; i < d; ++i) {
-            for (int c = 0; c < 4; ++c) {
-                s[c] += q[i]*k0[c*d + i];
-            }
-        }
-        for (int c = 0; c < 4; ++c) {
-            out[j + c] = s[c]*scale;
-        }
-    }
-    for (; j < n; ++j) {
-        spk_vec a{};
-        for (int64_t i = 0; i < dv; i += SPK_VEC) {
-            a += spk_load(q + i)*spk_load(k + j*d + i);
-        }
-        float s = spk_sum(a);
-        for (int64_t i = dv; i < d; ++i) {
-            s += q[i]*k[j*d + i];
-        }
-        out[j] = s*scale;
-    }
-}
-
-// o <- o*old + sum_j p[j] v[j], NV vectors of the row at a time
-template <int NV>
-void swa_values(float * o, const float * p, const float * v, int64_t d, int64_t n, float old) {
-    spk_vec acc[NV];
-    for (int c = 0; c < NV; ++c) {
-        acc[c] = spk_load(o + c*SPK_VEC)*old;
-    }
-    for (int64_t j = 0; j < n; ++j) {
-        for (int c = 0; c < NV; ++c) {
-            acc[c] += spk_load(v + j*d + c*SPK_VEC)*p[j];
-        }
-    }
-    for (int c = 0; c < NV; ++c) {
-        spk_store(o + c*SPK_VEC, acc[c]);
-    }
-}
-
-void swa_values_all(float * o, const float * p, const float * v, int64_t d, int64_t n, float old) {
-    int64_t i = 0;
-    for (; i + 4*SPK_VEC <= d; i += 4*SPK_VEC) {
-        swa_values<4>(o + i, p, v + i, d, n, old);
-    }
-    for (; i + SPK_VEC <= d; i += SPK_VEC) {
-        swa_values<1>(o + i, p, v + i, d, n, old);
-    }
-    for (; i < d; ++i) {
-        float sum = o[i]*old;
-        for (int64_t j = 0; j < n; ++j) {
-            sum += p[j]*v[j*d + i];
-        }
-        o[i] = sum;
-    }
-}
-
 // what a thread works on
 struct swa_scratch {
     float * k;       // [SWA_TILE][d]
@@ -142,12 +70,7 @@ const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int6
             ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, buf, n*d);
             return buf;
         default:
-            for (int64_t j = 0; j < n; ++j, x += ring->nb[1]) {
-                for (int64_t i = 0; i < d; ++i) {
-                    buf[j*d + i] = ((const int8_t *) x)[i];
-                }
-                memcpy(scale + j, x + GGML_SPK_KV_ROW(d) - sizeof(float), sizeof(float));
-            }
+            spk_get_isa().swa_codes(buf, scale, (const int8_t *) x, ring->nb[1], d, n);
             return buf;
     }
 }
@@ -189,8 +112,8 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
     const int32_t * pos  = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
     const int32_t * seq  = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
 
-    const bool int8  = sh.spike_k > 0.0f;
-    float    * score = scratch.score;
+    const spk_isa & isa = spk_get_isa();
+    const bool int8 = sh.spike_k > 0.0f;
 
     auto q_row = [&](int64_t r) {
         return q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
@@ -222,26 +145,13 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
             if (lo >= hi) {
                 continue;
             }
-            if (int8) {
-                swa_scores(score, scratch.q + r*sh.d, k + (lo - p)*sh.d, sh.d, hi - lo, 1.0f); // integers
-                for (int64_t j = 0; j < hi - lo; ++j) {
-                    score[j] *= scratch.v_th[r]*scratch.k_scale[lo - p + j]*sh.scale;
-                }
-            } else {
-                swa_scores(score, q_row(r), k + (lo - p)*sh.d, sh.d, hi - lo, sh.scale);
-            }
-
             float * x = part + r*(sh.d + 2);
-            const float max = std::max(x[0], *std::max_element(score, score + (hi - lo)));
-            const float old = x[0] == -INFINITY ? 0.0f : expf(x[0] - max);
-            float sum = x[1]*old;
-            for (int64_t j = 0; j < hi - lo; ++j) {
-                score[j] = expf(score[j] - max);
-                sum += score[j];
+            const int64_t j = lo - p;
+            if (int8) { // q . k is a sum of integers
+                isa.swa_row(x, scratch.q + r*sh.d, k + j*sh.d, v + j*sh.d, scratch.k_scale + j, sh.d, hi - lo, scratch.v_th[r]*sh.scale, scratch.score);
+            } else {
+                isa.swa_row(x, q_row(r), k + j*sh.d, v + j*sh.d, nullptr, sh.d, hi - lo, sh.scale, scratch.score);
             }
-            x[0] = max;
-            x[1] = sum;
-            swa_values_all(x + 2, score, v + (lo - p)*sh.d, sh.d, hi - lo, old);
         }
         p += n;
     }
