@@ -71,9 +71,9 @@ def merged(word: tuple, pair: tuple) -> tuple:
     return tuple(out)
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, merges: list[tuple[str, str]] | None = None) -> None:
     """vocab.json, merges.txt, added_tokens.json, special_tokens_map.json, tokenizer_config.json, as Qwen2 has them."""
-    merges = train_bpe(TEXT, VOCAB_SIZE - N_BYTES - len(SPECIAL))
+    merges = merges or train_bpe(TEXT, VOCAB_SIZE - N_BYTES - len(SPECIAL))
     tokens = sorted(byte_names()) + [a + b for a, b in merges]
     added = {token: len(tokens) + i for i, token in enumerate(SPECIAL)}
     write_json(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
