@@ -13,12 +13,14 @@ import json
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from card import card
 from corpus import load_tokenizer, prepare
 from make_example import SPECIAL
 from ngram import KneserNey
@@ -49,7 +51,8 @@ class Recipe:
     decay: float = 0.1         # AdamW's, matrices only
     clip: float = 1.0
     micro: int = 2             # rows per forward: larger ones leave the caches, and are slower
-    spike_from: float = 1.0    # share of the steps after which the model is trained as a spiking one
+    threads: int = 2           # each computes its share of the rows; two threads in one operator would be slower
+    spike_from: float = 1.0    # share of the steps after which every second micro-batch is read as a spiking model
     spike_k: float = 3.0
     bf16: bool = False         # matrix products of forward and backward; weights and optimiser stay float32
 
@@ -67,6 +70,14 @@ def new_model(config: Config, seed: int) -> Model:
             if name.endswith(("gk_proj.1.bias", "gk_proj.bias")):
                 p.copy_(torch.linspace(0, 5, config.head_dim).repeat(config.num_key_value_heads))
     return model
+
+
+def sharing(model: Model) -> Model:
+    """The same weights in the same memory, with gradients of their own."""
+    other = Model(model.config)
+    for mine, theirs in zip(other.parameters(), model.parameters()):
+        mine.data = theirs.data
+    return other
 
 
 def straight_through(rounded: Any) -> Any:
@@ -122,6 +133,8 @@ class Trainer:
         self.model = new_model(config, recipe.seed)
         matrices = [p for p in self.model.parameters() if p.dim() == 2]
         others = [p for p in self.model.parameters() if p.dim() != 2]
+        self.replicas = [self.model, *(sharing(self.model) for _ in range(recipe.threads - 1))]
+        self.pool = ThreadPoolExecutor(recipe.threads)
         self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}],
                                            lr=recipe.lr, betas=(0.9, 0.95), eps=1e-8)
 
@@ -133,20 +146,34 @@ class Trainer:
         x = batch_at(tokens, self.step, self.r)
         if self.spikes:
             with_gradients()
-        set_spiking(self.model, Spike(self.r.spike_k) if self.spikes else None)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.r)
-        total = 0.0
-        for rows in x.split(self.r.micro):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.r.bf16):
-                logits, _ = self.model(rows[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten()) * (len(rows) / len(x))
-            loss.backward()
-            total += loss.item()
+        micro = list(enumerate(x.split(self.r.micro)))
+        shares = [self.pool.submit(self.backward, model, micro[i::self.r.threads], len(x)) for i, model in enumerate(self.replicas)]
+        total = sum(share.result() for share in shares)
+        for others in zip(*(model.parameters() for model in self.replicas)):
+            for p in others[1:]:
+                if p.grad is not None:  # fewer micro-batches than threads
+                    others[0].grad += p.grad
+                p.grad = None
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.r.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        return total
+
+    def backward(self, model: Model, micro: list[tuple[int, Tensor]], n_rows: int) -> float:
+        """Adds the gradients of these micro-batches to the model's; returns their share of the mean loss."""
+        torch.set_num_threads(1)  # of this thread's own operators
+        total = 0.0
+        for i, rows in micro:
+            set_spiking(model, Spike(self.r.spike_k) if self.spikes and i % 2 else None)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.r.bf16):
+                logits, _ = model(rows[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten()) * (len(rows) / n_rows)
+            loss.backward()
+            total += loss.item()
+        set_spiking(model, None)
         return total
 
     def save(self, path: Path) -> None:
@@ -302,7 +329,7 @@ def recipe_of(args: argparse.Namespace, tokens: np.ndarray) -> Recipe:
         saved = torch.load(state, weights_only=True)
         print(f"going on from step {saved['step']} of {state}; its own options hold: {saved['recipe']}")
         return Recipe(**saved["recipe"])
-    r = Recipe(args.steps or 1, args.seed, args.batch, args.length, args.lr, args.warmup, micro=args.micro, spike_from=args.spike_from, bf16=args.bf16)
+    r = Recipe(args.steps or 1, args.seed, args.batch, args.length, args.lr, args.warmup, micro=args.micro, threads=args.threads, spike_from=args.spike_from, bf16=args.bf16)
     if args.steps:
         return r
     price = seconds_per_step(args.config, dataclasses.replace(r, steps=100), tokens)
@@ -319,7 +346,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--steps", type=int)
     for name, kind, value in (("seed", int, 1), ("batch", int, 16), ("length", int, 512), ("lr", float, 3e-3), ("warmup", int, 100), ("micro", int, 2)):
         p.add_argument(f"--{name}", type=kind, default=value, help="default %(default)s")
-    p.add_argument("--spike-from", type=float, default=1.0, help="share of the steps after which training is spike-aware (default: never)")
+    p.add_argument("--spike-from", type=float, default=1.0, help="share of the steps after which every second micro-batch is read as a spiking model (default: never)")
     p.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--eval-tokens", type=int, help="held-out tokens behind the final figures (default: all)")
@@ -341,21 +368,22 @@ def main(argv: list[str] | None = None) -> None:
     if not done:
         print(f"step {t.step} of {t.r.steps}: the time is over before the schedule; the same command with more --minutes goes on")
     if args.out:
-        finish(t.model, args.data, args.out, tokens, held_out, args.eval_tokens)
+        finish(t, args.data, args.out, tokens, held_out, args.eval_tokens)
 
 
-def finish(model: Model, data: Path, out: Path, tokens: np.ndarray, held_out: np.ndarray, n: int | None = None) -> None:
+def finish(t: Trainer, data: Path, out: Path, tokens: np.ndarray, held_out: np.ndarray, n: int | None = None) -> None:
     """The checkpoint in bf16, and everything measured on what was written, not on the float32 weights."""
-    model.save_pretrained(out)
+    t.model.save_pretrained(out)
     for path in [*(data / "tokenizer").iterdir(), data / "train.jsonl", data / "corpus.json"]:
         (out / path.name).write_bytes(path.read_bytes())
     plot([json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()], out / "loss.png")
     written = Model.from_pretrained(out)
-    n_bytes = json.loads((data / "corpus.json").read_text())["held_out_bytes"]
-    report = evaluate(written, tokens, held_out[:n], n_bytes * len(held_out[:n]) / len(held_out))
+    corpus = json.loads((data / "corpus.json").read_text())
+    report = evaluate(written, tokens, held_out[:n], corpus["held_out_bytes"] * len(held_out[:n]) / len(held_out))
     (out / "eval.json").write_text(json.dumps(report, indent=1) + "\n")
     tokenizer = load_tokenizer(out)
     (out / "samples.txt").write_text("\n\n----\n\n".join(write(written, tokenizer, p) for p in OPENINGS) + "\n")
+    (out / "README.md").write_text(card(written.config, dataclasses.asdict(t.r), report, corpus["sources"], t.seconds))
     print(json.dumps(report, indent=1))
 
 

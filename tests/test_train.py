@@ -92,6 +92,28 @@ def test_a_spent_budget_saves_and_goes_on(tokens, straight, tmp_path):
     assert same(run(tokens, tmp_path)[0], straight[0])
 
 
+@pytest.mark.parametrize("spike_from", [0.0, 1.0])
+def test_threads_share_the_rows(tokens, spike_from):
+    """As many gradients as rows, whoever computes them: three threads for two micro-batches too."""
+    weights = []
+    for threads in (1, 2, 3):
+        t = train.Trainer(TINY, dataclasses.replace(RECIPE, threads=threads, spike_from=spike_from))
+        weights.append((t.train_step(tokens), t.model.model.layers[0].attn.q_proj.weight.detach().clone()))
+    for loss, w in weights[1:]:
+        assert loss == pytest.approx(weights[0][0], rel=1e-5) and torch.allclose(w, weights[0][1], atol=1e-4)
+
+
+def test_every_second_micro_batch_spikes(tokens):
+    def q_gradient(threads: int, **options) -> torch.Tensor:
+        t = train.Trainer(TINY, dataclasses.replace(RECIPE, threads=threads, **options))
+        if t.spikes:
+            train.with_gradients()
+        t.backward(t.model, list(enumerate(train.batch_at(tokens, 0, t.r).split(2))), 4)
+        return t.model.model.layers[0].attn.q_proj.weight.grad
+    mixed, plain = q_gradient(1, spike_from=0.0), q_gradient(1, spike_from=1.0)
+    assert not torch.allclose(mixed, plain, rtol=1e-3)
+
+
 def test_other_options_do_not_go_on(tokens, tmp_path):
     run(tokens, tmp_path, stop_at=2)
     with pytest.raises(SystemExit, match="recipe: got"):
@@ -204,10 +226,12 @@ def test_finished_checkpoint_is_complete(tokens, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     corpus.train_tokenizer(data / "tokenizer", TEXTS, 280)
     ids = corpus.encode(documents(), corpus.load_tokenizer(data / "tokenizer"))
-    (data / "corpus.json").write_text('{"held_out_bytes": 1000}')
+    (data / "corpus.json").write_text('{"held_out_bytes": 1000, "sources": {"git-doc": [3, 1500000, 0]}}')
     t = train.Trainer(dataclasses.replace(TINY, vocab_size=280, bos_token_id=277, eos_token_id=277), dataclasses.replace(RECIPE, steps=2))
     assert train.train(t, ids, ids[:2000], data, bar=False)
-    train.finish(t.model, data, out, ids, ids[:2000])
+    train.finish(t, data, out, ids, ids[:2000])
     report = json.loads((out / "eval.json").read_text())
     assert report["perplexity"] == pytest.approx(train.perplexity(Model.from_pretrained(out), ids[:2000]))
     assert report["perplexity_kneser_ney_5"] < 20 and (out / "loss.png").read_bytes()[:4] == b"\x89PNG" and (out / "samples.txt").read_text()
+    card = (out / "README.md").read_text()
+    assert f"| this model | {report['perplexity']:.2f} (" in card and "| git-doc | GPL-2 | 1.50 |" in card
