@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,27 @@ def make_checkpoint(tmp_path: Path):
             write_spm(folder, tokenizer.removeprefix("spm_"), min(c["vocab_size"] - 4, 310))
         return folder
     return make
+
+
+@pytest.fixture
+def one_thread():
+    """Models this small are faster on one, and it keeps the other tests' threads apart."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def converter_peak(folder: Path, output: Path, *options: str) -> float:
+    """MiB of anonymous memory that sb-convert takes at most, in a process of its own."""
+    code = ("import sys, threading, time\nfrom sb_convert.cli import main\n"
+            "peak = 0\n"
+            "def watch():\n    global peak\n    while True:\n"
+            "        peak = max(peak, *(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')))\n        time.sleep(0.01)\n"
+            "threading.Thread(target=watch, daemon=True).start()\n"
+            "code = main(sys.argv[1:])\nprint('peak', peak)\nsys.exit(code)")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), os.environ.get("PYTHONPATH", "")])}
+    run = subprocess.run([sys.executable, "-c", code, str(folder), "-o", str(output), "--force", *options], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout.split()[-1]) / 1024

@@ -15,12 +15,7 @@ from sb_convert.spike import SpikeOptions  # noqa: E402
 from sb_convert.verify import Stored, reference_logits, verify_tensors  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

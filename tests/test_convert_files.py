@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, converter_peak
 
 from sb_convert import output
 from sb_convert.cli import main
@@ -133,16 +133,6 @@ def test_memory_is_bounded(make_checkpoint, tmp_path, form):
     peaks = []
     for n_ff in (4096, 49152):
         folder = make_checkpoint(form=form, name=f"ff{n_ff}", tensors=zero_mlp, **{**BIG, "num_hidden_layers": 1, "attn_layers": [0], "intermediate_size": n_ff})
-        code = ("import sys, threading, time\nfrom sb_convert.cli import main\n"
-                "peak = 0\n"
-                "def watch():\n    global peak\n    while True:\n"
-                "        peak = max(peak, *(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')))\n        time.sleep(0.01)\n"
-                "threading.Thread(target=watch, daemon=True).start()\n"
-                "code = main(sys.argv[1:])\nprint('peak', peak)\nsys.exit(code)")
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), os.environ.get("PYTHONPATH", "")])}
-        run = subprocess.run([sys.executable, "-c", code, str(folder), "-o", str(tmp_path / f"{form}.gguf"), "--force", "--outtype", "q8_0"],
-                             env=env, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        peaks.append(int(run.stdout.split()[-1]) / 1024)
+        peaks.append(converter_peak(folder, tmp_path / f"{form}.gguf", "--outtype", "q8_0"))
     small, large = peaks
     assert large - small < 100, f"{small:.0f} MiB for the small model, {large:.0f} MiB for the large one"

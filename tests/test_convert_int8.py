@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-from conftest import ROOT, shared
+from conftest import converter_peak, shared
 
 from sb_convert.cli import main
 from sb_convert.convert import Options, convert
@@ -458,16 +455,7 @@ def test_memory_is_bounded(make_checkpoint, tmp_path):
     peaks = []
     for n_ff in (8192, 65536):
         folder = make_checkpoint(scales=True, name=f"ff{n_ff}", tensors=all_outside, hidden_size=384, num_attention_heads=4, num_hidden_layers=1, attn_layers=[0], intermediate_size=n_ff)
-        code = ("import sys, threading, time\nfrom sb_convert.cli import main\n"
-                "peak = 0\n"
-                "def watch():\n    global peak\n    while True:\n"
-                "        peak = max(peak, *(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')))\n        time.sleep(0.01)\n"
-                "threading.Thread(target=watch, daemon=True).start()\n"
-                "code = main(sys.argv[1:])\nprint('peak', peak)\nsys.exit(code)")
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), os.environ.get("PYTHONPATH", "")])}
-        run = subprocess.run([sys.executable, "-c", code, str(folder), "-o", str(tmp_path / "x.gguf"), "--force"], env=env, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        peaks.append(int(run.stdout.split()[-1]) / 1024)
+        peaks.append(converter_peak(folder, tmp_path / "x.gguf"))
         index = tensors_of(gguf.GGUFReader(tmp_path / "x.gguf"))["blk.0.ffn_up.outlier_index"].data
         assert len(index) == n_ff * 384 and index[-1] == n_ff * 384 - 1
     small, large = peaks

@@ -15,13 +15,7 @@ SHAPE = dict(hidden_size=64, num_hidden_layers=3, intermediate_size=96, vocab_si
              attn_layers=(1,), sliding_window=8, rope_theta=1e4, norm_eps=1e-6, initializer_range=0.2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small are faster on one, and it keeps the other tests' threads apart."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def in_pieces(model: Model, tokens: "torch.Tensor", n: int) -> "torch.Tensor":

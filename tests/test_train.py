@@ -28,12 +28,7 @@ RECIPE = train.Recipe(steps=20, batch=4, length=32, warmup=3, spike_from=0.7)
 TEXTS = ["".join(f"line {i * j % 97}: the value of item_{j} is {j ** i}\n" for j in range(40)) + "naïve café\n" for i in range(60)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
