@@ -1,0 +1,1 @@
+"""Imported by the tests; those that use it are left out."""

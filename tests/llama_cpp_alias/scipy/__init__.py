@@ -1,0 +1,1 @@
+"""What llama-cpp-python's tests import of scipy."""
