@@ -1,0 +1,119 @@
+"""Makes the two drivers: one on an unpatched llama.cpp of the same pin, built here with our flags, one on the package's libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from .errors import BenchError
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKEND = ROOT / "cpp_backend"
+WORK = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """Executables by side, and what they are made of."""
+    ours: Path
+    upstream: Path
+    pin: str      # llama-cpp-python==0.3.36
+    commit: str   # of this repository; ends in + where the tree has changes
+    build: str    # hash of the pin, the package's libraries and the driver: rows of another build do not mix
+
+
+def package_libs() -> Path:
+    spec = importlib.util.find_spec("spikingbrain_cpp")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / "lib" / "libllama.so").is_file():
+            return Path(folder) / "lib"
+    raise BenchError("bench: spikingbrain_cpp: got no installed package with lib/libllama.so, expected one; do run `make build`")
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found:
+        raise BenchError(f"bench: {name}: got no such program, expected it beside {sys.executable}; do run `make build`")
+    return found
+
+
+def run(command: list[str], what: str, log: Path) -> None:
+    """Appends the output to log. Raises BenchError with its end when the command fails."""
+    with log.open("ab") as f:
+        rc = subprocess.run(command, stdout=f, stderr=subprocess.STDOUT).returncode
+    if rc:
+        tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+        raise BenchError(f"bench: {what}: got exit code {rc}, expected 0; do read {log}\n  {tail}")
+
+
+def materialise(folder: Path, patched: bool, log: Path) -> Path:
+    """The pinned tree, with overlay and patches or without either."""
+    command = [sys.executable, str(BACKEND / "upstream.py"), "--dest", str(folder / "llama.cpp")]
+    if not patched:
+        empty = folder / "nothing"
+        empty.mkdir(parents=True, exist_ok=True)
+        command += ["--overlay", str(empty), "--patches", str(empty)]
+    if source := os.environ.get("SPIKINGBRAIN_LLAMA_DIR"):
+        command += ["--source", source]
+    run(command, "llama.cpp's source", log)
+    return folder / "llama.cpp"
+
+
+def build_side(side: str, libs: Optional[Path], jobs: int) -> Path:
+    folder = WORK / side
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "build.log"
+    log.write_bytes(b"")
+    tree = materialise(folder, libs is not None, log)
+    options = [f"-DSB_BENCH_TREE={tree}", f"-DSB_BENCH_LIBS={libs or ''}", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"]
+    run([tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "bench" / "cpp"), "-B", str(folder / "build"), *options], f"cmake ({side})", log)
+    run([tool("cmake"), "--build", str(folder / "build"), "-j", str(jobs)], f"build ({side})", log)
+    return folder / "build" / "sb-bench-driver"
+
+
+def pin() -> str:
+    words = (BACKEND / "llama.lock").read_text().split()
+    return next(w for w in words if "==" in w)
+
+
+def commit() -> str:
+    def git(*args: str) -> str:
+        out = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True)
+        return out.stdout.strip() if out.returncode == 0 else ""
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+    except OSError:
+        return ""
+    return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def build_hash(libs: Path) -> str:
+    digest = hashlib.sha256(pin().encode())
+    sources = sorted((ROOT / "bench" / "cpp").iterdir())
+    for path in [*sorted(libs.glob("libggml*.so")), libs / "libllama.so", *sources]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def drivers(jobs: Optional[int] = None, quiet: bool = False) -> Drivers:
+    """Builds what is missing or out of date (the baseline takes minutes the first time). Raises BenchError with cause and cure."""
+    libs = package_libs()
+    jobs = jobs or len(os.sched_getaffinity(0))
+    if not quiet and not (WORK / "upstream" / "build" / "sb-bench-driver").exists():
+        print(f"bench: building unpatched llama.cpp in {WORK / 'upstream'} (minutes, once)", flush=True)
+    upstream = build_side("upstream", None, jobs)
+    return Drivers(build_side("ours", libs, jobs), upstream, pin(), commit(), build_hash(libs))
+
+
+def version_of(text: str) -> str:
+    """The number of a pin."""
+    found = re.search(r"==([\w.]+)", text)
+    return found.group(1) if found else text

@@ -1,0 +1,68 @@
+#include "driver.h"
+
+#include <cstdio>
+#include <functional>
+#include <iostream>
+#include <map>
+
+// the log of llama.cpp: the last error lines, quoted where a command fails
+static std::string last_errors;
+
+static void on_log(ggml_log_level level, const char * text, void *) {
+    if (level == GGML_LOG_LEVEL_ERROR) {
+        last_errors += text;
+    }
+}
+
+static json answer(const std::map<std::string, std::function<json(const json &)>> & commands, const std::string & line) {
+    last_errors.clear();
+    try {
+        const json request = json::parse(line);
+        const std::string name = request.at("cmd");
+        const auto found = commands.find(name);
+        if (found == commands.end()) {
+            fail("cmd: got '" + name + "', expected one of the commands of driver.cpp");
+        }
+        return found->second(request);
+    } catch (const std::exception & e) {
+        return { { "error", e.what() }, { "log", last_errors } };
+    }
+}
+
+int main() {
+    llama_log_set(on_log, nullptr);
+    ggml_backend_load_all();
+    llama_backend_init();
+
+    session        s;
+    operator_bench op;
+    bool done = false;
+    const std::map<std::string, std::function<json(const json &)>> commands = {
+        { "hello",    cmd_hello },
+        { "memory",   cmd_memory },
+        { "read",     cmd_read },
+        { "spin",     cmd_spin },
+        { "load",     [&](const json & r) { return s.load(r); } },
+        { "context",  [&](const json & r) { return s.open(r); } },
+        { "fill",     [&](const json & r) { return s.fill(r); } },
+        { "decode",   [&](const json & r) { return s.decode(r); } },
+        { "prefill",  [&](const json & r) { return s.prefill(r); } },
+        { "position", [&](const json & r) { return s.position(r); } },
+        { "close",    [&](const json &)   { s.close_model(); op.close(); return json::object(); } },
+        { "close_context", [&](const json &) { s.close_context(); return json::object(); } },
+        { "op_build", [&](const json & r) { return op.build(r); } },
+        { "op_time",  [&](const json & r) { return op.time(r); } },
+        { "quit",     [&](const json &)   { done = true; return json::object(); } },
+    };
+    for (std::string line; !done && std::getline(std::cin, line); ) {
+        // bytes that are no UTF-8 (a path in an error) become U+FFFD instead of an exception
+        const std::string out = answer(commands, line).dump(-1, ' ', false, json::error_handler_t::replace);
+        std::fwrite(out.data(), 1, out.size(), stdout);
+        std::fputc('\n', stdout);
+        std::fflush(stdout);
+    }
+    op.close();
+    s.close_model();
+    llama_backend_free();
+    return 0;
+}

@@ -1,0 +1,82 @@
+#pragma once
+
+// sb-bench-driver: one model, one context, commanded line by line.
+// stdin: a JSON object per line with "cmd"; stdout: one JSON object per command, {"error": "..."} where it failed.
+// Times are in seconds, sizes in bytes.
+
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "llama.h"
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+using json = nlohmann::json;
+
+inline double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+[[noreturn]] inline void fail(const std::string & what) {
+    throw std::runtime_error("sb-bench-driver: " + what);
+}
+
+// --- machine.cpp: what is known without a model
+
+std::vector<int> allowed_cpus();               // this process may run on
+json   cmd_hello(const json &);                // build, CPU features, instruction set of the spike kernels
+json   cmd_memory(const json &);               // resident and peak resident; "reset": the peak restarts here
+json   cmd_read(const json &);                 // STREAM-like read: threads, bytes, repeat -> GB/s of each repetition
+json   cmd_spin(const json &);                 // fixed arithmetic on every thread: threads, repeat -> seconds of each repetition
+uint64_t rng_next(uint64_t & state);           // xorshift64*
+
+// n threads, thread i on the i-th allowed CPU; sleeping until the first graph
+struct thread_pool {
+    explicit thread_pool(int n_threads);
+    ~thread_pool();
+    void pause();                              // threads sleep instead of waiting for the next graph in a loop
+    ggml_threadpool_t pool = nullptr;
+    int               n_threads;
+};
+
+// --- session.cpp, fill.cpp: a model and its context
+
+struct session {
+    llama_model   * model = nullptr;
+    llama_context * ctx   = nullptr;
+    thread_pool   * pool  = nullptr;
+    int  n_seq  = 1;
+    int  n_batch = 1;
+    bool unified = false;                      // sequences share one KV buffer
+
+    ~session();
+    void close_context();
+    void close_model();
+    bool is_spikingbrain() const;
+    llama_context * context() const;           // or an error
+
+    json load(const json &);
+    json open(const json &);
+    json fill(const json &);
+    json decode(const json &);
+    json prefill(const json &);
+    json position(const json &);
+    size_t state_bytes() const;
+};
+
+// --- operators.cpp: single operators and products, without a model
+
+struct operator_bench {
+    struct graph;
+    graph * g = nullptr;
+
+    ~operator_bench();
+    void close();
+    json build(const json &);
+    json time(const json &);
+};

@@ -1,0 +1,178 @@
+#include "driver.h"
+
+#include "ggml-cpu.h"
+#ifdef SB_BENCH_SPIKINGBRAIN
+#include "ggml-spikingbrain.h"
+#endif
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <thread>
+
+std::vector<int> allowed_cpus() {
+    // asked once: the main thread is bound to one CPU later on
+    static const std::vector<int> cpus = [] {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        sched_getaffinity(0, sizeof(set), &set);
+        std::vector<int> out;
+        for (int i = 0; i < CPU_SETSIZE; ++i) {
+            if (CPU_ISSET(i, &set)) {
+                out.push_back(i);
+            }
+        }
+        return out;
+    }();
+    return cpus;
+}
+
+uint64_t rng_next(uint64_t & state) {
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state*0x2545F4914F6CDD1DULL;
+}
+
+thread_pool::thread_pool(int n_threads) : n_threads(n_threads) {
+    const auto cpus = allowed_cpus();
+    if (n_threads < 1 || n_threads > (int) cpus.size()) {
+        fail("n_threads: got " + std::to_string(n_threads) + ", expected 1 .. " + std::to_string(cpus.size()) + ", the CPUs this process may use");
+    }
+    ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+    for (int i = 0; i < n_threads; ++i) {
+        params.cpumask[cpus[i]] = true;
+    }
+    params.strict_cpu = true; // one thread on each of them
+    params.paused     = true;
+    pool = ggml_threadpool_new(&params);
+    if (!pool) {
+        fail("thread pool: could not be made");
+    }
+}
+
+thread_pool::~thread_pool() { ggml_threadpool_free(pool); }
+
+void thread_pool::pause() { ggml_threadpool_pause(pool); }
+
+json cmd_hello(const json &) {
+    json out = {
+        { "system_info", llama_print_system_info() },
+        { "cpus", allowed_cpus() },
+#ifdef SB_BENCH_SPIKINGBRAIN
+        { "spikingbrain", true },
+#else
+        { "spikingbrain", false },
+#endif
+    };
+#ifdef SB_BENCH_SPIKINGBRAIN
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    if (auto isa = (ggml_spk_isa_t) ggml_backend_reg_get_proc_address(reg, "ggml_spk_isa")) {
+        out["spk_isa"] = isa();
+    }
+#endif
+    return out;
+}
+
+static size_t status_bytes(const char * key) {
+    std::ifstream file("/proc/self/status");
+    for (std::string line; std::getline(file, line); ) {
+        if (line.rfind(key, 0) == 0) {
+            return 1024*std::stoull(line.substr(strlen(key)));
+        }
+    }
+    fail(std::string("/proc/self/status: got no ") + key + ", expected Linux");
+}
+
+json cmd_memory(const json & r) {
+    if (r.value("reset", false)) {
+        std::ofstream("/proc/self/clear_refs") << "5"; // the peak restarts at what is resident now
+    }
+    return {
+        { "resident",  status_bytes("VmRSS:") }, { "peak", status_bytes("VmHWM:") },
+        { "anonymous", status_bytes("RssAnon:") }, // without the mapped model file
+    };
+}
+
+// fn(i) on thread i, each on its own CPU; returns the seconds from the common start to the last end
+static double on_threads(int n, const std::function<void(int)> & fn) {
+    const auto cpus = allowed_cpus();
+    if (n < 1 || n > (int) cpus.size()) {
+        fail("threads: got " + std::to_string(n) + ", expected 1 .. " + std::to_string(cpus.size()));
+    }
+    pthread_barrier_t start;
+    pthread_barrier_init(&start, nullptr, n);
+    std::vector<double> t0(n), t1(n);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < n; ++i) {
+        threads.emplace_back([&, i] {
+            cpu_set_t set;
+            CPU_ZERO(&set);
+            CPU_SET(cpus[i], &set);
+            pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+            pthread_barrier_wait(&start);
+            t0[i] = now();
+            fn(i);
+            t1[i] = now();
+        });
+    }
+    for (auto & t : threads) {
+        t.join();
+    }
+    pthread_barrier_destroy(&start);
+    return *std::max_element(t1.begin(), t1.end()) - *std::min_element(t0.begin(), t0.end());
+}
+
+static volatile uint64_t sink;
+
+// eight sums, so that additions do not wait for each other; the compiler makes vectors of them
+static uint64_t read_sum(const uint64_t * data, size_t n) {
+    uint64_t sum[64] = {};
+    for (size_t i = 0; i + 64 <= n; i += 64) {
+        __builtin_prefetch(data + i + 512);
+        for (int j = 0; j < 64; ++j) {
+            sum[j] += data[i + j];
+        }
+    }
+    uint64_t all = 0;
+    for (uint64_t s : sum) {
+        all += s;
+    }
+    return all;
+}
+
+json cmd_read(const json & r) {
+    const int    n_threads = r.at("threads");
+    const size_t per       = r.at("bytes").get<size_t>()/n_threads/512*512;
+    std::vector<std::unique_ptr<uint64_t[]>> part(n_threads);
+    on_threads(n_threads, [&](int i) { // first touched by who reads it
+        part[i].reset(new uint64_t[per/8]);
+        std::fill_n(part[i].get(), per/8, 1);
+    });
+    std::vector<double> rate;
+    for (int k = 0; k < r.at("repeat").get<int>(); ++k) {
+        const double t = on_threads(n_threads, [&](int i) { sink = sink + read_sum(part[i].get(), per/8); });
+        rate.push_back(per*n_threads/t*1e-9);
+    }
+    return { { "gb_per_s", rate } };
+}
+
+json cmd_spin(const json & r) {
+    std::vector<double> seconds;
+    for (int k = 0; k < r.at("repeat").get<int>(); ++k) {
+        seconds.push_back(on_threads(r.at("threads"), [](int i) {
+            uint64_t state = i + 1, sum = 0;
+            for (int j = 0; j < 5000000; ++j) { // about 10 ms
+                sum += rng_next(state);
+            }
+            sink = sum;
+        }));
+    }
+    return { { "seconds", seconds } };
+}

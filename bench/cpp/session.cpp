@@ -1,0 +1,186 @@
+#include "driver.h"
+
+#ifdef SB_BENCH_SPIKINGBRAIN
+#include "llama-spikingbrain.h"
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+session::~session() { close_model(); }
+
+void session::close_context() {
+    if (ctx) {
+        llama_free(ctx);
+        ctx = nullptr;
+    }
+    delete pool;
+    pool = nullptr;
+}
+
+void session::close_model() {
+    close_context();
+    if (model) {
+        llama_model_free(model);
+        model = nullptr;
+    }
+}
+
+llama_context * session::context() const {
+    if (!ctx) {
+        fail("context: got none, expected one; send 'load' and 'context' first");
+    }
+    return ctx;
+}
+
+bool session::is_spikingbrain() const {
+    char arch[64] = "";
+    llama_model_meta_val_str(model, "general.architecture", arch, sizeof(arch));
+    return strcmp(arch, "spikingbrain") == 0;
+}
+
+json session::load(const json & r) {
+    close_model();
+    const std::string path = r.at("path");
+    const double t0 = now();
+    model = llama_model_load_from_file(path.c_str(), llama_model_default_params());
+    if (!model) {
+        fail("load " + path + ": got an error from llama.cpp, expected a model");
+    }
+    char desc[128];
+    llama_model_desc(model, desc, sizeof(desc));
+    return {
+        { "seconds", now() - t0 }, { "bytes", llama_model_size(model) }, { "params", llama_model_n_params(model) }, { "desc", desc },
+        { "n_vocab", llama_vocab_n_tokens(llama_model_get_vocab(model)) },
+    };
+}
+
+json session::open(const json & r) {
+    if (!model) {
+        fail("context: got no model, expected one; send 'load' first");
+    }
+    close_context();
+    const int n_threads = r.at("n_threads");
+    n_seq   = r.value("n_seq", 1);
+    unified = r.value("unified", false);
+    n_batch = r.value("n_batch", 512);
+
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx           = r.at("n_ctx").get<uint32_t>();
+    params.n_seq_max       = n_seq + (unified ? 1 : 0); // one more through which fill() restores
+    params.n_batch         = n_batch;
+    params.n_ubatch        = n_batch;
+    params.n_threads       = n_threads;
+    params.n_threads_batch = n_threads;
+    params.kv_unified      = unified;
+    params.flash_attn_type = r.value("flash_attn", false) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.no_perf         = true;
+
+    ctx = llama_init_from_model(model, params);
+    if (!ctx) {
+        fail("context: n_ctx " + std::to_string(params.n_ctx) + ": got an error from llama.cpp, expected a context");
+    }
+    pool = new thread_pool(n_threads);
+    llama_attach_threadpool(ctx, pool->pool, pool->pool);
+    return { { "n_ctx", llama_n_ctx(ctx) }, { "state_bytes", state_bytes() } };
+}
+
+// allocated for the state of all sequences; a KV cache is F16 for every cell of the context
+size_t session::state_bytes() const {
+#ifdef SB_BENCH_SPIKINGBRAIN
+    if (is_spikingbrain()) {
+        return llama_spikingbrain_state_bytes(ctx);
+    }
+#endif
+    const size_t d = llama_model_n_embd(model)/llama_model_n_head(model);
+    return 2*sizeof(uint16_t)*d*llama_model_n_head_kv(model)*llama_model_n_layer(model)*llama_n_ctx(ctx);
+}
+
+json session::position(const json & r) {
+    const llama_pos last = llama_memory_seq_pos_max(llama_get_memory(context()), r.value("seq", 0));
+    return { { "next", last + 1 } };
+}
+
+// any tokens do: the work does not depend on which
+struct token_batch {
+    llama_batch batch;
+    explicit token_batch(int n) : batch(llama_batch_init(n, 0, 1)) {}
+    ~token_batch() { llama_batch_free(batch); }
+    void add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits) {
+        const int i = batch.n_tokens++;
+        batch.token[i]     = token;
+        batch.pos[i]       = pos;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = seq;
+        batch.logits[i]    = logits;
+    }
+};
+
+static double timed_decode(llama_context * ctx, token_batch & b) {
+    const double t0 = now();
+    if (const int rc = llama_decode(ctx, b.batch)) {
+        fail("decode: got error " + std::to_string(rc) + " from llama.cpp at position " + std::to_string(b.batch.pos[0]) + ", expected 0");
+    }
+    llama_synchronize(ctx);
+    return now() - t0;
+}
+
+// n steps of one token for each of `seqs` sequences from `first` on, fewer where `seconds` are over; "back": the tokens are removed again where the memory can
+json session::decode(const json & r) {
+    llama_memory_t mem = llama_get_memory(context());
+    const int n = r.at("n"), seqs = r.value("seqs", 1), first = r.value("first", 0), end = first + seqs;
+    const double limit = r.value("seconds", 1e9);
+    if (n < 1 || seqs < 1 || first < 0 || end > n_seq) {
+        fail("decode: got n " + std::to_string(n) + " and seqs " + std::to_string(seqs) + ", expected at least 1 and at most the context's sequences");
+    }
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    uint64_t rng = 1;
+
+    std::vector<llama_pos> begin;
+    for (int s = first; s < end; ++s) {
+        begin.push_back(llama_memory_seq_pos_max(mem, s) + 1);
+    }
+    std::vector<double> steps;
+    const double t0 = now();
+    for (int i = 0; i < n && (i == 0 || now() - t0 < limit); ++i) {
+        token_batch b(seqs);
+        for (int s = first; s < end; ++s) {
+            b.add(rng_next(rng) % n_vocab, llama_memory_seq_pos_max(mem, s) + 1, s, true);
+        }
+        steps.push_back(timed_decode(ctx, b));
+    }
+    pool->pause();
+    if (r.value("back", false)) {
+        for (int s = first; s < end; ++s) {
+            llama_memory_seq_rm(mem, s, begin[s - first], -1); // a state without that keeps them: its work does not grow
+        }
+    }
+    return { { "seconds", steps } };
+}
+
+// n tokens after those that are there ("keep") or as a new prompt; chunks of n_batch, logits of the last token only
+json session::prefill(const json & r) {
+    llama_memory_t mem = llama_get_memory(context());
+    const int n = r.at("n"), seq = r.value("seq", 0);
+    if (n < 1 || seq < 0 || seq >= n_seq) {
+        fail("prefill: got n " + std::to_string(n) + ", sequence " + std::to_string(seq) + ", expected at least 1 token and a sequence of the context");
+    }
+    if (!r.value("keep", false)) {
+        llama_memory_seq_rm(mem, seq, -1, -1);
+    }
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    uint64_t rng = 2;
+
+    const llama_pos begin = llama_memory_seq_pos_max(mem, seq) + 1;
+    std::vector<double> chunks;
+    for (int i = 0; i < n; i += n_batch) {
+        const int m = std::min(n_batch, n - i);
+        token_batch b(m);
+        for (int j = 0; j < m; ++j) {
+            b.add(rng_next(rng) % n_vocab, begin + i + j, seq, i + j == n - 1);
+        }
+        chunks.push_back(timed_decode(ctx, b));
+    }
+    pool->pause();
+    return { { "seconds", chunks } };
+}

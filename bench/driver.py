@@ -1,0 +1,60 @@
+"""A running sb-bench-driver: one request, one answer, both a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional
+
+from .errors import BenchError
+
+
+class Driver:
+    """One process with at most one model. Ends with `close()` or when this process does: its input is closed then.
+
+    Raises BenchError for what the driver refuses and when it dies."""
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.name = name or path.name
+        try:
+            self.process = subprocess.Popen([str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                            text=True, start_new_session=True)  # Ctrl-C is ours to handle
+        except OSError as e:
+            raise BenchError(f"bench: {path}: got {e.strerror}, expected the driver; do run `python -m bench build`") from e
+
+    def ask(self, cmd: str, **arguments: Any) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(json.dumps({"cmd": cmd, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            rc = self.process.wait()
+            raise BenchError(f"bench: driver {self.name}: {cmd}: got exit code {rc} instead of an answer, expected one; "
+                             "do check the memory (a killed process has code -9)")
+        answer = json.loads(line)
+        if "error" in answer:
+            log = answer.get("log", "").strip()
+            raise BenchError(f"bench: driver {self.name}: {cmd}: {answer['error']}" + (f" ({log})" if log else ""))
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, also in the middle of an answer."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            try:
+                if pipe:
+                    pipe.close()
+            except BrokenPipeError:
+                pass
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""GGUF files by shape: random blocks with sane scales, in seconds, without PyTorch. The same file for the same arguments.
+
+A block is drawn once per type and input width and then repeated from changing places: its values do not matter to the time,
+only that they are finite and that the output of a layer keeps its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from .errors import BenchError
+from .shapes import GROUP, Shape, Tensor, check, tensors
+
+POOL = 1 << 21  # bytes drawn per type and width
+CHUNK = 1 << 24
+SEED = 20250905
+
+
+def byte_tokens(n_vocab: int) -> tuple[list[str], list[int]]:
+    """Smallest GPT-2 vocabulary that encodes any text: 256 bytes, one merge, an end token, then unused ids. Types as in GGUF."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    chars = {b: chr(b) for b in printable}
+    chars.update({b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(printable)))})
+    tokens = [chars[b] for b in range(256)] + [chars[32] + chars[116], "<|end|>"]
+    types = [gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL]
+    n = n_vocab - len(tokens)
+    return tokens + [f"[PAD{i}]" for i in range(n)], [int(t) for t in types + [gguf.TokenType.UNUSED] * n]
+
+
+def add_tokenizer(w: gguf.GGUFWriter, n_vocab: int) -> None:
+    tokens, types = byte_tokens(n_vocab)
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("qwen2")
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    w.add_token_merges([f"{tokens[32]} {tokens[116]}"])
+    w.add_eos_token_id(257)
+    w.add_add_bos_token(False)
+
+
+def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None:
+    """Keys of upstream's llama and qwen2, and of ours (converter/README.md)."""
+    w.add_name(shape.name)
+    w.add_file_type({"q4_0": 2, "q8_0": 7, "int8": 7}[type_])
+    w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    w.add_vocab_size(shape.n_vocab)
+    w.add_context_length(shape.context)
+    w.add_embedding_length(shape.n_embd)
+    w.add_block_count(shape.n_layer)
+    w.add_feed_forward_length(shape.n_ff)
+    w.add_head_count(shape.n_head)
+    w.add_head_count_kv(shape.n_head_kv)
+    w.add_layer_norm_rms_eps(shape.eps)
+    w.add_rope_freq_base(shape.rope_base)
+    w.add_rope_dimension_count(shape.head)
+    if shape.window:
+        w.add_key_length(shape.head)
+        w.add_value_length(shape.head)
+        w.add_sliding_window(shape.window)
+        w.add_array(f"{shape.arch}.attention.recurrent_layers", shape.recurrent)
+        w.add_float32(f"{shape.arch}.gla.gate_logit_normalizer", 16.0)
+        w.add_uint32(f"{shape.arch}.gla.gate_low_rank_dim", shape.low_rank)
+    if spikes:
+        w.add_bool(f"{shape.arch}.spike.enable", True)
+        w.add_float32(f"{shape.arch}.spike.k", 3.0)
+        w.add_string(f"{shape.arch}.spike.scope", "paper")
+
+
+class Blocks:
+    """Random bytes of tensors."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(SEED)
+        self.pools: dict[tuple[str, int, bool], np.ndarray] = {}
+
+    def pool(self, t: Tensor) -> np.ndarray:
+        """uint8, a whole number of blocks, of a multiple of 64 values each."""
+        is_scales = t.name.endswith(".scales")
+        key = (t.stored, t.n_in, is_scales)
+        if key not in self.pools:
+            self.pools[key] = self.draw(t, is_scales)
+        return self.pools[key]
+
+    def draw(self, t: Tensor, is_scales: bool) -> np.ndarray:
+        std = t.n_in ** -0.5 if t.n_in else 0.0
+        if t.stored in ("Q4_0", "Q8_0"):
+            size, unit = {"Q4_0": (18, 4.6), "Q8_0": (34, 73.9)}[t.stored]  # deviation of uniform codes
+            blocks = self.rng.integers(0, 256, (POOL // size, size), np.uint8)
+            blocks[:, :2] = (std / unit * self.rng.uniform(0.7, 1.3, len(blocks))).astype(np.float16).view(np.uint8).reshape(-1, 2)
+            return blocks.reshape(-1)
+        if t.stored == "I8":
+            return self.rng.integers(-127, 128, POOL, np.int8).view(np.uint8)
+        n = POOL // 4
+        if is_scales:
+            values = (std / 73.3 * self.rng.uniform(0.7, 1.3, n)).astype(np.float32)
+        else:
+            values = (self.rng.standard_normal(n) * std).astype(np.float32) if t.n_in else np.ones(n, np.float32)
+        if t.stored == "BF16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        return values.astype({"F32": np.float32, "F16": np.float16}[t.stored]).view(np.uint8)
+
+    def write(self, t: Tensor, file: Any) -> None:
+        """All bytes of t, from a random place of its pool on."""
+        pool = self.pool(t)
+        unit = {"Q4_0": 18, "Q8_0": 34, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}[t.stored]
+        start = int(self.rng.integers(0, len(pool) // unit)) * unit
+        rolled = np.concatenate([pool[start:], pool[:start]])
+        big = np.tile(rolled, max(1, CHUNK // len(rolled))) if t.nbytes > len(rolled) else rolled
+        left = t.nbytes
+        while left:
+            n = min(left, len(big))
+            file.write(big[:n])
+            left -= n
+
+
+def header_hash(path: Path) -> str:
+    """sha256 of a GGUF's header: keys and tensor infos. With SEED it says everything about a file made here."""
+    reader = gguf.GGUFReader(path)
+    end = min(int(t.data_offset) for t in reader.tensors)
+    with path.open("rb") as f:
+        return hashlib.sha256(f.read(end) + str(SEED).encode()).hexdigest()
+
+
+def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> None:
+    blocks = Blocks()
+    for t in table:
+        raw = gguf.GGMLQuantizationType[t.stored]
+        shape = gguf.quant_shape_to_byte_shape(t.shape, raw) if t.stored.startswith("Q") else t.shape
+        dtype = np.uint8 if t.stored.startswith("Q") else {"F32": np.float32, "F16": np.float16, "I8": np.int8, "BF16": np.uint16}[t.stored]
+        w.add_tensor_info(t.name, shape, np.dtype(dtype), t.nbytes, raw_dtype=raw)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_ti_data_to_file()
+    file = w.fout[0]
+    for t in table:
+        w.write_padding(file, file.tell())
+        blocks.write(t, file)
+        w.write_padding(file, t.nbytes)
+
+
+def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> str:
+    """Writes the GGUF file and returns header_hash(). Under a temporary name until it is whole.
+
+    Raises BenchError for a shape or type that no model can have, or where the file cannot be written."""
+    check(shape, type_, spikes)
+    part = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        w = gguf.GGUFWriter(part, shape.arch)
+        try:
+            add_keys(w, shape, type_, spikes)
+            add_tokenizer(w, shape.n_vocab)
+            write_tensors(w, tensors(shape, type_))
+        finally:
+            w.close()
+        digest = header_hash(part)
+        os.replace(part, path)
+    except OSError as e:
+        raise BenchError(f"bench: {path}: got {e.strerror or e}, expected to write a model; do check the space and rights there") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return digest
