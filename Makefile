@@ -15,12 +15,13 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test check-system clean
+.PHONY: help build demo test bench bench-full check-system clean
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv"
+	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: about 40"
 	@echo "make clean   remove build/ and .venv"
 
 build: $(VENV)/.installed
@@ -53,6 +54,18 @@ demo: $(MODEL)
 
 test: $(VENV)/.test-extras
 	$(PY) -m pytest tests
+
+$(VENV)/.plot-extras: $(VENV)/.installed pyproject.toml
+	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["plot"])')
+	@touch $@
+
+bench: $(VENV)/.plot-extras
+	$(PY) -m bench run
+	$(PY) -m bench report
+
+bench-full: $(VENV)/.plot-extras
+	$(PY) -m bench run --full
+	$(PY) -m bench report
 
 clean:
 	rm -rf build $(VENV)

@@ -17,7 +17,7 @@ from .errors import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = ROOT / "cpp_backend"
-WORK = ROOT / "build" / "bench"
+WORK = Path(os.environ.get("SPIKINGBRAIN_BENCH_WORK") or ROOT / "build" / "bench").absolute()  # builds and models
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
@@ -18,8 +19,9 @@ class Driver:
 
     def __init__(self, path: Path, name: str = "") -> None:
         self.name = name or path.name
+        self.errors = tempfile.TemporaryFile()
         try:
-            self.process = subprocess.Popen([str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            self.process = subprocess.Popen([str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                             text=True, start_new_session=True)  # Ctrl-C is ours to handle
         except OSError as e:
             raise BenchError(f"bench: {path}: got {e.strerror}, expected the driver; do run `python -m bench build`") from e
@@ -35,12 +37,19 @@ class Driver:
         if not line:
             rc = self.process.wait()
             raise BenchError(f"bench: driver {self.name}: {cmd}: got exit code {rc} instead of an answer, expected one; "
-                             "do check the memory (a killed process has code -9)")
+                             f"do check the memory (a killed process has code -9) {self.last_words()}".rstrip())
         answer = json.loads(line)
         if "error" in answer:
             log = answer.get("log", "").strip()
             raise BenchError(f"bench: driver {self.name}: {cmd}: {answer['error']}" + (f" ({log})" if log else ""))
         return answer
+
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr: an assertion, if one failed."""
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").split("\n")
+        found = [x for x in lines if "ASSERT" in x or "error" in x.lower()] or [x for x in lines if x][-1:]
+        return f"({found[0].strip()})" if found else ""
 
     def close(self) -> None:
         """Ends the process, also in the middle of an answer."""
@@ -52,6 +61,7 @@ class Driver:
                     pipe.close()
             except BrokenPipeError:
                 pass
+        self.errors.close()
 
     def __enter__(self) -> "Driver":
         return self

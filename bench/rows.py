@@ -17,7 +17,7 @@ Row = dict[str, Any]
 FIELDS = ("case", "kind", "name", "machine", "cpu_features", "pin", "commit", "build", "model", "model_hash", "type", "spikes",
           "threads", "n_prompt", "n_gen", "n_seq", "depth", "repetitions", "unit", "values", "median", "spread", "fitted",
           "peak_resident_bytes", "state_bytes", "noise", "skipped", "date")
-UNITS_LESS_IS_BETTER = ("s", "bytes")
+LESS_IS_BETTER = ("s", "bytes")  # units
 
 
 def spread(values: Sequence[float]) -> float:
@@ -48,10 +48,10 @@ def make_row(**fields: Any) -> Row:
 
 
 def ratio_row(of: Row, to: Row) -> Row:
-    """`of` over `to`, taken pair by pair: the i-th repetitions of both were measured one after the other."""
-    pairs = [a / b for a, b in zip(of["values"], to["values"])]
+    """How many times as fast `of` is as `to`, pair by pair: the i-th repetitions of both were measured one after the other."""
+    pairs = [b / a if of["unit"] == "s" else a / b for a, b in zip(of["values"], to["values"])]
     keep = {name: of[name] for name in FIELDS if name not in ("values", "median", "spread", "unit", "peak_resident_bytes", "state_bytes")}
-    return make_row(**keep | {"kind": "ratio", "name": f"{of['name']} / {to['name']}", "unit": "ratio", "values": pairs})
+    return make_row(**keep | {"kind": "ratio", "name": f"{of['name']} / {to['name']}", "unit": "x", "values": pairs})
 
 
 def key(row: Row) -> tuple[str, str, str]:
@@ -97,8 +97,18 @@ def append(path: Path, rows: Iterable[Row]) -> None:
         os.fsync(f.fileno())
 
 
+def drop(path: Path, case: str) -> None:
+    """Takes a case's rows out of the file: it is about to be measured again."""
+    if not path.exists():
+        return
+    kept = [row for row in read(path) if row["case"] != case]
+    part = path.with_name(f".{path.name}.partial")
+    part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(part, path)
+
+
 def finished(rows: Iterable[Row], build: str, path: Path) -> set[str]:
-    """Cases that need not run again: measured, by this build. Skipped ones are tried again.
+    """Cases that need not run again: something was measured, by this build. A case skipped as a whole is tried again.
     Raises BenchError where rows of another build are there: their figures would be compared as if of one."""
     done = set()
     for row in rows:
@@ -107,4 +117,4 @@ def finished(rows: Iterable[Row], build: str, path: Path) -> set[str]:
                              "or remove this one")
         if not row["skipped"]:
             done.add(row["case"])
-    return done - {row["case"] for row in rows if row["skipped"]}
+    return done

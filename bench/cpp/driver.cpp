@@ -1,5 +1,7 @@
 #include "driver.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <functional>
 #include <iostream>
@@ -30,6 +32,11 @@ static json answer(const std::map<std::string, std::function<json(const json &)>
 }
 
 int main() {
+    // answers go to what was stdout; a library that prints there must not break them
+    FILE * answers = fdopen(dup(STDOUT_FILENO), "w");
+    if (!answers || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+        return 1;
+    }
     llama_log_set(on_log, nullptr);
     ggml_backend_load_all();
     llama_backend_init();
@@ -57,9 +64,9 @@ int main() {
     for (std::string line; !done && std::getline(std::cin, line); ) {
         // bytes that are no UTF-8 (a path in an error) become U+FFFD instead of an exception
         const std::string out = answer(commands, line).dump(-1, ' ', false, json::error_handler_t::replace);
-        std::fwrite(out.data(), 1, out.size(), stdout);
-        std::fputc('\n', stdout);
-        std::fflush(stdout);
+        std::fwrite(out.data(), 1, out.size(), answers);
+        std::fputc('\n', answers);
+        std::fflush(answers);
     }
     op.close();
     s.close_model();

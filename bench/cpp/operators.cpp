@@ -43,12 +43,25 @@ struct operator_bench::graph {
     }
     ggml_tensor * f32(int64_t a, int64_t b = 1, int64_t c = 1) { return ggml_new_tensor_3d(ctx, GGML_TYPE_F32, a, b, c); }
 
-    // the buffer type the model loader would choose: interleaved rows where the CPU has them
+    // the node that reads weight w can run with it in this buffer type
+    bool runs_in(ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft, ggml_tensor * w) const {
+        ggml_tensor * node = nullptr;
+        for (int i = 0; i < ggml_graph_n_nodes(gf); ++i) {
+            node = ggml_graph_node(gf, i)->src[0] == w ? ggml_graph_node(gf, i) : node;
+        }
+        w->buffer = ggml_backend_buft_alloc_buffer(buft, 0);
+        const bool ok = node && ggml_backend_dev_supports_op(dev, node);
+        ggml_backend_buffer_free(w->buffer);
+        w->buffer = nullptr;
+        return ok;
+    }
+
+    // interleaved rows where the CPU has them for this type, as the model loader chooses
     ggml_backend_buffer_type_t buffer_type(const char * name) const {
         ggml_backend_dev_t dev = ggml_backend_get_device(backend);
         auto extra = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "ggml_backend_dev_get_extra_bufts");
-        for (auto * buft = extra(dev); buft && *buft; ++buft) {
-            if (strcmp(ggml_backend_buft_name(*buft), name) == 0) {
+        for (auto * buft = extra ? extra(dev) : nullptr; buft && *buft; ++buft) {
+            if (strcmp(ggml_backend_buft_name(*buft), name) == 0 && runs_in(dev, *buft, ggml_get_first_tensor(ctx_w))) {
                 return *buft;
             }
         }

@@ -1,0 +1,168 @@
+"""The cases as data: what is measured, on which models, in which form of the suite."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import BenchError
+from .shapes import LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
+
+DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
+PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
+PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+
+
+@dataclass(frozen=True)
+class Player:
+    """A model on one side. `flash_attn` is upstream's option; the spiking memory has no such choice."""
+    shape: Shape
+    type: str = "q4_0"
+    spikes: bool = False
+    flash_attn: bool = False
+
+    @property
+    def side(self) -> str:
+        return "ours" if self.shape.window else "upstream"
+
+    @property
+    def name(self) -> str:
+        return f"{self.shape.name} {self.type}" + " spikes" * self.spikes + " fa" * self.flash_attn
+
+    @property
+    def file(self) -> str:
+        return f"{self.shape.name}-{self.type}" + "-spikes" * self.spikes + ".gguf"
+
+
+@dataclass(frozen=True)
+class Case:
+    """`kind`: key of run.MEASURE. `seconds`: about how long, on two quiet cores; for the progress bar and the announcement."""
+    id: str
+    kind: str
+    players: tuple[Player, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    quick: bool = False
+    seconds: float = 30.0
+
+    def disk(self) -> int:
+        """Bytes of the files it needs at once."""
+        files = {p.file: model_bytes(p.shape, p.type) for p in self.players}
+        return sum(files.values()) + self.params.get("disk", 0)
+
+
+LLAMA, LLAMA_FA = Player(LLAMA_1B), Player(LLAMA_1B, flash_attn=True)
+LLAMA_Q8 = Player(LLAMA_1B, "q8_0")
+PLAIN, SPIKES = Player(SPIKING_1B), Player(SPIKING_1B, spikes=True)
+PLAIN_Q8, INT8 = Player(SPIKING_1B, "q8_0"), Player(SPIKING_1B, "int8", spikes=True)
+QWEN, QWEN_Q8 = Player(QWEN_7B), Player(QWEN_7B, "q8_0")
+BIG, BIG_SPIKES = Player(SPIKING_7B), Player(SPIKING_7B, spikes=True)
+BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
+
+
+def thread_counts(n: int) -> list[int]:
+    """1, 2, 4, ... and all."""
+    counts = [1 << i for i in range(n.bit_length()) if 1 << i < n]
+    return counts + [n]
+
+
+def decode_cases(n_threads: int) -> list[Case]:
+    cases = []
+    for depth in DEPTHS:
+        # flash attention is tried beside the rest while it takes no minutes and no second cache of gigabytes
+        beside = (LLAMA_FA,) if depth <= 16384 else ()
+        cases.append(Case(f"decode-1b-d{depth}", "decode", (LLAMA, *beside, PLAIN, SPIKES, INT8),
+                          {"depth": depth, "n_gen": 16, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads},
+                          quick=depth in (1024, 16384, 65536), seconds=25 + 15 * (depth > 16384) + 10 * (depth > 65536)))
+        if not beside:
+            cases.append(Case(f"decode-1b-d{depth}-fa", "decode", (LLAMA_FA,),
+                              {"depth": depth, "n_gen": 1, "seconds": 1.0, "repetitions": 2, "n_threads": n_threads}, seconds=20 + depth / 8192))
+    return cases
+
+
+def big_cases(n_threads: int) -> list[Case]:
+    cases = [Case(f"decode-7b-d{depth}", "decode", (QWEN, BIG, BIG_SPIKES),
+                  {"depth": depth, "n_gen": 6, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads}, seconds=70)
+             for depth in (1024, 16384, 65536)]
+    cases.append(Case("decode-7b-int8-d1024", "decode", (QWEN_Q8, BIG_INT8),
+                      {"depth": 1024, "n_gen": 6, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads}, seconds=80))
+    return cases
+
+
+def roofline_cases(n_threads: int) -> list[Case]:
+    return [Case(f"roofline-1b-t{t}", "decode", (LLAMA, LLAMA_Q8, PLAIN, SPIKES, PLAIN_Q8, INT8),
+                 {"depth": 512, "n_gen": 12, "seconds": 6.0, "repetitions": 3, "n_threads": t, "read": True}, seconds=60 + 30 / t)
+            for t in thread_counts(n_threads)]
+
+
+def batch_cases(n_threads: int) -> list[Case]:
+    return [Case(f"batch-1b-s{n}", "decode", (LLAMA, PLAIN, SPIKES),
+                 {"depth": 512, "n_gen": 8, "seconds": 8.0, "repetitions": 3, "n_threads": n_threads, "n_seq": n}, seconds=20 + n)
+            for n in (1, 4, 16)]
+
+
+def prefill_cases(n_threads: int) -> list[Case]:
+    who = (LLAMA, PLAIN, SPIKES)
+    return [
+        Case("prefill-1b-n512", "prefill", who, {"n_prompt": 512, "repetitions": 2, "n_threads": n_threads}, quick=True, seconds=70),
+        Case("prefill-1b-n4096", "prefill", who, {"n_prompt": 4096, "repetitions": 2, "n_threads": n_threads}, seconds=330),
+        *(Case(f"prefill-1b-at{d}", "prefill", who, {"n_prompt": 128, "depth": d, "repetitions": 2, "n_threads": n_threads}, seconds=30 + d / 700)
+          for d in (16384, 65536)),
+        Case("prefill-1b-fit", "fit", who, {"prompts": PROMPTS, "n_threads": n_threads}, quick=False, seconds=1),
+    ]
+
+
+def operator_cases(n_threads: int) -> list[Case]:
+    cases = []
+    for shape, label in ((LLAMA_1B, "1b"), (QWEN_7B, "7b")):
+        heads = {"d": shape.head, "H": shape.n_head, "G": shape.n_head_kv}
+        for t in thread_counts(n_threads):
+            cases.append(Case(f"operators-{label}-t{t}", "operators", (), {"n_threads": t, "seconds": 0.4, "operators": [
+                *({"op": "gla", "T": T, **heads} for T in (1, 512)),
+                *({"op": "swa", "T": T, "type": type_, "window": 4096, **heads} for T in (1, 64) for type_ in ("f16", "i8")),
+                *({"op": "encode", "n": n, "T": T} for n in (shape.n_embd, shape.n_ff) for T in (1, 512))]}, seconds=15))
+        cases.append(Case(f"products-{label}", "products", (), {"n_threads": n_threads, "seconds": 1.0, "T": (1, 128),
+                          "types": ("q4_0", "q8_0", "i8"), "shapes": [p[:2] for p in products(shape)[:-1]]}, seconds=50))
+    cases.append(Case("products-step-1b", "step", (), {"n_threads": n_threads, "repetitions": 10, "type": "q4_0", "products": products(LLAMA_1B)},
+                      quick=True, seconds=20))
+    return cases
+
+
+def all_cases(n_threads: int) -> list[Case]:
+    """Every case of the suite, neighbours sharing their models where they can."""
+    every = (LLAMA, PLAIN, SPIKES, INT8)
+    return [
+        *decode_cases(n_threads), *prefill_cases(n_threads),
+        Case("validate-1b-d4096", "validate", (LLAMA, PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=150),
+        *batch_cases(n_threads),
+        Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
+        *roofline_cases(n_threads), *operator_cases(n_threads),
+        Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 11 << 30}, seconds=180),
+        *big_cases(n_threads),
+    ]
+
+
+def tiny_case(case: Case) -> Case:
+    """The case on tiny shapes, shallow and short: to try the suite out, never for figures."""
+    players = tuple(replace(p, shape=tiny(p.shape)) for p in case.players)
+    p = dict(case.params)
+    for name, most in (("depth", 2048), ("n_gen", 2), ("n_prompt", 64), ("repetitions", 2), ("seconds", 0.05), ("disk", 1 << 27)):
+        if name in p:
+            p[name] = min(p[name], most)
+    if "operators" in p:
+        p["operators"] = [op | {k: v for k, v in (("d", 32), ("H", 4), ("G", 2), ("n", 256), ("window", 64)) if k in op} for op in p["operators"]]
+    if "shapes" in p:
+        p["shapes"] = [(256, 256)]
+    return replace(case, players=players, params=p, seconds=1)
+
+
+def select(form: str, only: list[str], n_threads: int, small: bool = False) -> list[Case]:
+    """Cases of a form (`quick` or `full`), or those whose id begins with one of `only`. Raises BenchError where none does."""
+    if not 1 <= n_threads <= len(os.sched_getaffinity(0)):
+        raise BenchError(f"bench: threads: got {n_threads}, expected 1 .. {len(os.sched_getaffinity(0))}; do correct --threads")
+    cases = all_cases(n_threads)
+    for prefix in only:
+        if not any(c.id.startswith(prefix) for c in cases):
+            raise BenchError(f"bench: --only: got {prefix!r}, expected the beginning of a case's name; do see `python -m bench cases`")
+    cases = [c for c in cases if any(c.id.startswith(x) for x in only)] if only else [c for c in cases if form == "full" or c.quick]
+    return [tiny_case(c) for c in cases] if small else cases

@@ -1,0 +1,85 @@
+"""python -m bench: run, cases, shapes, build, report, compare."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from . import build, cases, machine, run
+from .errors import BenchError
+from .shapes import SHAPES, TYPES, model_bytes, state_bytes_per_token, weight_bytes_per_token
+
+RESULTS = build.ROOT / "bench" / "results"
+
+
+def results_file(form: str) -> Path:
+    return RESULTS / f"{machine.slug()}-{form}.jsonl"
+
+
+def cmd_run(args: argparse.Namespace) -> int:
+    form = "full" if args.full else "quick"
+    chosen = cases.select(form, args.only, args.threads, args.tiny)
+    if args.tiny and args.out is None:
+        raise BenchError("bench: --tiny: got no --out, expected one; do name a file outside bench/results: these rows are no figures")
+    return run.run(chosen, args.out or results_file(form), args.tiny)
+
+
+def cmd_cases(args: argparse.Namespace) -> int:
+    for c in cases.all_cases(args.threads):
+        print(f"{'quick ' if c.quick else '      '} {c.id:24} {c.kind:10} ~{c.seconds:4.0f} s {c.disk() / 2**30:5.1f} GiB  " + ", ".join(p.name for p in c.players))
+    return 0
+
+
+def cmd_shapes(args: argparse.Namespace) -> int:
+    print("shape             type   file       read per token, of it context at 4096 and 262144")
+    for shape in SHAPES.values():
+        for type_ in TYPES:
+            if type_ == "int8" and not shape.window:
+                continue
+            at = [state_bytes_per_token(shape, d, type_ == "int8") for d in (4096, 262144)]
+            print(f"{shape.name:17} {type_:6} {model_bytes(shape, type_) / 2**20:6.0f} MiB {weight_bytes_per_token(shape, type_) / 2**20:7.0f} MiB"
+                  f" + {at[0] / 2**20:6.1f}, {at[1] / 2**20:7.1f} MiB")
+    return 0
+
+
+def cmd_build(args: argparse.Namespace) -> int:
+    d = build.drivers(args.jobs)
+    print(f"{d.ours}\n{d.upstream}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m bench", description="SpikingBrain beside unpatched llama.cpp: see bench/README.md")
+    sub = p.add_subparsers(required=True)
+    n = len(os.sched_getaffinity(0))
+
+    r = sub.add_parser("run", help="measure; the same command goes on after an interruption")
+    r.add_argument("--full", action="store_true", help="all cases (default: the quick form)")
+    r.add_argument("--only", nargs="+", default=[], metavar="CASE", help="cases whose names begin so")
+    r.add_argument("--threads", type=int, default=n, help="threads, one per CPU (default: all, %(default)s)")
+    r.add_argument("--out", type=Path, help="file of rows (default: bench/results/MACHINE-FORM.jsonl)")
+    r.add_argument("--tiny", action="store_true", help="tiny models: tries the suite out, gives no figures")
+    r.set_defaults(run=cmd_run)
+
+    c = sub.add_parser("cases", help="list the cases")
+    c.add_argument("--threads", type=int, default=n)
+    c.set_defaults(run=cmd_cases)
+    sub.add_parser("shapes", help="list the models and what a token reads of them").set_defaults(run=cmd_shapes)
+    b = sub.add_parser("build", help="build the drivers and unpatched llama.cpp")
+    b.add_argument("--jobs", type=int, default=None, help="compilers at once (default: all CPUs)")
+    b.set_defaults(run=cmd_build)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 well, 1 an error or a case that failed, 2 wrong options, 130 interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BenchError as e:
+        print(e, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,86 @@
+"""`python -m bench run`: the cases of a form one after the other; finished ones are kept, so that the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import build, machine, measure, measure_convert, measure_ops, rows
+from .cases import Case
+from .errors import BenchError, Skip
+from .session import Bench, Models
+
+MEASURE = {
+    "decode": measure.decode, "prefill": measure.prefill, "fit": measure.fit, "validate": measure.validate, "load": measure.load,
+    "operators": measure_ops.operators, "products": measure_ops.products, "step": measure_ops.step, "convert": measure_convert.convert,
+}
+GIB = 1 << 30
+
+
+def plan(cases: list[Case], done: set[str], folder: Path) -> str:
+    """What is left, for how long, on how much disk. Raises BenchError where that is not free."""
+    left = [c for c in cases if c.id not in done]
+    disk = int(1.05 * max((c.disk() for c in left), default=0)) + (GIB >> 2)
+    free = machine.free_disk(folder)
+    text = (f"{len(left)} of {len(cases)} cases to run, about {sum(c.seconds for c in left) / 60:.0f} minutes; "
+            f"up to {disk / GIB:.1f} GiB of disk at once ({free / GIB:.1f} free)")
+    if free < disk:
+        raise BenchError(f"bench: {folder}: got {free / GIB:.1f} GiB of free disk, expected {disk / GIB:.1f}; do make room, "
+                         "or choose smaller cases with --only")
+    return text
+
+
+def measured(bench: Bench, case: Case) -> list[rows.Row]:
+    """The case's rows; one row with the reason where it cannot run here or fails."""
+    try:
+        bench.begin(case)
+        return MEASURE[case.kind](bench, case)
+    except Skip as e:
+        return [bench.skipped(str(e))]
+    except BenchError as e:
+        return [bench.skipped(f"failed: {e}")]
+
+
+def run_cases(bench: Bench, cases: list[Case], out: Path) -> int:
+    """Returns how many cases failed. Each case's rows are on disk before the next begins."""
+    done = rows.finished(bench.known, bench.drivers.build, out)
+    left = [c for c in cases if c.id not in done]
+    failed = 0
+    with tqdm(total=round(sum(c.seconds for c in left)), unit="s", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+        bench.warn = lambda text: bar.write(f"bench: {text}")
+        for i, case in enumerate(left):
+            bar.set_description(f"{case.id} ({i + 1}/{len(left)})")
+            bench.models.keep(case.players)
+            new = measured(bench, case)
+            rows.drop(out, case.id)
+            rows.append(out, new)
+            bench.known = [r for r in bench.known if r["case"] != case.id] + new
+            for row in new:
+                if row["skipped"]:
+                    failed += row["skipped"].startswith("failed")
+                    bar.write(f"bench: {case.id}: {row['skipped']}")
+            bar.update(round(case.seconds))
+    return failed
+
+
+def on_term(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def run(cases: list[Case], out: Path, small: bool = False) -> int:
+    """Exit code: 0 all measured or skipped with a reason, 1 some failed, 130 interrupted."""
+    signal.signal(signal.SIGTERM, on_term)
+    models = Models(build.WORK / "models")
+    try:
+        bench = Bench(build.drivers(), models, small, known=rows.read(out) if out.exists() else [])
+        done = rows.finished(bench.known, bench.drivers.build, out)
+        print(f"bench: {plan(cases, done, models.folder)}; rows in {out}", flush=True)
+        return 1 if run_cases(bench, cases, out) else 0
+    except KeyboardInterrupt:
+        print(f"\nbench: interrupted; finished rows are in {out}, the same command goes on")
+        return 130
+    finally:
+        models.keep([])
