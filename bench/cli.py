@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import build, cases, machine, run
+from . import build, cases, compare, machine, report, run
 from .errors import BenchError
 from .shapes import SHAPES, TYPES, model_bytes, state_bytes_per_token, weight_bytes_per_token
 
@@ -50,6 +50,22 @@ def cmd_build(args: argparse.Namespace) -> int:
     return 0
 
 
+def default_rows() -> Path:
+    """This machine's rows: of the full form where it ran."""
+    for form in ("full", "quick"):
+        if results_file(form).exists():
+            return results_file(form)
+    raise BenchError(f"bench: {RESULTS}: got no rows of this machine, expected {results_file('full').name}; do run `make bench`, or name a file")
+
+
+def cmd_report(args: argparse.Namespace) -> int:
+    return report.main(args.rows or default_rows(), check=args.check, plots=not args.no_plots)
+
+
+def cmd_compare(args: argparse.Namespace) -> int:
+    return compare.main(args.old, args.new)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m bench", description="SpikingBrain beside unpatched llama.cpp: see bench/README.md")
     sub = p.add_subparsers(required=True)
@@ -70,16 +86,26 @@ def parser() -> argparse.ArgumentParser:
     b = sub.add_parser("build", help="build the drivers and unpatched llama.cpp")
     b.add_argument("--jobs", type=int, default=None, help="compilers at once (default: all CPUs)")
     b.set_defaults(run=cmd_build)
+
+    t = sub.add_parser("report", help="tables between the marks of the READMEs, and plots, from rows")
+    t.add_argument("rows", type=Path, nargs="?", help="default: this machine's, of the full form where it ran")
+    t.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a README differs")
+    t.add_argument("--no-plots", action="store_true", help="tables only")
+    t.set_defaults(run=cmd_report)
+    k = sub.add_parser("compare", help="which rows got slower beyond the noise; exit code 1 where any did")
+    k.add_argument("old", type=Path)
+    k.add_argument("new", type=Path)
+    k.set_defaults(run=cmd_compare)
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 well, 1 an error or a case that failed, 2 wrong options, 130 interrupted."""
+    """Exit codes: 0 well; 1 a case failed, a row got worse, a README differs; 2 it could not be done; 130 interrupted."""
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))
     except BenchError as e:
         print(e, file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         return 130

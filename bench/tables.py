@@ -1,0 +1,202 @@
+"""Rows to Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Optional
+
+from .cases import PAPER_FIGURE_7
+from .rows import Row
+from .shapes import shape_named, state_bytes_per_token, weight_bytes_per_token
+
+MIB = 1 << 20
+
+
+def table(head: Iterable[str], body: Iterable[Iterable[Any]]) -> str:
+    lines = [list(head), *([str(x) for x in line] for line in body)]
+    if len(lines) == 1:
+        return "_not measured_"
+    return "\n".join(["| " + " | ".join(lines[0]) + " |", "| " + " | ".join(["---"] * len(lines[0])) + " |",
+                      *("| " + " | ".join(line) + " |" for line in lines[1:])])
+
+
+def number(x: Optional[float]) -> str:
+    """Three significant digits."""
+    if x is None:
+        return "-"
+    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}" if abs(x) >= 0.1 else f"{x:.3g}"
+
+
+def value(row: Optional[Row], scale: float = 1) -> str:
+    """Median +- spread, or why there is none; `fitted` values are marked."""
+    if row is None or row["median"] is None:
+        return "-"
+    text = number(row["median"] * scale) + ("x" if row["unit"] == "x" else "")
+    return text + " (fitted)" if row["fitted"] else f"{text} ±{row['spread']:.0%}" if row["repetitions"] > 1 else text
+
+
+def mib(n: Optional[float]) -> str:
+    return "-" if n is None else number(n / MIB)
+
+
+def size(n: int) -> str:
+    return f"{n // 1024}k" if n >= 1024 else str(n)
+
+
+def decode_rows(rows: list[Row], prefix: str) -> list[Row]:
+    return [r for r in rows if r["case"].startswith(prefix) and r["kind"] == "decode" and r["median"]]
+
+
+def names(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(r["name"] for r in rows))
+
+
+def depths(rows: Iterable[Row]) -> list[int]:
+    return sorted({r["depth"] for r in rows})
+
+
+def find(rows: Iterable[Row], **wanted: Any) -> Optional[Row]:
+    return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def best_upstream(rows: Iterable[Row], depth: int) -> Optional[Row]:
+    """Upstream's fastest setting at a depth."""
+    found = [r for r in rows if r["depth"] == depth and not shape_named(r["model"]).window]
+    return max(found, key=lambda r: r["median"], default=None)
+
+
+def speed_ratio(rows: list[Row], ours: Row, theirs: Optional[Row]) -> Optional[float]:
+    """Pair by pair where the two alternated; else of the medians."""
+    if theirs is None:
+        return None
+    pair = find(rows, case=ours["case"], kind="ratio", name=f"{ours['name']} / {theirs['name']}")
+    return pair["median"] if pair else ours["median"] / theirs["median"]
+
+
+def decode(rows: list[Row], prefix: str, paper: dict[int, float]) -> str:
+    """Tokens per second by depth; ratios to upstream's best setting."""
+    found = decode_rows(rows, prefix)
+    ours = [n for n in names(found) if shape_named(find(found, name=n)["model"]).window]  # type: ignore[index]
+    theirs = [n for n in names(found) if n not in ours]
+    head = ["depth", *theirs, *(x for n in ours for x in (n, "ratio"))] + (["paper"] if paper else [])
+    body = []
+    for d in depths(found):
+        base = best_upstream(found, d)
+        line = [size(d), *(value(find(found, depth=d, name=n)) for n in theirs)]
+        for n in ours:
+            row = find(found, depth=d, name=n)
+            line += [value(row), number(speed_ratio(rows, row, base)) + "x" if row and base else "-"]
+        body.append(line + ([f"{paper[d]}x" if d in paper else "-"] if paper else []))
+    return table(head, body)
+
+
+def figure7(rows: list[Row]) -> str:
+    return decode(rows, "decode-1b-d", PAPER_FIGURE_7)
+
+
+def big(rows: list[Row]) -> str:
+    return decode([r for r in rows if "int8" not in r["case"]], "decode-7b", {}) + "\n\n" + decode(rows, "decode-7b-int8", {})
+
+
+def memory(rows: list[Row]) -> str:
+    """State and peak resident MiB over depth."""
+    found = [r for r in decode_rows(rows, "decode-1b-d")]
+    order = names(found)
+    return table(["depth", *(x for n in order for x in (f"{n}: state MiB", "peak resident MiB"))],
+                 [[size(d), *(x for n in order for x in (mib((find(found, depth=d, name=n) or {}).get("state_bytes")),
+                                                         mib((find(found, depth=d, name=n) or {}).get("peak_resident_bytes"))))] for d in depths(found)])
+
+
+def prefill(rows: list[Row]) -> str:
+    """Seconds to the first token by prompt length."""
+    found = [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"]]
+    order = names(found)
+    lengths = sorted({r["n_prompt"] for r in found})
+    return table(["prompt tokens", *(f"{n}, s" for n in order)],
+                 [[size(n), *(value(next((r for r in reversed(found) if r["n_prompt"] == n and r["name"] == name), None)) for name in order)]
+                  for n in lengths])
+
+
+def roofline(rows: list[Row]) -> str:
+    """Bytes read per token times tokens per second, over the read bandwidth of the same run."""
+    body = []
+    for row in decode_rows(rows, "roofline-"):
+        read = find(rows, case=row["case"], name="read")
+        if row["name"] == "read" or read is None:
+            continue
+        shape = shape_named(row["model"])
+        per_token = weight_bytes_per_token(shape, row["type"]) + state_bytes_per_token(shape, row["depth"], row["spikes"])
+        rate = per_token * row["median"] * 1e-9
+        body.append([row["threads"], row["name"], value(row), number(per_token / MIB), number(rate), number(read["median"]), f"{rate / read['median']:.0%}"])
+    return table(["threads", "model", "tokens/s", "MiB per token", "GB/s", "read GB/s", "of it"], body)
+
+
+def operators(rows: list[Row]) -> str:
+    return table(["operator", "threads", "µs", "GB/s", "GOP/s"],
+                 [[r["name"], r["threads"], value(r, 1e6), number(r["extra"]["gb_per_s"]), number(r["extra"]["gop_per_s"])]
+                  for r in rows if r["kind"] == "operators" and r["median"]])
+
+
+def products(rows: list[Row]) -> str:
+    """Upstream's product, ours on spikes, and the ratio, for each shape."""
+    body = []
+    for pair in (r for r in rows if r["case"].startswith("products-") and r["kind"] == "ratio"):
+        ours, theirs = (find(rows, case=pair["case"], name=n) for n in pair["name"].split(" / "))
+        if ours and theirs:
+            body.append([ours["name"].removeprefix("ours "), value(theirs, 1e6), number(theirs["extra"]["gb_per_s"]), value(ours, 1e6),
+                         number(ours["extra"]["gb_per_s"]), number(ours["extra"]["gop_per_s"]), value(pair)])
+    return table(["product", "upstream µs", "GB/s", "ours µs", "GB/s", "GOP/s", "ratio"], body)
+
+
+def step(rows: list[Row]) -> str:
+    return products([r for r in rows if r["case"].startswith("products-step")])
+
+
+def shapes_of_products(rows: list[Row]) -> str:
+    return products([r for r in rows if not r["case"].startswith("products-step")])
+
+
+def batch(rows: list[Row]) -> str:
+    found = decode_rows(rows, "batch-")
+    order = names(found)
+    return table(["sequences", *order], [[n, *(value(find(found, n_seq=n, name=name)) for name in order)]
+                                         for n in sorted({r["n_seq"] for r in found})])
+
+
+def load(rows: list[Row]) -> str:
+    found = [r for r in rows if r["kind"].startswith("load ") and r["median"]]
+    return table(["model", "cold, s", "warm, s", "peak resident MiB"],
+                 [[n, value(find(found, name=n, kind="load cold")), value(find(found, name=n, kind="load warm")),
+                   mib((find(found, name=n) or {}).get("peak_resident_bytes"))] for n in names(found)])
+
+
+def validate(rows: list[Row]) -> str:
+    return table(["filled / prefilled at 4k", "ratio of decode speeds"],
+                 [[r["name"].split(" filled")[0], value(r)] for r in rows if r["case"].startswith("validate-") and r["kind"] == "ratio"])
+
+
+def convert(rows: list[Row]) -> str:
+    return table(["conversion", "s", "peak resident MiB"],
+                 [[r["name"], value(r), mib(r["peak_resident_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
+
+
+def skipped(rows: list[Row]) -> str:
+    return "\n".join(f"- `{r['case']}`: {r['skipped']}" for r in rows if r["skipped"]) or "none"
+
+
+def machine(rows: list[Row]) -> str:
+    """One paragraph: where, when, with what."""
+    if not rows:
+        return "_not measured_"
+    r = rows[-1]
+    noisy = len({x["case"] for x in rows if (x["noise"] or {}).get("noisy")})
+    return (f"{r['machine']['cpu']}, {r['machine']['cpus']} CPUs, {r['machine']['memory_bytes'] / 2**30:.0f} GiB; {', '.join(r['cpu_features'])}; "
+            f"pin {r['pin']}, commit {r['commit']}, {r['date'][:10]}; "
+            f"{len({x['case'] for x in rows})} cases, {noisy} of them on a noisy machine.")
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
+    "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "big": big,
+    "skipped": skipped,
+}
