@@ -23,7 +23,7 @@ static void check_range(const char * name, int64_t got, int64_t lo, int64_t hi) 
 }
 
 context::context(std::shared_ptr<model> m, const context_options & o)
-    : model_(std::move(m)), n_outputs_max_(o.n_outputs_max) {
+    : model_(std::move(m)), n_outputs_max_(o.n_outputs_max), embeddings_(o.embeddings) {
     llama_model * handle = model_->get();
     if (model_->vocab_only()) {
         throw std::invalid_argument("context: got a model loaded with vocab_only, expected one with weights; "
@@ -39,6 +39,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     check_cache_type("type_v", o.type_v);
     check_range("spike_keep_tokens",  o.spike_keep_tokens,  0, INT32_MAX);
     check_range("spike_keep_neurons", o.spike_keep_neurons, 0, INT32_MAX);
+    check_range("flash_attn", o.flash_attn, LLAMA_FLASH_ATTN_TYPE_AUTO, LLAMA_FLASH_ATTN_TYPE_ENABLED);
 
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
@@ -51,6 +52,16 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     params.kv_unified      = o.kv_unified;
     params.type_k          = o.type_k == -1 ? params.type_k : (ggml_type) o.type_k;
     params.type_v          = o.type_v == -1 ? params.type_v : (ggml_type) o.type_v;
+
+    params.flash_attn_type = (llama_flash_attn_type) o.flash_attn;
+    params.embeddings      = o.embeddings;
+    if (o.embeddings) {
+        params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+    }
+    if (o.stop_inside) {
+        params.abort_callback      = on_abort;
+        params.abort_callback_data = this;
+    }
 
     if (o.spike_stats) {
         spikes_ = std::make_unique<spike_collector>(o.spike_keep_tokens, o.spike_keep_neurons);
@@ -124,14 +135,24 @@ void context::check_tokens(const tokens_in & tokens) const {
     }
 }
 
+bool context::on_abort(void * self) {
+    const cancel_token * cancel = static_cast<context *>(self)->cancel_;
+    return cancel && cancel->cancelled();
+}
+
 // llama_decode without the GIL; throws with llama.cpp's own last words
-void context::run(llama_batch & batch, const char * what) {
-    int32_t rc;
+void context::run(llama_batch & batch, const char * what, const cancel_token * cancel) {
+    int32_t rc = 2;
     log_scope log(model_->verbose());
-    {
+    if (!cancel || !cancel->cancelled()) {
         py::gil_scoped_release nogil;
+        cancel_ = cancel;
         rc = llama_decode(ctx_, batch);
         llama_synchronize(ctx_);
+        cancel_ = nullptr;
+    }
+    if (rc == 2) {
+        throw cancelled(std::string(what) + ": got a cancel, expected none; call again to go on");
     }
     if (spikes_) {
         spikes_->check();
@@ -145,7 +166,8 @@ void context::run(llama_batch & batch, const char * what) {
         (rc == 1 ? "; raise n_ctx or reset" : ""));
 }
 
-void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows) {
+void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows,
+                     std::shared_ptr<cancel_token> cancel) {
     SB_USE("decode");
     check_tokens(tokens);
     check_seq(seq);
@@ -186,7 +208,7 @@ void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq,
     llama_batch batch = { (int32_t) n, ids.data(), nullptr, pos.data(), n_seq.data(), seqs.data(), want.data() };
 
     logits_pos_ = -1;
-    run(batch, "decode");
+    run(batch, "decode", cancel.get());
     for (int64_t i = out ? 0 : n - 1; i < n; ++i) {
         const float * row = llama_get_logits_ith(ctx_, i);
         if (!row) {
@@ -203,7 +225,8 @@ void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq,
 }
 
 py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
-                                         const py::array_t<int8_t, py::array::c_style> & want) {
+                                         const py::array_t<int8_t, py::array::c_style> & want,
+                                         std::shared_ptr<cancel_token> cancel) {
     SB_USE("decode_batch");
     check_tokens(tokens);
     const int64_t n       = tokens.size();
@@ -235,7 +258,7 @@ py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_
 
     py::array_t<float> result({n_out, n_vocab});
     logits_pos_ = -1; // several sequences: there is no one last token
-    run(batch, "decode_batch");
+    run(batch, "decode_batch", cancel.get());
     float * out = result.mutable_data();
     for (int64_t i = 0; i < n; ++i) {
         if (outputs[i]) {
@@ -249,6 +272,53 @@ py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_
         }
     }
     return result;
+}
+
+py::array_t<float> context::embed(const tokens_in & tokens, llama_pos pos0) {
+    SB_USE("embed");
+    check_tokens(tokens);
+    const int64_t n = tokens.size(), n_embd = llama_model_n_embd_out(model_->get());
+    if (!embeddings_ || n > n_outputs_max_ || pos0 < 0 || pos0 > INT32_MAX - n) {
+        throw std::invalid_argument("embed: got " + std::to_string(n) + " tokens at " + std::to_string(pos0) +
+            ", expected a context made with embeddings and at most n_outputs_max=" + std::to_string(n_outputs_max_) + " tokens");
+    }
+    std::vector<llama_token>    ids(tokens.data(), tokens.data() + n);
+    std::vector<llama_pos>      pos(n);
+    std::vector<int32_t>        n_seq(n, 1);
+    llama_seq_id                seq = 0;
+    std::vector<llama_seq_id *> seqs(n, &seq);
+    std::vector<int8_t>         want(n, 1);
+    for (int64_t i = 0; i < n; ++i) {
+        pos[i] = pos0 + i;
+    }
+    llama_batch batch = { (int32_t) n, ids.data(), nullptr, pos.data(), n_seq.data(), seqs.data(), want.data() };
+    py::array_t<float> result({n, n_embd});
+    run(batch, "embed");
+    for (int64_t i = 0; i < n; ++i) {
+        const float * row = llama_get_embeddings_ith(ctx_, i);
+        if (!row) {
+            throw std::runtime_error("embed: got no row for token " + std::to_string(i) + ", expected one");
+        }
+        memcpy(result.mutable_data(i), row, n_embd*sizeof(float));
+    }
+    return result;
+}
+
+void context::set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters) {
+    SB_USE("set_adapters");
+    std::vector<llama_adapter_lora *>     handles;
+    std::vector<float>                    scales;
+    std::vector<std::shared_ptr<adapter>> kept;
+    for (const auto & [one, scale] : adapters) {
+        handles.push_back(one->get());
+        scales.push_back(scale);
+        kept.push_back(one);
+    }
+    log_scope log(model_->verbose());
+    if (llama_set_adapters_lora(ctx_, handles.data(), handles.size(), scales.data()) != 0) {
+        throw std::runtime_error("set_adapters: llama.cpp: got a refusal, expected success; " + log.errors());
+    }
+    adapters_ = std::move(kept);
 }
 
 py::array_t<float> context::logits(const py::object & self) const {

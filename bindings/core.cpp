@@ -5,10 +5,10 @@ using namespace sb;
 static std::shared_ptr<context> make_context(std::shared_ptr<model> m, uint32_t n_ctx, uint32_t n_batch,
         uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t n_threads, int32_t n_threads_batch,
         bool kv_unified, int32_t type_k, int32_t type_v, bool spike_stats, int64_t spike_keep_tokens,
-        int64_t spike_keep_neurons) {
+        int64_t spike_keep_neurons, bool embeddings, int32_t flash_attn, bool stop_inside) {
     return std::make_shared<context>(std::move(m), context_options{ n_ctx, n_batch, n_ubatch, n_seq_max,
         n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v, spike_stats, spike_keep_tokens,
-        spike_keep_neurons });
+        spike_keep_neurons, embeddings, flash_attn, stop_inside });
 }
 
 static void bind_model(py::module_ & m) {
@@ -52,19 +52,29 @@ static void bind_model(py::module_ & m) {
 
 static void bind_context(py::module_ & m) {
     using namespace py::literals;
+    py::class_<cancel_token, std::shared_ptr<cancel_token>>(m, "CancelToken")
+        .def(py::init<>())
+        .def("cancel", &cancel_token::cancel)
+        .def_property_readonly("cancelled", &cancel_token::cancelled);
+    py::register_exception<cancelled>(m, "Cancelled", PyExc_RuntimeError);
+    py::class_<adapter, std::shared_ptr<adapter>>(m, "Adapter")
+        .def(py::init<std::shared_ptr<model>, const std::string &>(), "model"_a, "path"_a);
     py::class_<context, std::shared_ptr<context>>(m, "Context")
         .def(py::init(&make_context), "model"_a, py::kw_only(), "n_ctx"_a = 0, "n_batch"_a = 512, "n_ubatch"_a = 512,
             "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "n_threads"_a = 1, "n_threads_batch"_a = 1,
             "kv_unified"_a = false, "type_k"_a = -1, "type_v"_a = -1, "spike_stats"_a = false,
-            "spike_keep_tokens"_a = 0, "spike_keep_neurons"_a = 0)
+            "spike_keep_tokens"_a = 0, "spike_keep_neurons"_a = 0, "embeddings"_a = false,
+            "flash_attn"_a = (int32_t) LLAMA_FLASH_ATTN_TYPE_AUTO, "stop_inside"_a = false)
         .def("close", &context::close)
         .def_property_readonly("closed", &context::closed)
         .def("n_ctx", &context::n_ctx)
         .def("n_batch", &context::n_batch)
         .def("n_ubatch", &context::n_ubatch)
         .def("n_seq_max", &context::n_seq_max)
-        .def("decode", &context::decode, "tokens"_a, "pos"_a, "seq"_a = 0, "rows"_a = py::none())
-        .def("decode_batch", &context::decode_batch, "tokens"_a, "pos"_a, "seq"_a, "want"_a)
+        .def("decode", &context::decode, "tokens"_a, "pos"_a, "seq"_a = 0, "rows"_a = py::none(), "cancel"_a = py::none())
+        .def("decode_batch", &context::decode_batch, "tokens"_a, "pos"_a, "seq"_a, "want"_a, "cancel"_a = py::none())
+        .def("embed", &context::embed, "tokens"_a, "pos"_a)
+        .def("set_adapters", &context::set_adapters, "adapters"_a)
         .def("logits", [](const py::object & self) { return py::cast<const context &>(self).logits(self); })
         .def("logits_pos", &context::logits_pos)
         .def("set_logits", &context::set_logits, "row"_a, "pos"_a)
@@ -129,6 +139,10 @@ PYBIND11_MODULE(_core, m) {
     m.def("gguf_tensor_types", &tensor_types, "path"_a);
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
+    m.def("measure", &measure, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,
+        "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "use_mmap"_a = true, "type_k"_a = -1, "type_v"_a = -1);
+    m.def("spike_isa", &spike_isa);
+    m.def("vocab_digest_input", &vocab_digest_input, "model"_a);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });
     m.def("ggml_type_name", [](int32_t t) {
         return t >= 0 && t < GGML_TYPE_COUNT && ggml_type_name((ggml_type) t) ? std::string(ggml_type_name((ggml_type) t)) : std::string(); }, "type"_a);

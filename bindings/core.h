@@ -162,7 +162,36 @@ private:
     bool                         failed_ = false;
 };
 
+// --- adapter.cpp: LoRA ------------------------------------------------------------------------------------------
+
+class adapter {
+public:
+    adapter(std::shared_ptr<model> m, const std::string & path);
+    ~adapter();
+    adapter(const adapter &) = delete;
+
+    llama_adapter_lora * get() const { return adapter_; }
+
+private:
+    std::shared_ptr<model> model_;
+    llama_adapter_lora *   adapter_ = nullptr;
+    owned                  owner_;
+};
+
 // --- context.cpp: a context: sequences, decoding, state -------------------------------------------------------
+
+// asked for in any thread, seen between two nodes of a graph that is being computed
+class cancel_token {
+public:
+    void cancel()          { set_ = true; }
+    bool cancelled() const { return set_; }
+private:
+    std::atomic<bool> set_{false};
+};
+
+struct cancelled : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
 
 struct context_options {
     uint32_t n_ctx;          // 0: the model's own
@@ -178,6 +207,9 @@ struct context_options {
     bool     spike_stats;    // count spikes; every token is then computed to the last layer's end
     int64_t  spike_keep_tokens;  // counts to keep: of the first tokens
     int64_t  spike_keep_neurons; // and the first neurons of each
+    bool     embeddings;     // embed() instead of decode(): the last norm's output of every token
+    int32_t  flash_attn;     // llama_flash_attn_type
+    bool     stop_inside;    // a cancel may stop a graph half way: the memory can undo a micro-batch
 };
 
 class context {
@@ -195,10 +227,16 @@ public:
 
     // tokens of one sequence at positions pos0, pos0 + 1, ...; logits of all of them into rows [n, n_vocab] or, when
     // rows is None, of the last one only. Afterwards logits() is the last token's row.
-    void decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows);
+    // cancel: a token that stops it, by throwing `cancelled`; micro-batches that were finished stay
+    void decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows,
+                std::shared_ptr<cancel_token> cancel);
     // any batch: arrays of the same length n; returns the logits of the tokens with want != 0, [n_want, n_vocab]
     py::array_t<float> decode_batch(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
-                                    const py::array_t<int8_t, py::array::c_style> & want);
+                                    const py::array_t<int8_t, py::array::c_style> & want,
+                                    std::shared_ptr<cancel_token> cancel);
+    // tokens of sequence 0 -> [n, n_embd]; needs `embeddings`
+    py::array_t<float> embed(const tokens_in & tokens, llama_pos pos0);
+    void set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters);
 
     // float32 [n_vocab], a view: logits of the last token that decode() finished
     py::array_t<float> logits(const py::object & self) const;
@@ -224,17 +262,31 @@ private:
     spike_collector & spikes(const char * what) const;
     void check_seq(llama_seq_id seq) const;
     void check_tokens(const tokens_in & tokens) const;
-    void run(llama_batch & batch, const char * what);
+    void run(llama_batch & batch, const char * what, const cancel_token * cancel = nullptr);
+    static bool on_abort(void * self);
     llama_memory_t memory() const { return llama_get_memory(ctx_); }
 
     std::shared_ptr<model> model_;
     llama_context *        ctx_ = nullptr;
     uint32_t               n_outputs_max_;
+    bool                   embeddings_;
+    std::vector<std::shared_ptr<adapter>> adapters_;
+    std::atomic<const cancel_token *>     cancel_{nullptr}; // of the call that runs
     std::vector<float>     logits_;
     std::unique_ptr<spike_collector> spikes_;
     llama_pos              logits_pos_ = -1;
     owned                  owner_;
 };
+
+// --- estimate.cpp: what a file would take, nothing allocated ---------------------------------------------------------
+
+// {"model", "state", "compute", "output", "vocabulary"...}: bytes per kind, see _core.pyi
+py::dict    measure(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch,
+                    uint32_t n_seq_max, uint32_t n_outputs_max, bool use_mmap, int32_t type_k, int32_t type_v);
+std::string spike_isa(); // which integer kernels run, "" where the CPU library does not say
+py::bytes   vocab_digest_input(const model & m);
+
+std::vector<llama_model_kv_override> read_overrides(const py::dict & dict); // model.cpp
 
 // --- sampler.cpp: upstream's sampler chain ----------------------------------------------------------------------
 

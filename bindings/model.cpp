@@ -4,7 +4,7 @@
 
 namespace sb {
 
-static std::vector<llama_model_kv_override> read_overrides(const py::dict & dict) {
+std::vector<llama_model_kv_override> read_overrides(const py::dict & dict) {
     std::vector<llama_model_kv_override> out;
     for (auto item : dict) {
         llama_model_kv_override o;

@@ -8,19 +8,23 @@ _lib = _Path(__file__).parent / "lib"
 # the portable flavour has one CPU library per instruction set and links none of them
 _core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
 
-from .errors import LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
+from ._core import CancelToken  # noqa: E402
+from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
 from .llama import Llama  # noqa: E402
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
 from .spikes.stats import SpikeStats  # noqa: E402
-from .state import LlamaState  # noqa: E402
+from .state import LlamaState, Snapshot  # noqa: E402
 
 __all__ = [
+    "CancelToken",
+    "Cancelled",
     "Llama",
     "LlamaError",
     "LlamaState",
     "LogitsProcessorList",
     "ModelLoadError",
     "ModelNotFoundError",
+    "Snapshot",
     "SpikeStats",
     "StoppingCriteriaList",
 ]

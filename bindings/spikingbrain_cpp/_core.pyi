@@ -24,6 +24,12 @@ def render_template(source: str, variables_json: str) -> str:
 def gguf_tensor_types(path: str) -> list[str]:
     """Names of the types that the tensors of a GGUF file have, as "f32"."""
 
+def measure(path: str, *, kv_overrides: dict[str, Any] = {}, n_ctx: int = 0, n_batch: int = 512, n_ubatch: int = 512, n_seq_max: int = 1,
+            n_outputs_max: int = 1, use_mmap: bool = True, type_k: int = -1, type_v: int = -1) -> dict[str, int]:
+    """Bytes that llama.cpp would allocate for model, state and compute; n_vocab. Nothing is allocated."""
+def spike_isa() -> str:
+    """Which integer kernels run ("avx512", "avx2", "dotprod", "generic"), "" when the CPU library does not say."""
+def vocab_digest_input(model: Model) -> bytes: ...
 def system_info() -> str: ...
 def ggml_type_name(type: int) -> str: ...
 
@@ -70,6 +76,22 @@ class Model:
     def is_hybrid(self) -> bool: ...
     def is_recurrent(self) -> bool: ...
 
+class CancelToken:
+    """Ends the calls that it was given to: call cancel() from any thread."""
+
+    def __init__(self) -> None: ...
+    def cancel(self) -> None:
+        """For good: a token is used once."""
+    @property
+    def cancelled(self) -> bool: ...
+
+class Cancelled(RuntimeError): ...
+
+class Adapter:
+    """A LoRA adapter of a model."""
+
+    def __init__(self, model: Model, path: str) -> None: ...
+
 class Context:
     def __init__(
         self,
@@ -88,10 +110,15 @@ class Context:
         spike_stats: bool = False,
         spike_keep_tokens: int = 0,
         spike_keep_neurons: int = 0,
+        embeddings: bool = False,
+        flash_attn: int = -1,
+        stop_inside: bool = False,
     ) -> None:
         """n_outputs_max: most rows of logits one call may ask for, at least n_seq_max.
 
         spike_stats: count the spikes of every token decoded; decode() then takes at most n_outputs_max tokens.
+        embeddings: for embed() alone. flash_attn: -1 llama.cpp's choice, 0 off, 1 on. stop_inside: a cancel may stop a graph half
+        way, for memories that can undo a micro-batch; without it a cancel only keeps a call from beginning.
         """
     def close(self) -> None: ...
     @property
@@ -100,10 +127,16 @@ class Context:
     def n_batch(self) -> int: ...
     def n_ubatch(self) -> int: ...
     def n_seq_max(self) -> int: ...
-    def decode(self, tokens: Ints, pos: int, seq: int = 0, rows: Optional[Floats] = None) -> None:
-        """Tokens of one sequence at pos, pos + 1, ...; rows [n, n_vocab] receives all their logits."""
-    def decode_batch(self, tokens: Ints, pos: Ints, seq: Ints, want: npt.NDArray[np.int8]) -> Floats:
+    def decode(self, tokens: Ints, pos: int, seq: int = 0, rows: Optional[Floats] = None,
+               cancel: Optional[CancelToken] = None) -> None:
+        """Tokens of one sequence at pos, pos + 1, ...; rows [n, n_vocab] receives all their logits. Raises Cancelled."""
+    def decode_batch(self, tokens: Ints, pos: Ints, seq: Ints, want: npt.NDArray[np.int8],
+                     cancel: Optional[CancelToken] = None) -> Floats:
         """Tokens of any sequences; logits of those with want != 0, [n_want, n_vocab]."""
+    def embed(self, tokens: Ints, pos: int) -> Floats:
+        """Tokens of sequence 0 -> [n, n_embd]: the last norm's output."""
+    def set_adapters(self, adapters: list[tuple[Adapter, float]]) -> None:
+        """These and no others, each with its scale."""
     def logits(self) -> Floats:
         """[n_vocab], a read-only view that the next decode overwrites: the last decoded token's."""
     def logits_pos(self) -> int:

@@ -14,3 +14,7 @@ class ModelNotFoundError(FileNotFoundError, ValueError):
 
 class ModelLoadError(LlamaError, ValueError):
     """The file is no GGUF, is cut short, or llama.cpp refuses what is in it. Also a ValueError, as above."""
+
+
+class Cancelled(LlamaError):
+    """The call was cancelled, by Llama.cancel() or its CancelToken; the sequence holds the micro-batches that were finished."""

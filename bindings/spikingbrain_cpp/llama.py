@@ -8,10 +8,12 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from . import _core, completion
-from .errors import LlamaError
+from .asynchronous import AsyncCalls, current_token
+from .errors import Cancelled, LlamaError
 from .sampling import Ids, LogitsProcessor, SamplingParams, StoppingCriterion, build_chain, read_logit_bias
 from .loaded import Tokens
-from .session import Session
+from .saving import Saving
+from .session import Progress
 
 Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
 Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]
@@ -24,8 +26,8 @@ def as_list(functions: Any) -> list[Any]:
     return list(functions) if isinstance(functions, (list, tuple)) else [functions]
 
 
-class Llama(Session):
-    """A loaded model and the one sequence it is reading (see Session for loading, tokens, evaluation and state)."""
+class Llama(AsyncCalls, Saving):
+    """A loaded model and the one sequence it is reading (see Session for loading, tokens and evaluation, Saving for snapshots)."""
 
     def _new_chain(self, params: SamplingParams, seed: int) -> _core.Sampler:
         with self._locked_model() as model:
@@ -69,16 +71,14 @@ class Llama(Session):
             if self._chain is None or self._chain[0] != params or self._chain[2] > n:
                 self._chain = (params, self._new_chain(params, self._next_seed(None)), 0)
             _, chain, n_seen = self._chain
-            chain.accept(self._ids[max(n_seen, n - self.last_n_tokens_size):n])
+            chain.accept(self._history.last(n, min(n - n_seen, self.last_n_tokens_size)))
             self._chain = (params, chain, n)
             return self._draw(ctx, chain, as_list(logits_processor))
 
     def _reuse(self, ctx: _core.Context, prompt: Ids) -> Ids:
         """Make the sequence a prefix of the prompt, keeping what can be kept; returns what is left to evaluate."""
         n = ctx.seq_pos_max(0) + 1
-        m = min(n, prompt.size)
-        differ = np.flatnonzero(self._ids[:m] != prompt[:m])
-        common = int(differ[0]) if differ.size else m
+        common = self._history.common(n, prompt)
         if common == n and (prompt.size > n or ctx.logits_pos() == n - 1):
             return prompt[n:]
         keep = min(common, prompt.size - 1)  # the last token's logits are needed
@@ -106,12 +106,15 @@ class Llama(Session):
         stopping_criteria: Criteria = None,
         logit_bias: Optional[Mapping[int, float]] = None,
         seed: Optional[int] = None,
+        progress: Optional[Progress] = None,
+        cancel: Optional[_core.CancelToken] = None,
     ) -> Generator[int, Optional[Sequence[int]], None]:
         """Yield token after token, without end of its own: end-of-generation tokens come out too.
 
         reset=True: the sequence becomes `tokens`, and only what it does not hold already is evaluated. reset=False:
         they are appended. send(more) appends tokens after the one just yielded. It ends when a stopping criterion is
         true of (tokens so far, the last token's logits), or when n_ctx tokens are read and yielded together.
+        progress(done, total): tokens of the prompt that are evaluated, of those that must be. cancel: see eval; also cancel().
         ValueError: no tokens, unknown ones, or no room for one more. LlamaError: another call changed the sequence
         meanwhile.
         """
@@ -123,32 +126,36 @@ class Llama(Session):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
         self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
         chain = self._new_chain(params, self._next_seed(seed))
-        return self._generate(prompt, chain, reset, as_list(logits_processor), as_list(stopping_criteria))
+        return self._generate(prompt, chain, reset, as_list(logits_processor), as_list(stopping_criteria), progress,
+                              cancel or current_token() or _core.CancelToken())
 
-    def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool,
-                  processors: list[LogitsProcessor], criteria: list[StoppingCriterion],
+    def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool, processors: list[LogitsProcessor],
+                  criteria: list[StoppingCriterion], progress: Optional[Progress], cancel: _core.CancelToken,
                   ) -> Generator[int, Optional[Sequence[int]], None]:
         epoch = None
-        while True:
-            with self._use() as ctx:
-                if epoch is None and reset:
-                    todo = self._reuse(ctx, todo)
-                elif epoch not in (None, self._epoch):
-                    raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
-                                     "use one Llama per conversation")
-                if ctx.seq_pos_max(0) + 1 + todo.size >= self.n_ctx():
-                    return
-                if todo.size:
-                    self.eval(todo)
-                n = ctx.seq_pos_max(0) + 1
-                n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
-                chain.accept(self._ids[n - n_new:n])
-                if criteria and any(c(self.input_ids, self.logits) for c in criteria):
-                    return
-                token = self._draw(ctx, chain, processors)
-                self._epoch = epoch = self._epoch + 1
-            more = yield token
-            todo = self._token_array("generate", [token, *(more or [])])
+        with self._cancellable(cancel):
+            while True:
+                with self._use() as ctx:
+                    if cancel.cancelled:
+                        raise Cancelled("llama: generate: got a cancel, expected none; call again to go on")
+                    if epoch is None and reset:
+                        todo = self._reuse(ctx, todo)
+                    elif epoch not in (None, self._epoch):
+                        raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
+                                         "use one Llama per conversation")
+                    if ctx.seq_pos_max(0) + 1 + todo.size >= self.n_ctx():
+                        return
+                    if todo.size:
+                        self.eval(todo, progress=progress if epoch is None else None, cancel=cancel)
+                    n = ctx.seq_pos_max(0) + 1
+                    n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
+                    chain.accept(self._history.last(n, n_new))
+                    if criteria and any(c(self.input_ids, self.logits) for c in criteria):
+                        return
+                    token = self._draw(ctx, chain, processors)
+                    self._epoch = epoch = self._epoch + 1
+                more = yield token
+                todo = self._token_array("generate", [token, *(more or [])])
 
     def create_completion(
         self,
@@ -175,13 +182,15 @@ class Llama(Session):
         stopping_criteria: Criteria = None,
         logits_processor: Processors = None,
         logit_bias: Optional[Mapping[int, float]] = None,
+        progress: Optional[Progress] = None,
+        cancel: Optional[_core.CancelToken] = None,
     ) -> Union[dict[str, Any], Iterator[dict[str, Any]]]:
         """Continue a prompt (text, in which control tokens count, or token ids); the answer has OpenAI's shape.
 
         max_tokens: None, 0 or less: until a stop, or n_ctx. Ends on any end-of-generation token and before any of the
         `stop` strings (finish_reason "stop"), at max_tokens or n_ctx ("length"). stream=True: an iterator of chunks
         whose texts join to the answer; no chunk holds a part of a character or of a stop string. Bytes that are no
-        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed.
+        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed. progress, cancel: see generate.
         suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
         one that n_ctx has no room for.
         """
@@ -201,7 +210,7 @@ class Llama(Session):
             ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature,
             repeat_penalty=repeat_penalty, frequency_penalty=frequency_penalty, presence_penalty=presence_penalty,
             mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
-            logits_processor=logits_processor, stopping_criteria=stopping_criteria, logit_bias=logit_bias)
+            logits_processor=logits_processor, stopping_criteria=stopping_criteria, logit_bias=logit_bias, progress=progress, cancel=cancel)
         job = completion.Job(
             llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
             max_tokens=max_tokens if max_tokens and max_tokens > 0 else None, criteria=bool(as_list(stopping_criteria)),

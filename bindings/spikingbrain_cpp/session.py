@@ -8,20 +8,23 @@ import random
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, spiking
-from .errors import LlamaError, ModelLoadError, ModelNotFoundError
+from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
+from .history import History
 from .loaded import LoadedModel, Tokens
 from .sampling import SamplingParams
-from .state import VERSION, LlamaState, fingerprint
 from .spikes.stats import SpikeStats, from_core
 from .tokenizer import NORMALIZER_KEY, Tokenizer
 
 _STATS_STEP = 64  # tokens per call while spikes are counted: each then has a row of logits in llama.cpp's buffer
+
+
+Progress = Callable[[int, int], object]  # tokens done, tokens in all
 
 
 def _cpus() -> int:
@@ -119,7 +122,8 @@ class Session(LoadedModel):
         self._logits_all = bool(logits_all)
         self._print: Optional[str] = None
         self._epoch = 0                                     # changes whenever the sequence does
-        self._ids = np.empty(0, np.int32)                   # tokens, valid up to n_tokens
+        self._history = History()                           # tokens, valid up to n_tokens
+        self._running: set[_core.CancelToken] = set()       # of the evaluations and streams that cancel() ends
         self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits, NaN where not known
         self._chain: Optional[tuple[SamplingParams, _core.Sampler, int]] = None  # of sample(), and tokens it has seen
         self.n_evaluated = 0                                # tokens evaluated since the file was loaded
@@ -156,15 +160,21 @@ class Session(LoadedModel):
                 self._model, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
                 n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
                 type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v,
-                spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0], spike_keep_neurons=self._spike_keep[1])
+                stop_inside=self._can_stop_inside(), spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0], spike_keep_neurons=self._spike_keep[1])
             self.n_batch = self._ctx.n_batch()
-            self._step = min(n_rows if self._logits_all or self._spike_stats else self.n_batch, self.n_batch)  # tokens per call
+            self._step = min(n_rows if self._logits_all or self._spike_stats else n_ubatch, self.n_batch)  # tokens per call
         except RuntimeError as error:
             self.close()
             raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
         except BaseException:
             self.close()
             raise
+
+    def _can_stop_inside(self) -> bool:
+        """llama.cpp's recurrent memories are left half updated by a graph that stops; `spikingbrain`'s undoes the micro-batch."""
+        assert self._model is not None
+        own = self.metadata.get("general.architecture") == "spikingbrain"
+        return own or not (self._model.is_recurrent() or self._model.is_hybrid())
 
     def _check_window_types(self, type_k: Optional[int], type_v: Optional[int]) -> None:
         """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""
@@ -200,9 +210,9 @@ class Session(LoadedModel):
 
     @property
     def input_ids(self) -> npt.NDArray[np.int32]:
-        """int32 [n_tokens]: the tokens the sequence holds, a copy."""
+        """int32 [n_tokens]: the tokens the sequence holds, a copy; -1 for those that a snapshot did not bring (see restore)."""
         with self._use():
-            return self._ids[:self.n_tokens].copy()
+            return self._history.all(self.n_tokens)
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -226,8 +236,12 @@ class Session(LoadedModel):
             raise LlamaError(f"llama: logits: got none for the last of {last + 1} tokens, expected a row; eval a token")
         return ctx.logits()
 
-    def eval(self, tokens: Tokens) -> None:
-        """Append tokens to the sequence. ValueError: none, unknown ones, or more than n_ctx has room for."""
+    def eval(self, tokens: Tokens, *, progress: Optional[Progress] = None, cancel: Optional[_core.CancelToken] = None) -> None:
+        """Append tokens to the sequence. ValueError: none, unknown ones, or more than n_ctx has room for.
+
+        progress(done, total) is called after every n_ubatch tokens. cancel: a token; once cancelled, in whatever thread,
+        Cancelled is raised before the micro-batch under way is finished. The sequence then holds those that were.
+        """
         with self._use() as ctx:
             ids = self._token_array("eval", tokens)
             if ids.size == 0:
@@ -235,13 +249,36 @@ class Session(LoadedModel):
             n_past = ctx.seq_pos_max(0) + 1
             self._check_room("eval", n_past + ids.size)
             self._grow(n_past + ids.size)
-            self._ids[n_past:n_past + ids.size] = ids
+            self._history.write(n_past, ids)
             self._epoch += 1
-            for i in range(0, ids.size, self._step):
-                piece = ids[i:i + self._step]
-                at = n_past + i
-                ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None)
-                self.n_evaluated += piece.size
+            with self._cancellable(cancel) as token:
+                for i in range(0, ids.size, self._step):
+                    piece = ids[i:i + self._step]
+                    at = n_past + i
+                    ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None, token)
+                    self.n_evaluated += piece.size
+                    if progress is not None:
+                        progress(i + piece.size, ids.size)
+
+    @contextlib.contextmanager
+    def _cancellable(self, given: Optional[_core.CancelToken]) -> Iterator[_core.CancelToken]:
+        """A token that cancel() sets while the block runs."""
+        token = given or _core.CancelToken()
+        new = token not in self._running
+        self._running.add(token)
+        try:
+            yield token
+        except _core.Cancelled as error:
+            raise Cancelled(f"llama: {error}") from None
+        finally:
+            if new:
+                self._running.discard(token)
+
+    def cancel(self) -> None:
+        """End what is under way, from any thread: an evaluation stops inside its micro-batch, a generation at its next token;
+        they raise Cancelled. The sequence keeps the micro-batches that were finished and can go on. Nothing under way: no effect."""
+        for token in list(self._running):
+            token.cancel()
 
     def _check_room(self, where: str, n: int) -> None:
         if n > self.n_ctx():
@@ -249,10 +286,6 @@ class Session(LoadedModel):
                              "reset, shorten the prompt or raise n_ctx")
 
     def _grow(self, n: int) -> None:
-        if n > self._ids.size:
-            ids = np.zeros(max(n, 2 * self._ids.size, 1024), np.int32)
-            ids[:self._ids.size] = self._ids
-            self._ids = ids
         if self._logits_all and n > len(self._rows):
             rows = np.full((max(n, len(self._rows) * 3 // 2), self.n_vocab()), np.nan, np.float32)
             rows[:len(self._rows)] = self._rows
@@ -298,59 +331,3 @@ class Session(LoadedModel):
             if not self._spike_stats:
                 raise LlamaError("llama: spike_stats: got a model loaded without them, expected spike_stats=True; load it so")
             yield ctx
-
-    # --- state -------------------------------------------------------------------------------------------------
-
-    def save_state(self) -> LlamaState:
-        """The sequence as an object: a fixed part plus at most one window of rows, whatever its length, its tokens (4
-        bytes each) and the last row of logits."""
-        with self._use() as ctx:
-            has_row = ctx.logits_pos() >= 0 and ctx.logits_pos() == ctx.seq_pos_max(0)
-            data = ctx.state_get(0) if self.n_tokens else b""
-            return LlamaState(self._fingerprint(), self.input_ids, data,
-                              ctx.logits().copy() if has_row else np.empty(0, np.float32))
-
-    def load_state(self, state: LlamaState) -> None:
-        """Replace the sequence by a saved one; nothing is evaluated again, and the next token's logits are there.
-
-        ValueError: a state of another model or version, or one longer than n_ctx; the sequence stays as it was.
-        LlamaError: llama.cpp refuses the data (other type_k / type_v); the sequence is then empty.
-        """
-        if not isinstance(state, LlamaState):
-            raise TypeError(f"load_state: state: got {type(state).__name__}, expected LlamaState")
-        with self._use() as ctx:
-            if state.version != VERSION:
-                raise ValueError(f"load_state: version: got {state.version}, expected {VERSION}; save the state again")
-            if state.fingerprint != self._fingerprint():
-                raise ValueError(f"load_state: model: got a state of {state.fingerprint[:12]}, expected one of "
-                                 f"{self._fingerprint()[:12]}; load the model that it was saved from")
-            self._check_room("load_state", state.n_tokens)
-            self._token_array("load_state", state.tokens)
-            if state.logits.size not in (0, self.n_vocab()):
-                raise ValueError(f"load_state: logits: got {state.logits.size}, expected {self.n_vocab()}")
-            self.reset()
-            n = state.n_tokens
-            if n:
-                try:
-                    ctx.state_set(state.data, 0)
-                except RuntimeError as error:
-                    ctx.clear()
-                    raise LlamaError(f"load_state: got data that llama.cpp refuses: {error}; load the model with the "
-                                     "type_k and type_v it was saved with") from error
-                if ctx.seq_pos_max(0) + 1 != n:
-                    got = ctx.seq_pos_max(0) + 1
-                    ctx.clear()
-                    raise LlamaError(f"load_state: data: got {got} tokens, expected {n}; save the state again")
-            self._grow(n)
-            self._ids[:n] = state.tokens
-            if self._logits_all:
-                self._rows[:n] = np.nan
-            if n and state.logits.size:
-                ctx.set_logits(np.ascontiguousarray(state.logits, np.float32), n - 1)
-                if self._logits_all:
-                    self._rows[n - 1] = state.logits
-
-    def _fingerprint(self) -> str:
-        if self._print is None:
-            self._print = fingerprint(self.model_path, self._kv_overrides)
-        return self._print
