@@ -1,0 +1,250 @@
+"""The benchmark suite's models and driver: each shape loads, a synthetic context is accepted, a run resumes. Both sides are the
+fork's driver here: the baseline's build is not needed, and no speed is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+from test_cpp import built
+
+from bench import machine, rows, run, session, shapes
+from bench.build import Drivers
+from bench.cases import Case, Player, all_cases, select, tiny_case
+from bench.driver import Driver
+from bench.errors import BenchError
+from bench.make_model import make_model
+from bench.shapes import LLAMA_1B, QWEN_7B, SHAPES, SPIKING_1B, shape_named, tiny
+
+KINDS = [(s, t, k) for s in SHAPES for t in ("q4_0", "q8_0", "int8") for k in (False, True) if SHAPES[s].window or not (k or t == "int8")]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> session.Models:
+    return session.Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    with Driver(built("sb-bench-driver"), "ours") as d:
+        yield d
+
+
+@pytest.fixture
+def drivers() -> Drivers:
+    path = built("sb-bench-driver")
+    return Drivers(path, path, "pin==1", "commit", "build")
+
+
+def player(name: str, type_: str = "q4_0", spikes: bool = False, flash_attn: bool = False) -> Player:
+    return Player(shape_named(name + "-tiny"), type_, spikes, flash_attn)
+
+
+@pytest.mark.parametrize("name, type_, spikes", KINDS)
+def test_every_shape_and_type_loads_and_decodes(models: session.Models, driver: Driver, name: str, type_: str, spikes: bool) -> None:
+    p = player(name, type_, spikes)
+    path, _ = models.get(p)
+    answer = driver.ask("load", path=str(path))
+    assert answer["n_vocab"] == p.shape.n_vocab and answer["bytes"] == shapes.model_bytes(p.shape, type_)
+    driver.ask("context", n_ctx=64, n_threads=1, n_batch=32)
+    assert len(driver.ask("decode", n=3)["seconds"]) == 3 and driver.ask("position")["next"] == 3
+
+
+def test_a_shape_opens_in_llama(models: session.Models) -> None:
+    from spikingbrain_cpp import Llama
+
+    path, _ = models.get(player("SpikingBrain-1B", "q4_0"))
+    with Llama(model_path=str(path), n_threads=1, verbose=False) as llama:
+        assert llama.detokenize(llama.tokenize(b"the two")) == b"the two"
+        assert llama("a", max_tokens=2)["usage"]["completion_tokens"] in (1, 2)
+
+
+def test_the_same_shape_is_the_same_file(tmp_path: Path) -> None:
+    shape, found = tiny(SPIKING_1B), []
+    for name in ("a", "b"):
+        digest = make_model(shape, "int8", tmp_path / name, spikes=True)
+        found.append((digest, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()))
+    assert found[0] == found[1] and make_model(shape, "int8", tmp_path / "c") != found[0][0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("changes, type_, spikes, message", [
+    ({"n_embd": 250}, "q4_0", False, "n_embd"), ({"n_ff": 320}, "int8", False, "n_ff"), ({"n_head": 3}, "q4_0", False, "n_head"),
+    ({"n_head_kv": 3}, "q4_0", False, "n_head_kv"), ({"n_layer": 0}, "q4_0", False, "layers"), ({"n_vocab": 5}, "q4_0", False, "tokens"),
+    ({}, "q3_x", False, "type"), ({"window": 0}, "q4_0", True, "spikes"), ({"window": 0}, "int8", False, "INT8")])
+def test_wrong_shapes_are_refused_and_leave_no_file(tmp_path: Path, changes: dict[str, Any], type_: str, spikes: bool, message: str) -> None:
+    import dataclasses
+
+    with pytest.raises(BenchError, match=message):
+        make_model(dataclasses.replace(tiny(SPIKING_1B), **changes), type_, tmp_path / "m.gguf", spikes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_real_shapes_have_the_published_sizes() -> None:
+    def count(s: shapes.Shape) -> float:
+        return sum(_product(t.shape) for t in shapes.tensors(s, "q8_0"))
+    assert count(LLAMA_1B) == 1235814400 and count(QWEN_7B) == 7615616512  # as their model cards count them
+    assert shapes.weight_bytes_per_token(QWEN_7B, "q4_0") < shapes.model_bytes(QWEN_7B, "q4_0")
+    assert SPIKING_1B.kv_bytes_per_token() == 0 and QWEN_7B.kv_bytes_per_token() == 56 << 10
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    n = 1
+    for s in shape:
+        n *= s
+    return n
+
+
+@pytest.mark.parametrize("name, type_, spikes, flash_attn", [
+    ("Llama-3.2-1B", "q4_0", False, False), ("Llama-3.2-1B", "q4_0", False, True), ("Qwen2.5-7B", "q8_0", False, False),
+    ("SpikingBrain-1B", "q4_0", False, False), ("SpikingBrain-7B", "int8", True, False)])
+@pytest.mark.parametrize("n_seq", [1, 3])
+def test_a_filled_context_has_the_positions_of_its_depth(models: session.Models, drivers: Drivers, name: str, type_: str, spikes: bool,
+                                                         flash_attn: bool, n_seq: int) -> None:
+    p, bench = player(name, type_, spikes, flash_attn), session.Bench(drivers, models)
+    depth = 9000 if n_seq == 1 else 300  # more than one piece of 8192 cells
+    with bench.seated((p,), n_seq * (depth + 64), 1, n_seq) as (seat,):
+        bench.fill(seat, depth, n_seq)
+        assert len(seat.driver.ask("decode", n=2, seqs=n_seq, back=True)["seconds"]) == 2
+        after = {seat.driver.ask("position", seq=s)["next"] for s in range(n_seq)}
+        assert after == {depth + 2 if p.shape.window else depth}  # a state cannot step back
+
+
+def test_a_filled_context_decodes_like_a_prefilled_one_in_what_it_allocates(models: session.Models, driver: Driver) -> None:
+    path, _ = models.get(player("SpikingBrain-1B"))
+    driver.ask("load", path=str(path))
+    sizes = {n: driver.ask("context", n_ctx=n, n_threads=1)["state_bytes"] for n in (1024, 300000)}
+    assert sizes[1024] == sizes[300000] > 0
+    path, _ = models.get(player("Llama-3.2-1B"))
+    driver.ask("load", path=str(path))
+    answers = [driver.ask("context", n_ctx=n, n_threads=1) for n in (1024, 4096)]
+    assert [a["state_bytes"] for a in answers] == [tiny(LLAMA_1B).kv_bytes_per_token() * a["n_ctx"] for a in answers]
+
+
+@pytest.mark.parametrize("request_, message", [
+    ({"cmd": "nonsense"}, "nonsense"), ({"cmd": "load", "path": "/nowhere"}, "/nowhere"), ({"cmd": "decode", "n": 1}, "context: got none"),
+    ({"cmd": "context", "n_ctx": 9, "n_threads": 1}, "no model"), ({"cmd": "op_time"}, "no operator"), ({"cmd": "load"}, "path"),
+    ({"cmd": "op_build", "op": "nonsense", "n_threads": 1}, "nonsense"), ({"cmd": "spin", "threads": 10 ** 6, "repeat": 1}, "threads"),
+    ({"cmd": "op_build", "op": "products", "type": "q9", "products": [[32, 32, 1]], "n_threads": 1}, "q9")])
+def test_the_driver_refuses_and_lives_on(driver: Driver, request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        driver.ask(**request_)
+    assert driver.ask("memory")["peak"] > 0
+
+
+@pytest.mark.parametrize("arguments, message", [({"depth": 0}, "depth"), ({"depth": 256}, "depth"), ({"depth": 8, "seq": 1}, "sequence"),
+                                                ({"depth": 8, "recurrent": [True]}, "recurrent")])
+def test_a_context_is_not_filled_beyond_what_it_is(models: session.Models, driver: Driver, arguments: dict[str, Any], message: str) -> None:
+    p = player("SpikingBrain-1B")
+    driver.ask("load", path=str(models.get(p)[0]))
+    driver.ask("context", n_ctx=64, n_threads=1)
+    with pytest.raises(BenchError, match=message):
+        driver.ask("fill", **{"recurrent": p.shape.recurrent, **arguments})
+
+
+def test_a_driver_that_dies_is_an_error(driver: Driver, tmp_path: Path) -> None:
+    driver.process.kill()
+    with pytest.raises(BenchError, match="exit code -9"):
+        driver.ask("memory")
+    with pytest.raises(BenchError, match="absent"):
+        Driver(tmp_path / "absent")
+
+
+def test_it_ends_with_whoever_commands_it() -> None:
+    done = subprocess.run([built("sb-bench-driver")], input="", capture_output=True, timeout=30)
+    assert done.returncode == 0 and done.stdout == b""
+
+
+# --- the suite itself, on tiny shapes
+
+@pytest.fixture
+def suite(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(run.build, "drivers", lambda: drivers)
+    monkeypatch.setattr(run.build, "WORK", tmp_path / "work")
+    monkeypatch.setattr(machine, "QUIET", dict.fromkeys(machine.QUIET, 1e9))
+    return tmp_path / "rows.jsonl"
+
+
+def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
+    wanted = ("decode-1b-d1024", "prefill-1b-n512", "prefill-1b-at16384", "validate", "batch-1b-s4", "load", "roofline-1b-t1", "operators-1b-t1",
+              "products-1b", "products-step")
+    assert run.run([tiny_case(c) for c in all_cases(1) if c.id.startswith(wanted)], suite, small=True) == 0
+    found = rows.read(suite)
+    assert {r["case"].split("-")[0] for r in found} == {"decode", "prefill", "validate", "batch", "load", "roofline", "operators", "products"}
+    for r in found:
+        assert not r["skipped"] and r["median"] > 0 and r["repetitions"] == len(r["values"]) and r["machine"]["cpus"] and r["pin"] == "pin==1"
+    decode = [r for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "decode"]
+    assert len(decode) == 5 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
+    assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0] == "SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0"
+    assert not list((suite.parent / "work" / "models").glob("*"))
+
+
+def test_an_interrupted_run_keeps_its_rows_and_goes_on(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = select("full", ["products-step", "load", "batch-1b-s4"], 1, small=True)
+    ran: list[str] = []
+
+    def interrupted(bench: session.Bench, case: Case) -> list[rows.Row]:
+        raise KeyboardInterrupt
+    monkeypatch.setitem(run.MEASURE, "load", interrupted)
+    assert run.run(cases, suite, small=True) == 130
+    before = rows.read(suite)
+    assert {r["case"] for r in before} == {"batch-1b-s4"} and not list((suite.parent / "work" / "models").glob("*"))
+
+    def quick(bench: session.Bench, case: Case) -> list[rows.Row]:
+        ran.append(case.id)
+        return [bench.row("x", unit="s", values=[1.0])]
+    for kind in ("load", "step", "decode"):
+        monkeypatch.setitem(run.MEASURE, kind, quick)
+    assert run.run(cases, suite, small=True) == 0
+    assert ran == ["load-1b", "products-step-1b"] and rows.read(suite)[:len(before)] == before
+
+
+def test_what_does_not_fit_is_a_row_with_its_reason(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = select("full", ["batch-1b-s4"], 1, small=True)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 20)
+    assert run.run(cases, suite, small=True) == 0
+    (found,) = rows.read(suite)
+    assert "memory" in found["skipped"] and found["median"] is None
+    monkeypatch.undo()
+    assert len(rows.read(suite)) == 1
+
+
+def test_a_case_that_fails_is_a_row_and_an_exit_code(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: session.Bench, case: Case) -> list[rows.Row]:
+        raise BenchError("bench: broken")
+    monkeypatch.setitem(run.MEASURE, "decode", broken)
+    assert run.run(select("full", ["batch-1b-s4"], 1, small=True), suite, small=True) == 1
+    assert [r["skipped"] for r in rows.read(suite)] == ["failed: bench: broken"]
+
+
+def test_a_run_without_the_disk_it_needs_is_refused(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_disk", lambda folder: 1 << 20)
+    with pytest.raises(BenchError, match="free disk"):
+        run.run(select("full", ["batch-1b-s4"], 1), suite)
+    assert not suite.exists()
+
+
+def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import build
+
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BenchError, match="make build"):
+        build.package_libs()
+    monkeypatch.setattr(build.shutil, "which", lambda name, path: None)
+    with pytest.raises(BenchError, match="cmake"):
+        build.tool("cmake")
+
+
+def test_the_baseline_is_the_pinned_tree_without_our_files(tmp_path: Path) -> None:
+    from bench import build
+
+    if not list((build.WORK / "upstream").glob("llama.cpp")):
+        pytest.skip("the baseline's tree has not been made here (python -m bench build)")
+    tree = build.WORK / "upstream" / "llama.cpp"
+    assert not list(tree.rglob("*spikingbrain*")) and "SPIKINGBRAIN" not in (tree / "src" / "llama-arch.h").read_text()

@@ -1,0 +1,185 @@
+"""Rows of the benchmark suite: every field, finished cases kept, regressions beyond the noise found, reports without surprise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+
+from bench import compare, machine, report, rows, tables
+from bench.cases import all_cases, select
+from bench.errors import BenchError
+
+
+def row(case: str = "c", name: str = "a", values: list[float] | None = None, **fields: Any) -> rows.Row:
+    common = {"case": case, "kind": "decode", "name": name, "machine": {"cpu": "x", "cpus": 2, "memory_bytes": 1 << 30}, "cpu_features": ["avx2"],
+              "pin": "p==1", "commit": "abc", "build": "b", "unit": "tokens/s", "values": values or [10.0, 11.0, 12.0], "depth": 1024,
+              "noise": {"noisy": False}, "model": "SpikingBrain-1B", "type": "q4_0", "spikes": False, "n_seq": 1, "threads": 2,
+              "state_bytes": 100, "peak_resident_bytes": 1000, "date": "2026-01-02T03:04:05+00:00"}
+    return rows.make_row(**common | fields)
+
+
+def test_a_row_has_every_field_and_its_statistics() -> None:
+    r = row(values=[8.0, 10.0, 12.0])
+    assert set(rows.FIELDS) <= set(r) and (r["median"], r["repetitions"], r["spread"]) == (10.0, 3, 0.2)
+    assert rows.make_row(case="c", skipped="why")["median"] is None
+    with pytest.raises(BenchError, match="nonsense"):
+        row(nonsense=1)
+
+
+@pytest.mark.parametrize("values, expected", [([5.0], 0.0), ([9.0, 11.0], 0.1), ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0.5)])
+def test_spread_is_relative_to_the_median(values: list[float], expected: float) -> None:
+    assert rows.spread(values) == pytest.approx(expected)
+
+
+def test_ratios_are_taken_pair_by_pair_and_mean_faster() -> None:
+    a, b = row(values=[10.0, 20.0]), row(name="b", values=[5.0, 5.0])
+    assert rows.ratio_row(a, b)["values"] == [2.0, 4.0]
+    seconds = [r | {"unit": "s"} for r in (a, b)]
+    assert rows.ratio_row(*seconds)["values"] == [0.5, 0.25]
+
+
+def test_rows_survive_a_line_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    rows.append(path, [row("c1"), row("c2")])
+    with path.open("a") as f:
+        f.write('{"case": "c3", "ki')
+    assert [r["case"] for r in rows.read(path)] == ["c1", "c2"]
+    rows.append(path, [row("c4")])
+    assert [r["case"] for r in rows.read(path)] == ["c1", "c2", "c4"]
+
+
+@pytest.mark.parametrize("text, message", [("nothing\n{}\n", "line 1"), ('{"case": "c"}\n', "got no kind"), ("[1]\n{}\n", "line 1"), ("\xff\n", "line 1")])
+def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=message):
+        rows.read(path)
+    with pytest.raises(BenchError, match="absent"):
+        rows.read(tmp_path / "absent")
+
+
+def test_finished_cases_are_those_measured_by_this_build(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    rows.append(path, [row("c1"), rows.make_row(case="c2", kind="decode", name="all", build="b", skipped="no memory")])
+    assert rows.finished(rows.read(path), "b", path) == {"c1"}
+    with pytest.raises(BenchError, match="build b"):
+        rows.finished(rows.read(path), "other", path)
+    rows.drop(path, "c1")
+    assert [r["case"] for r in rows.read(path)] == ["c2"]
+
+
+def test_compare_finds_what_got_worse_beyond_the_noise() -> None:
+    old = [row("steady"), row("slow"), row("fast"), row("load", unit="s"), row("gone"), row("ratio", unit="x"), row("fit", fitted=True)]
+    new = [row("steady", values=[10.5, 11.2, 12.4]), row("slow", values=[5.0, 5.1, 5.2]), row("fast", values=[40.0, 41.0, 42.0]),
+           row("load", unit="s", values=[30.0, 31.0, 32.0]), row("ratio", unit="x", values=[0.1, 0.1]), row("fit", fitted=True, values=[0.1])]
+    changes, gone, added = compare.compare(old, new)
+    assert {c.row["case"] for c in changes if c.worse} == {"slow", "load"}
+    assert {c.row["case"] for c in changes if c.better} == {"fast"}
+    assert [r["case"] for r in gone] == ["gone"] and added == []
+
+
+def test_compare_bounds_follow_the_spread() -> None:
+    noisy, calm = [5.0, 10.0, 15.0], [10.0, 10.01, 10.02]
+    for values, worse in ((noisy, False), (calm, True)):
+        (speed, *_), _, _ = compare.compare([row(values=values)], [row(values=[x * 0.8 for x in values])])
+        assert speed.worse is worse
+
+
+def test_compare_reports_state_and_memory_that_grew() -> None:
+    changes, _, _ = compare.compare([row()], [row(state_bytes=101, peak_resident_bytes=1050)])
+    assert [c.what.split()[0] for c in changes if c.worse] == ["state_bytes"]
+
+
+def test_compare_refuses_other_machines_and_nothing_in_common(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="one machine"):
+        compare.compare([row()], [row(machine={"cpu": "y", "cpus": 2})])
+    with pytest.raises(BenchError, match="no row"):
+        compare.compare([row("a")], [row("b")])
+
+
+def test_compare_exits_1_where_something_got_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.cli import main
+
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    rows.append(old, [row()])
+    rows.append(new, [row(values=[1.0, 1.1, 1.2])])
+    assert (main(["compare", str(old), str(old)]), main(["compare", str(old), str(new)])) == (0, 1)
+    assert "1 worse" in capsys.readouterr().out
+    assert main(["compare", str(old), str(tmp_path / "absent")]) == 2
+
+
+def measured() -> list[rows.Row]:
+    ours, theirs = row("decode-1b-d65536", "SpikingBrain-1B q4_0", depth=65536), row("decode-1b-d65536", "Llama-3.2-1B q4_0", [2.0, 2.2, 2.4],
+                                                                                    depth=65536, model="Llama-3.2-1B")
+    slower = row("decode-1b-d65536-fa", "Llama-3.2-1B q4_0 fa", [1.0], depth=65536, model="Llama-3.2-1B")
+    fit = row("prefill-1b-fit", "SpikingBrain-1B q4_0", [7.0], kind="prefill 8192", n_prompt=8192, depth=None, unit="s", fitted=True)
+    return [ours, theirs, rows.ratio_row(ours, theirs), slower, fit]
+
+
+def test_the_figure_has_ratios_to_the_faster_baseline_and_the_papers() -> None:
+    line = tables.figure7(measured()).splitlines()[-1]
+    assert "| 5.00x | 4.04x |" in line and line.startswith("| 64k |")
+
+
+def test_fitted_figures_are_marked() -> None:
+    assert tables.prefill(measured()).splitlines()[-1] == "| 8k | 7.00 (fitted) |"
+
+
+def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> None:
+    text = "before\n<!-- bench: figure7 begin -->\nold\n<!-- bench: figure7 end -->\nafter\n"
+    once = report.filled(text, measured(), "x")
+    assert once.startswith("before\n<!--") and once.endswith("-->\nafter\n") and "old" not in once and report.filled(once, measured(), "x") == once
+    with pytest.raises(BenchError, match="no such table"):
+        report.filled(text.replace("figure7", "figure8"), measured(), "x")
+    with pytest.raises(BenchError, match="no end"):
+        report.filled("<!-- bench: load begin -->\n", measured(), "x")
+
+
+def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    source = tmp_path / "r.jsonl"
+    rows.append(source, measured())
+    (tmp_path / "bench").mkdir()
+    shutil.copy(ROOT / "bench" / "README.md", tmp_path / "bench")
+    found = []
+    for _ in range(2):
+        assert report.main(source, tmp_path) == 0
+        found.append({p.name: p.read_bytes() for p in [*tmp_path.glob("*.svg"), tmp_path / "bench" / "README.md"]})
+    assert found[0] == found[1] and {"r-figure7.svg", "r-memory.svg", "r-prefill.svg"} <= set(found[0])
+    assert report.main(source, tmp_path, check=True) == 0
+    (tmp_path / "bench" / "README.md").write_text(found[0]["README.md"].decode().replace("64k", "65k"))
+    assert report.main(source, tmp_path, check=True) == 1
+
+
+def test_committed_tables_are_those_of_the_committed_rows() -> None:
+    source = [p for p in sorted((ROOT / "bench" / "results").glob("*-full.jsonl"))]
+    if not source:
+        pytest.skip("no rows of a full run are committed")
+    assert report.write_tables(rows.read(source[0]), ROOT, check=True) == []
+
+
+def test_cases_have_names_of_their_own_and_fit_the_disk() -> None:
+    cases = all_cases(2)
+    assert len({c.id for c in cases}) == len(cases)
+    assert max(c.disk() for c in cases) < 40e9
+    assert 0 < len(select("quick", [], 1)) < len(select("full", [], 1)) == len(all_cases(1))
+    assert 100 < sum(c.seconds for c in cases if c.quick) < 400
+
+
+@pytest.mark.parametrize("only, threads, message", [(["nothing"], 1, "--only"), ([], 0, "--threads"), ([], 10 ** 6, "--threads")])
+def test_options_that_cannot_work_are_refused(only: list[str], threads: int, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        select("full", only, threads)
+
+
+def test_a_busy_machine_is_called_noisy() -> None:
+    calm = machine.noise([1.0, 1.01, 1.02], idle=0.01)
+    wild = machine.noise([1.0, 1.5, 2.0], idle=0.01)
+    assert wild["noisy"] and wild["loop_spread"] > calm["loop_spread"]
+    assert {"cpu", "cpus", "memory_bytes"} <= set(machine.describe()) and json.dumps(machine.describe())
