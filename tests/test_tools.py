@@ -11,16 +11,13 @@ import math
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from running_server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -71,61 +68,6 @@ def perplexity(model: Path, corpus: Path, n_ctx: int = 128, *extra: object) -> f
 
 
 # --- the server -----------------------------------------------------------------------------------------------
-
-class Server:
-    """sb-server on a free local port, stopped at the end of the `with` block."""
-
-    def __init__(self, model: Path, log: Path, *args: object):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        self.log = log
-        self.command = [str(BIN / "sb-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(self.port), "-t", "2",
-                        *map(str, args)]
-
-    def __enter__(self) -> "Server":
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
-        for _ in range(300):
-            try:
-                if self.get("/health") == {"status": "ok"}:
-                    return self
-            except (urllib.error.URLError, OSError):
-                pass
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.2)
-        self.__exit__()
-        raise AssertionError("sb-server did not become healthy:\n" + self.log.read_text()[-4000:])
-
-    def __exit__(self, *_) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def _open(self, request) -> dict:
-        try:
-            with urllib.request.urlopen(request, timeout=120) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as e:
-            raise AssertionError(f"{e.code}: {e.read().decode()}\n{self.log.read_text()[-3000:]}") from None
-
-    def get(self, path: str) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
-            return json.load(response)
-
-    def post(self, path: str, **body) -> dict:
-        return self._open(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(),
-                                                 {"Content-Type": "application/json"}))
-
-    def complete(self, prompt, n: int, **more) -> dict:
-        return self.post("/completion", prompt=prompt, n_predict=n, temperature=0, ignore_eos=True, return_tokens=True, **more)
-
-    def chat(self, messages: list[dict], n: int = 24, **more) -> dict:
-        return self.post("/v1/chat/completions", messages=messages, max_tokens=n, temperature=0, ignore_eos=True, **more)
-
 
 @pytest.fixture(scope="module")
 def server(model, folder):
@@ -359,7 +301,7 @@ def test_wrapper_passes_defaults_that_the_user_can_override(monkeypatch):
     monkeypatch.setattr(tools.os, "environ", env := {"LLAMA_ARG_CACHE_RAM": "7"})
     monkeypatch.setattr(tools.sys, "argv", ["sb-server", "--ctx-checkpoints", "9"])
     tools.server()
-    assert env == {"LLAMA_ARG_CACHE_RAM": "7", "LLAMA_ARG_FIT": "off"}
+    assert env == {"LLAMA_ARG_CACHE_RAM": "7", "LLAMA_ARG_FIT": "off", "LLAMA_ARG_BATCH": "512"}
     assert Path(executed["path"]).name == "llama-server" and executed["argv"][1:] == ["--ctx-checkpoints", "9"]
 
 

@@ -1,0 +1,348 @@
+"""sb-server keeps OpenAI's protocol, its slots' independence, its memory's bounds, and what was saved of a slot.
+
+A real server process, the `openai` package as client, greedy answers: what several users get together, or after a
+restore, is what one gets alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from running_server import BIN, Server
+
+openai = pytest.importorskip("openai")
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "examples" / "make_example.py").read_text().split('"""')[3]
+GREEDY = {"temperature": 0, "extra_body": {"ignore_eos": True}}
+NEAR_END = 4  # tokens between the end of a prompt and the checkpoint before it (upstream's number)
+
+pytestmark = pytest.mark.skipif(not (BIN / "sb-server").exists(), reason="the package is not installed: run make build")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> Path:
+    """F32, so that batches of different shapes agree closely enough for greedy text to be compared."""
+    from sb_convert.cli import main
+    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "f32.gguf"), "--outtype", "f32"]) == 0
+    return folder / "f32.gguf"
+
+
+@pytest.fixture(scope="module")
+def server(model, folder):
+    with Server(model, folder / "server.log", "--slot-save-path", f"{folder}/", "--metrics") as s:
+        yield s
+
+
+def client_of(server: Server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", timeout=60, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with client_of(server) as c:
+        yield c
+
+
+def user(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+def answer(client, text: str, n: int = 24, **more) -> str:
+    return client.chat.completions.create(model="any", messages=user(text), max_tokens=n, **GREEDY, **more).choices[0].message.content
+
+
+def wait_until_idle(server: Server, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(slot["is_processing"] for slot in server.get("/slots")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def metric(server: Server, name: str) -> int:
+    with urllib.request.urlopen(server.url + "/metrics", timeout=60) as response:
+        return int(float(re.search(rf"^llamacpp:{name} (\S+)$", response.read().decode(), re.M)[1]))
+
+
+# --- OpenAI's endpoints ---------------------------------------------------------------------------------------
+
+def test_chat_answers_with_usage_and_the_reason_it_ended(client):
+    reply = client.chat.completions.create(model="any", messages=user("What is silent?"), max_tokens=24, **GREEDY)
+    assert reply.choices[0].finish_reason == "length" and reply.choices[0].message.role == "assistant"
+    assert reply.choices[0].message.content
+    assert reply.usage.completion_tokens == 24 and reply.usage.prompt_tokens > 4
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 24
+
+
+def test_a_streamed_chat_is_the_same_text_in_pieces(client):
+    stream = client.chat.completions.create(model="any", messages=user("What is silent?"), max_tokens=24, stream=True,
+                                            stream_options={"include_usage": True}, **GREEDY)
+    chunks = list(stream)
+    pieces = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
+    assert len(pieces) > 5 and "".join(pieces) == answer(client, "What is silent?")
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
+    assert chunks[-1].usage.completion_tokens == 24
+
+
+def test_completions_stream_and_give_logprobs(client):
+    whole = client.completions.create(model="any", prompt="the lighthouse", max_tokens=12, logprobs=3, **GREEDY)
+    pieces = client.completions.create(model="any", prompt="the lighthouse", max_tokens=12, stream=True, **GREEDY)
+    assert "".join(c.choices[0].text for c in pieces if c.choices) == whole.choices[0].text != ""
+    rows = whole.choices[0].logprobs.model_extra["content"]
+    assert len(rows) == 12
+    for row in rows:
+        assert len(row["top_logprobs"]) == 3
+        assert row["logprob"] == max(top["logprob"] for top in row["top_logprobs"]) <= 0  # greedy took the likeliest
+
+
+def test_several_prompts_in_one_request_are_several_answers(client):
+    both = client.completions.create(model="any", prompt=["the lighthouse", "the tide"], max_tokens=8, **GREEDY)
+    one = client.completions.create(model="any", prompt="the tide", max_tokens=8, **GREEDY)
+    assert [c.index for c in both.choices] == [0, 1] and both.choices[1].text == one.choices[0].text
+
+
+TOOL = {"type": "function", "function": {"name": "get_temperature", "description": "of a town", "parameters": {
+    "type": "object", "properties": {"unit": {"type": "string", "enum": ["celsius", "kelvin"]}}, "required": ["unit"]}}}
+
+
+def test_a_required_tool_is_called_with_arguments_of_its_schema(client):
+    reply = client.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], tool_choice="required",
+                                           max_tokens=600, temperature=0, parallel_tool_calls=False)
+    assert reply.choices[0].finish_reason == "tool_calls"
+    call, = reply.choices[0].message.tool_calls
+    assert call.function.name == "get_temperature"
+    assert json.loads(call.function.arguments)["unit"] in ("celsius", "kelvin")
+
+
+def test_tool_choice_none_calls_none(client):
+    reply = client.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], tool_choice="none", max_tokens=12, **GREEDY)
+    assert not reply.choices[0].message.tool_calls and reply.choices[0].message.content
+
+
+def test_a_json_schema_is_kept_also_when_streamed(client):
+    schema = {"type": "object", "properties": {"town": {"enum": ["Oslo", "Rome"]}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
+              "required": ["town", "n"], "additionalProperties": False}
+    asked = {"model": "any", "messages": user("Which town?"), "max_tokens": 300, "temperature": 0,
+             "response_format": {"type": "json_schema", "json_schema": {"name": "town", "schema": schema}}}
+    reply = json.loads(client.chat.completions.create(**asked).choices[0].message.content)
+    assert reply["town"] in ("Oslo", "Rome") and 0 <= reply["n"] <= 9 and set(reply) == {"town", "n"}
+    pieces = client.chat.completions.create(**asked, stream=True)
+    assert json.loads("".join(c.choices[0].delta.content or "" for c in pieces if c.choices)) == reply
+
+
+def test_stop_words_and_seeds(client):
+    text = client.completions.create(model="any", prompt="the tide", max_tokens=40, **GREEDY).choices[0].text
+    word = text[10:13]
+    cut = client.completions.create(model="any", prompt="the tide", max_tokens=40, stop=[word], **GREEDY).choices[0]
+    assert cut.text == text[:text.index(word)] and cut.finish_reason == "stop"
+    seeded = [client.completions.create(model="any", prompt="the tide", max_tokens=20, temperature=1.5, seed=s).choices[0].text for s in (1, 1, 2)]
+    assert seeded[0] == seeded[1] != seeded[2]
+
+
+def test_models_health_and_metrics(server, client):
+    assert [m.id for m in client.models.list()] and server.get("/health") == {"status": "ok"}
+    before = metric(server, "tokens_predicted_total")
+    answer(client, "And then?", 16)
+    assert metric(server, "tokens_predicted_total") - before == 16
+    assert wait_until_idle(server) and metric(server, "requests_processing") == 0
+
+
+# --- several users ----------------------------------------------------------------------------------------------
+
+def test_eight_users_at_once_each_get_their_solo_answer(server, client):
+    """More users than slots: four are decoded together, the others wait for one of them."""
+    asked = [f"{i} {TEXT[i * 70:i * 70 + 90]}" for i in range(8)]
+    alone = [answer(client, text, 32) for text in asked]
+
+    def ask(text: str) -> str:
+        with client_of(server) as own:
+            pieces = own.chat.completions.create(model="any", messages=user(text), max_tokens=32, stream=True, **GREEDY)
+            return "".join(c.choices[0].delta.content or "" for c in pieces if c.choices)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, asked))
+    assert together == alone and len(set(alone)) == 8
+
+
+def test_a_client_that_leaves_while_text_is_written_frees_its_slot(server, client):
+    stream = client.completions.create(model="any", prompt="the tide", max_tokens=10_000_000, stream=True, **GREEDY)
+    next(iter(stream))
+    assert any(slot["is_processing"] for slot in server.get("/slots"))
+    stream.close()
+    assert wait_until_idle(server) and answer(client, "still there?", 4)
+
+
+def test_a_client_that_leaves_while_its_prompt_is_read_frees_its_slot(server, client):
+    """Nothing can be written to it then, so the server must ask; looking at /slots keeps its queue busy meanwhile."""
+    prompt, before = [t % 500 for t in range(60_000)], metric(server, "prompt_tokens_total")
+    with client_of(server) as impatient, pytest.raises(openai.APITimeoutError):
+        impatient.with_options(timeout=0.5).completions.create(model="any", prompt=prompt, max_tokens=4, **GREEDY)
+    assert wait_until_idle(server)
+    assert metric(server, "prompt_tokens_total") - before < len(prompt) and answer(client, "still there?", 4)
+
+
+# --- prompt reuse: what is evaluated again ------------------------------------------------------------------------
+
+def turn(server: Server, messages: list[dict], n: int = 20, **more) -> tuple[str, int, int]:
+    """The answer, the prompt tokens taken from the slot, those evaluated."""
+    reply = server.chat(messages, n, **more)
+    return reply["choices"][0]["message"]["content"], reply["timings"]["cache_n"], reply["timings"]["prompt_n"]
+
+
+def test_a_growing_chat_evaluates_its_new_messages_only(server):
+    messages, before = user(TEXT[:600]), 0
+    for i in range(6):
+        text, cached, evaluated = turn(server, messages, id_slot=1)
+        if i:
+            assert cached >= before - NEAR_END, f"turn {i}: {cached} of {before} tokens reused"
+        before = cached + evaluated
+        messages += [{"role": "assistant", "content": text}, *user(f"And then, {i}?")]
+    cold, none, _ = turn(server, messages, cache_prompt=False)
+    assert none == 0 and turn(server, messages, id_slot=1)[0] == cold
+
+
+def test_checkpoints_and_slot_memory_do_not_grow(server, folder):
+    """A slot's file is its state and its checkpoints: five times the state, whatever was said."""
+    def saved() -> int:
+        return server.post("/slots/2?action=save", filename="grown.bin")["n_written"] - 4 * server.get("/slots")[2]["n_prompt_tokens"]
+
+    def anonymous() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(r"^RssAnon:\s+(\d+) kB", status, re.M)[1])
+    messages = user(TEXT[:1200])
+    for _ in range(6):
+        messages += [{"role": "assistant", "content": turn(server, messages, 120, id_slot=2)[0]}, *user("More.")]
+    sizes, memory = [], []
+    for _ in range(6):
+        messages += [{"role": "assistant", "content": turn(server, messages, 120, id_slot=2)[0]}, *user("More.")]
+        sizes.append(saved())
+        memory.append(anonymous())
+    assert max(sizes) - min(sizes) < 16 * 1024, sizes
+    assert max(memory) - memory[0] < 4 * 1024, memory
+
+
+# --- a slot in a file -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def saved(server, folder):
+    """A chat of two turns saved to chat.bin, with what the saving server answers to its continuations."""
+    start = [*user(TEXT[:900]), {"role": "assistant", "content": TEXT[900:1200]}]
+    asked = [*start, *user("What is silent?")]
+    text, _, _ = turn(server, asked, cache_prompt=False, id_slot=3)
+    server.post("/slots/3?action=save", filename="chat.bin")
+    more = [*asked, {"role": "assistant", "content": text}, *user("Why?")]
+    edited = [*start, *user("Who kept the light after him?")]
+    return {name: (m, turn(server, m, cache_prompt=False)[0]) for name, m in (("again", asked), ("more", more), ("edited", edited))}
+
+
+@pytest.fixture(scope="module")
+def other(model, folder):
+    """A second server process, which restores what the first one saved."""
+    with Server(model, folder / "other.log", "--slot-save-path", f"{folder}/", "-np", 1) as s:
+        yield s
+
+
+@pytest.mark.parametrize("name, most", [("again", NEAR_END), ("more", 60), ("edited", 40)])
+def test_a_slot_restored_in_a_new_process_reads_the_new_tokens_only(saved, other, name, most):
+    """`most`: the new messages' tokens and the few after the last checkpoint, of over 400."""
+    messages, cold = saved[name]
+    other.post("/slots/0?action=erase")
+    other.post("/slots/0?action=restore", filename="chat.bin")
+    text, cached, evaluated = turn(other, messages, id_slot=0)
+    assert evaluated <= most and cached > 300 and text == cold
+
+
+def test_a_saved_prompt_and_what_follows_it_evaluates_no_token_twice(server, other):
+    prompt = server.post("/tokenize", content=TEXT[:700])["tokens"]
+    first = server.complete(prompt, 30, id_slot=0)["tokens"]
+    server.post("/slots/0?action=save", filename="prompt.bin")
+    after = server.complete(prompt + first, 10, id_slot=0)["tokens"]
+    other.post("/slots/0?action=restore", filename="prompt.bin")
+    restored = other.complete(prompt + first, 10, id_slot=0)
+    # the last token that was sampled had not been evaluated when the slot was saved
+    assert restored["timings"]["prompt_n"] == 1 and restored["tokens"] == after
+
+
+def spoil(kind: str, data: bytes) -> bytes:
+    middle = len(data) // 2
+    return {"cut in the state": data[:3000], "cut in the checkpoints": data[:-1000], "cut by a byte": data[:-1],
+            "changed": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:], "empty": b"", "other file": b"GGUF" * 100}[kind]
+
+
+@pytest.mark.parametrize("kind", ["cut in the state", "cut in the checkpoints", "cut by a byte", "changed", "empty", "other file"])
+def test_a_damaged_slot_file_is_refused_and_the_slot_works_on(saved, other, folder, kind):
+    (folder / "bad.bin").write_bytes(spoil(kind, (folder / "chat.bin").read_bytes()))
+    status, message = other.refused("/slots/0?action=restore", b'{"filename": "bad.bin"}')
+    assert status == 400 and message.startswith("Unable to restore slot: ")
+    messages, cold = saved["again"]
+    assert turn(other, messages, id_slot=0)[:2] == (cold, 0)  # nothing of the bad file was taken
+
+
+def test_a_slot_of_another_model_of_the_same_shape_is_refused(saved, model, folder):
+    weights = bytearray(model.read_bytes())
+    weights[-2000:] = bytes(2000)
+    (folder / "twin.gguf").write_bytes(weights)
+    with Server(folder / "twin.gguf", folder / "twin.log", "--slot-save-path", f"{folder}/", "-np", 1) as twin:
+        status, message = twin.refused("/slots/0?action=restore", b'{"filename": "chat.bin"}')
+        assert status == 400 and "another model file" in message
+
+
+def test_a_slot_that_cannot_be_written_leaves_no_file(server, folder):
+    (folder / "taken").mkdir()
+    (folder / "taken" / "x").touch()
+    status, _ = server.refused("/slots/3?action=save", b'{"filename": "taken"}')
+    assert status == 500 and not (folder / "taken.part").exists() and (folder / "taken" / "x").exists()
+    assert list(folder.glob("*.part")) == []
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = [
+    ("/completion", b"{bad"), ("/completion", b""), ("/completion", b"\xff\xfe"), ("/completion", b"[]"),
+    ("/completion", b'{"n_predict": 3}'), ("/completion", b'{"prompt": {"a": 1}}'), ("/completion", b'{"prompt": [99999]}'),
+    ("/completion", b'{"prompt": [-5]}'), ("/completion", b'{"prompt": "a", "n_predict": "x"}'),
+    ("/completion", b'{"prompt": "a", "temperature": "hot"}'), ("/completion", b'{"prompt": "a", "grammar": "root ::= ("}'),
+    ("/v1/chat/completions", b"{}"), ("/v1/chat/completions", b'{"messages": "x"}'), ("/v1/chat/completions", b'{"messages": [{"role": "user"}]}'),
+    ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}}'),
+    ("/slots/0?action=restore", b'{"filename": "absent.bin"}'), ("/slots/0?action=restore", b'{"filename": "../x"}'),
+    ("/slots/0?action=save", b'{"filename": "/etc/x"}'), ("/slots/0?action=save", b"{}"), ("/slots/0?action=other", b'{"filename": "x"}'),
+    ("/slots/x?action=save", b'{"filename": "x"}'), ("/v1/embeddings", b'{"input": "x"}'), ("/absent", b"{}"),
+]
+
+
+def test_bad_requests_are_http_errors_with_a_message_and_the_server_lives(server, client):
+    expected = answer(client, "still there?", 8)
+    for path, body in BAD:
+        status, message = server.refused(path, body)
+        assert 400 <= status < 600 and message, (path, body)
+        assert server.process.poll() is None, (path, body)
+    assert wait_until_idle(server) and answer(client, "still there?", 8) == expected
+
+
+def test_a_huge_n_predict_runs_until_the_client_leaves(server, client):
+    stream = client.completions.create(model="any", prompt="a", max_tokens=2**31 - 1, stream=True, **GREEDY)
+    pieces = [next(stream) for _ in range(50)]
+    stream.close()
+    assert len(pieces) == 50 and wait_until_idle(server)
+
+
+@pytest.mark.parametrize("kind", ["absent", "text", "cut"])
+def test_a_wrong_model_file_ends_the_server_with_a_message(model, folder, kind):
+    path = folder / f"{kind}.gguf"
+    if kind != "absent":
+        path.write_bytes(b"no model" * 50 if kind == "text" else model.read_bytes()[:200_000])
+    run = subprocess.run([BIN / "sb-server", "-m", path, "--port", "0", "-t", "1"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert run.returncode > 0 and str(path) in (run.stdout + run.stderr).decode("utf-8", "replace")
