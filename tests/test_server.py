@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -117,20 +118,52 @@ def test_several_prompts_in_one_request_are_several_answers(client):
 
 TOOL = {"type": "function", "function": {"name": "get_temperature", "description": "of a town", "parameters": {
     "type": "object", "properties": {"unit": {"type": "string", "enum": ["celsius", "kelvin"]}}, "required": ["unit"]}}}
+CALL, END = 509, 511  # the ids of "<tool_call>\n" below and "<|im_end|>": by a bias, random weights write them where the grammar allows it
+TOOL_TEMPLATE = """\
+{%- if tools %}{{- '<|im_start|>system\\nFunctions:' }}{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}{{- '<|im_end|>\\n' }}{%- endif %}
+{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + '}\\n</tool_call>' }}
+{%- endfor %}{{- '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 
 
-def test_a_required_tool_is_called_with_arguments_of_its_schema(client):
-    reply = client.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], tool_choice="required",
-                                           max_tokens=600, temperature=0, parallel_tool_calls=False)
-    assert reply.choices[0].finish_reason == "tool_calls"
-    call, = reply.choices[0].message.tool_calls
-    assert call.function.name == "get_temperature"
+@pytest.fixture(scope="module")
+def tool_client(folder):
+    """The example with "<tool_call>\\n" in the place of "<|endoftext|>" and a template that knows tools."""
+    from sb_convert.cli import main
+    checkpoint = folder / "tools"
+    shutil.copytree(ROOT / "examples" / "tiny", checkpoint)
+    for path in checkpoint.glob("*token*.json"):
+        path.write_text(path.read_text().replace("<|endoftext|>", "<tool_call>\\n"))
+    config = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"][str(CALL)]["special"] = False  # else it is not shown
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": "<|im_end|>", "chat_template": TOOL_TEMPLATE}))
+    ends = json.loads((checkpoint / "config.json").read_text()) | {"bos_token_id": 511, "eos_token_id": 511}
+    (checkpoint / "config.json").write_text(json.dumps(ends))
+    assert main([str(checkpoint), "-o", str(folder / "tools.gguf"), "--outtype", "f32"]) == 0
+    with Server(folder / "tools.gguf", folder / "tools.log", "-np", 1) as s, client_of(s) as c:
+        yield c
+
+
+def test_a_required_tool_is_called_with_arguments_of_its_schema(tool_client):
+    asked = {"model": "any", "messages": user("How warm is it?"), "tools": [TOOL], "tool_choice": "required", "max_tokens": 300,
+             "temperature": 0, "logit_bias": {str(CALL): 50, str(END): 100}}
+    reply = tool_client.chat.completions.create(**asked).choices[0]
+    call, = reply.message.tool_calls
+    assert reply.finish_reason == "tool_calls" and call.function.name == "get_temperature"
     assert json.loads(call.function.arguments)["unit"] in ("celsius", "kelvin")
+    deltas = [c.choices[0].delta for c in tool_client.chat.completions.create(**asked, stream=True) if c.choices]
+    streamed = "".join(t.function.arguments or "" for d in deltas for t in d.tool_calls or [])
+    assert streamed == call.function.arguments
+    answered = [*asked["messages"], reply.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "12"}]
+    assert tool_client.chat.completions.create(model="any", messages=answered, max_tokens=8, temperature=0).choices[0].message
 
 
-def test_tool_choice_none_calls_none(client):
-    reply = client.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], tool_choice="none", max_tokens=12, **GREEDY)
-    assert not reply.choices[0].message.tool_calls and reply.choices[0].message.content
+def test_tool_choice_none_calls_none(tool_client):
+    reply = tool_client.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], tool_choice="none",
+                                                max_tokens=12, temperature=0).choices[0].message
+    assert not reply.tool_calls and reply.content
 
 
 def test_a_json_schema_is_kept_also_when_streamed(client):
