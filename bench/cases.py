@@ -137,7 +137,7 @@ def all_cases(n_threads: int) -> list[Case]:
         *batch_cases(n_threads),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
         *roofline_cases(n_threads), *operator_cases(n_threads),
-        Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 11 << 30}, seconds=180),
+        Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),
         *big_cases(n_threads),
     ]
 

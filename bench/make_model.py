@@ -119,15 +119,14 @@ class Blocks:
             left -= n
 
 
-def header_hash(path: Path) -> str:
-    """sha256 of a GGUF's header: keys and tensor infos. With SEED it says everything about a file made here."""
-    reader = gguf.GGUFReader(path)
-    end = min(int(t.data_offset) for t in reader.tensors)
+def header_hash(path: Path, n: int) -> str:
+    """sha256 of a GGUF's first n bytes, keys and tensor infos, and of SEED: they say everything about a file made here."""
     with path.open("rb") as f:
-        return hashlib.sha256(f.read(end) + str(SEED).encode()).hexdigest()
+        return hashlib.sha256(f.read(n) + str(SEED).encode()).hexdigest()
 
 
-def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> None:
+def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
+    """Writes the whole file; returns the length of its header."""
     blocks = Blocks()
     for t in table:
         raw = gguf.GGMLQuantizationType[t.stored]
@@ -138,10 +137,12 @@ def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> None:
     w.write_kv_data_to_file()
     w.write_ti_data_to_file()
     file = w.fout[0]
+    header = int(file.tell())
     for t in table:
         w.write_padding(file, file.tell())
         blocks.write(t, file)
         w.write_padding(file, t.nbytes)
+    return header
 
 
 def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> str:
@@ -156,10 +157,10 @@ def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> st
         try:
             add_keys(w, shape, type_, spikes)
             add_tokenizer(w, shape.n_vocab)
-            write_tensors(w, tensors(shape, type_))
+            header = write_tensors(w, tensors(shape, type_))
         finally:
             w.close()
-        digest = header_hash(part)
+        digest = header_hash(part, header)
         os.replace(part, path)
     except OSError as e:
         raise BenchError(f"bench: {path}: got {e.strerror or e}, expected to write a model; do check the space and rights there") from e

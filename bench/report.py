@@ -1,10 +1,12 @@
-"""`python -m bench report`: tables between markers in READMEs, and the plots, from rows. The same rows give the same bytes."""
+"""`python -m bench report`: tables and plots from rows; with --readmes into the READMEs, between their marks. The same rows give
+the same bytes."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from . import plots as drawing
 from . import rows
 from .build import ROOT
 from .errors import BenchError
@@ -15,24 +17,29 @@ READMES = ("README.md", "bench/README.md", "cpp_backend/README.md")
 MARK = re.compile(r"(<!-- bench: (\w+) begin -->\n)(.*?)(<!-- bench: \2 end -->)", re.S)
 
 
-def filled(text: str, measured: list[Row], where: str) -> str:
+def made(name: str, measured: list[Row], source: Path) -> str:
+    """A table; that of the machine names the file of rows, too."""
+    return (f"[results/{source.name}](results/{source.name}): " if name == "machine" else "") + TABLES[name](measured)
+
+
+def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
     """The text with every marked table made anew. Raises BenchError for a mark that names no table or is not closed."""
     for name in re.findall(r"<!-- bench: (\w+) begin -->", text):
         if name not in TABLES:
             raise BenchError(f"bench: {where}: mark {name!r}: got no such table, expected one of {', '.join(TABLES)}; do correct it")
         if f"<!-- bench: {name} end -->" not in text:
             raise BenchError(f"bench: {where}: mark {name!r}: got no end, expected <!-- bench: {name} end -->; do add it")
-    return MARK.sub(lambda m: m[1] + TABLES[m[2]](measured) + "\n" + m[4], text)
+    return MARK.sub(lambda m: m[1] + made(m[2], measured, source) + "\n" + m[4], text)
 
 
-def write_tables(measured: list[Row], root: Path, check: bool) -> list[Path]:
+def write_tables(measured: list[Row], root: Path, source: Path, check: bool) -> list[Path]:
     """READMEs that changed (with `check`: that would)."""
     changed = []
     for path in (root / name for name in READMES):
         if not path.exists():
             continue
         before = path.read_text()
-        after = filled(before, measured, path.name)
+        after = filled(before, measured, path.name, source)
         if after != before:
             changed.append(path)
             if not check:
@@ -40,14 +47,18 @@ def write_tables(measured: list[Row], root: Path, check: bool) -> list[Path]:
     return changed
 
 
-def main(source: Path, root: Path = ROOT, check: bool = False, plots: bool = True) -> int:
-    """1 with `check` where a README does not hold the tables of these rows."""
+def main(source: Path, root: Path = ROOT, readmes: bool = False, check: bool = False, plots: bool = True) -> int:
+    """Prints the tables that have rows, or writes (`readmes`) or compares (`check`) the READMEs; draws the plots beside the rows.
+    1 with `check` where a README does not hold the tables of these rows."""
     measured = rows.read(source)
-    changed = write_tables(measured, root, check)
+    changed = write_tables(measured, root, source, check) if readmes or check else []
     for path in changed:
         print(f"{path.relative_to(root)}: {'differs from' if check else 'tables from'} {source.name}")
+    if not readmes and not check:
+        for name in TABLES:
+            if (text := made(name, measured, source)).strip() not in ("_not measured_", "none", ""):
+                print(f"{name}\n\n{text}\n")
     if plots and not check:
-        from . import plots as drawing
         for path in drawing.draw(measured, source.with_suffix("")):
             print(path)
     return 1 if check and changed else 0

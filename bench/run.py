@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +73,30 @@ def on_term(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Raises BenchError while another run uses the folder: each would delete the other's models and disturb its times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise BenchError(f"bench: {folder}: got another run in progress, expected none; do wait for it") from e
+        yield
+
+
 def run(cases: list[Case], out: Path, small: bool = False) -> int:
     """Exit code: 0 all measured or skipped with a reason, 1 some failed, 130 interrupted."""
     signal.signal(signal.SIGTERM, on_term)
-    models = Models(build.WORK / "models")
-    try:
-        bench = Bench(build.drivers(), models, small, known=rows.read(out) if out.exists() else [])
-        done = rows.finished(bench.known, bench.drivers.build, out)
-        print(f"bench: {plan(cases, done, models.folder)}; rows in {out}", flush=True)
-        return 1 if run_cases(bench, cases, out) else 0
-    except KeyboardInterrupt:
-        print(f"\nbench: interrupted; finished rows are in {out}, the same command goes on")
-        return 130
-    finally:
-        models.keep([])
+    with only_run(build.WORK):
+        models = Models(build.WORK / "models")
+        try:
+            bench = Bench(build.drivers(), models, small, known=rows.read(out) if out.exists() else [])
+            done = rows.finished(bench.known, bench.drivers.build, out)
+            print(f"bench: {plan(cases, done, models.folder)}; rows in {out}", flush=True)
+            return 1 if run_cases(bench, cases, out) else 0
+        except KeyboardInterrupt:
+            print(f"\nbench: interrupted; finished rows are in {out}, the same command goes on")
+            return 130
+        finally:
+            models.keep([])

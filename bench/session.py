@@ -14,7 +14,7 @@ from .build import Drivers
 from .cases import Case, Player
 from .driver import Driver
 from .errors import BenchError, Skip
-from .make_model import header_hash, make_model
+from .make_model import make_model
 from .shapes import model_bytes
 
 RESERVE = 1 << 30  # left to the system, bytes
@@ -31,7 +31,7 @@ class Seat:
 
 
 class Models:
-    """Files made on demand in one folder, and deleted when the next case does not need them."""
+    """Files made on demand in one folder, and deleted when the next case does not need them. What a killed run left goes first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,8 +54,6 @@ class Models:
             if machine.free_disk(self.folder) < need:
                 raise Skip(f"disk: {need / 2**30:.1f} GiB needed for {player.file}, {machine.free_disk(self.folder) / 2**30:.1f} GiB free")
             self.hashes[player.file] = make_model(player.shape, player.type, path, player.spikes)
-        if player.file not in self.hashes:
-            self.hashes[player.file] = header_hash(path)
         return path, self.hashes[player.file]
 
 

@@ -176,8 +176,8 @@ def validate(rows: list[Row]) -> str:
 
 
 def convert(rows: list[Row]) -> str:
-    return table(["conversion", "s", "peak resident MiB"],
-                 [[r["name"], value(r), mib(r["peak_resident_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
+    return table(["conversion", "s", "peak resident MiB", "of it not mapped files"],
+                 [[r["name"], value(r), mib(r["peak_resident_bytes"]), mib(r["extra"]["anonymous_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
 
 
 def skipped(rows: list[Row]) -> str:

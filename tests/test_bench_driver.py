@@ -230,6 +230,27 @@ def test_a_run_without_the_disk_it_needs_is_refused(suite: Path, monkeypatch: py
     assert not suite.exists()
 
 
+def test_a_second_run_at_once_is_refused(suite: Path) -> None:
+    with run.only_run(run.build.WORK), pytest.raises(BenchError, match="another run"):
+        run.run(select("full", ["batch-1b-s4"], 1, small=True), suite, small=True)
+    assert not suite.exists()
+
+
+def test_a_conversion_is_measured_without_upstreams_requirements(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKINGBRAIN_BENCH_PYTHON", "/nowhere/python")
+    assert run.run(select("full", ["convert"], 1, small=True), suite, small=True) == 0
+    ours, theirs = rows.read(suite)
+    assert ours["median"] > 0 and ours["peak_resident_bytes"] > ours["extra"]["anonymous_bytes"] > 0
+    assert "SPIKINGBRAIN_BENCH_PYTHON" in theirs["skipped"] and not (suite.parent / "work" / "convert").exists()
+
+
+def test_both_checkpoints_of_a_conversion_have_one_size(tmp_path: Path) -> None:
+    from bench.checkpoints import DIMENSIONS, config, gla_swa_tensors, qwen2_tensors
+
+    sizes = [sum(_product(s) for _, s in f(config(name, DIMENSIONS))) for f, name in ((qwen2_tensors, "qwen2"), (gla_swa_tensors, "gla_swa"))]
+    assert sizes[0] == 1543714304 and 1 <= sizes[1] / sizes[0] < 1.001  # as Qwen2.5-1.5B's card counts it
+
+
 def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import build
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,14 @@ def test_fitted_figures_are_marked() -> None:
 
 def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> None:
     text = "before\n<!-- bench: figure7 begin -->\nold\n<!-- bench: figure7 end -->\nafter\n"
-    once = report.filled(text, measured(), "x")
-    assert once.startswith("before\n<!--") and once.endswith("-->\nafter\n") and "old" not in once and report.filled(once, measured(), "x") == once
+    def filled(text: str) -> str:
+        return report.filled(text, measured(), "x", tmp_path / "r.jsonl")
+    once = filled(text)
+    assert once.startswith("before\n<!--") and once.endswith("-->\nafter\n") and "old" not in once and filled(once) == once
     with pytest.raises(BenchError, match="no such table"):
-        report.filled(text.replace("figure7", "figure8"), measured(), "x")
+        filled(text.replace("figure7", "figure8"))
     with pytest.raises(BenchError, match="no end"):
-        report.filled("<!-- bench: load begin -->\n", measured(), "x")
+        filled("<!-- bench: load begin -->\n")
 
 
 def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None
     shutil.copy(ROOT / "bench" / "README.md", tmp_path / "bench")
     found = []
     for _ in range(2):
-        assert report.main(source, tmp_path) == 0
+        assert report.main(source, tmp_path, readmes=True) == 0
         found.append({p.name: p.read_bytes() for p in [*tmp_path.glob("*.svg"), tmp_path / "bench" / "README.md"]})
     assert found[0] == found[1] and {"r-figure7.svg", "r-memory.svg", "r-prefill.svg"} <= set(found[0])
     assert report.main(source, tmp_path, check=True) == 0
@@ -157,11 +160,12 @@ def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None
     assert report.main(source, tmp_path, check=True) == 1
 
 
-def test_committed_tables_are_those_of_the_committed_rows() -> None:
-    source = [p for p in sorted((ROOT / "bench" / "results").glob("*-full.jsonl"))]
-    if not source:
-        pytest.skip("no rows of a full run are committed")
-    assert report.write_tables(rows.read(source[0]), ROOT, check=True) == []
+def test_committed_tables_are_those_of_the_rows_they_name() -> None:
+    named = re.search(r"\[results/([\w.-]+)\]", (ROOT / "bench" / "README.md").read_text())
+    if not named:
+        pytest.skip("no results are committed")
+    source = ROOT / "bench" / "results" / named[1]
+    assert report.write_tables(rows.read(source), ROOT, source, check=True) == []
 
 
 def test_cases_have_names_of_their_own_and_fit_the_disk() -> None:
