@@ -1,4 +1,5 @@
 #include "core.h"
+#include "grammar.h"
 
 using namespace sb;
 
@@ -92,8 +93,15 @@ static void bind_context(py::module_ & m) {
         .def("reset_spike_stats", &context::reset_spike_stats);
 }
 
+static void set_grammar(sampler & s, const std::string & text, const std::string & root, bool lazy,
+        const std::vector<std::string> & trigger_patterns, const std::vector<llama_token> & trigger_tokens,
+        const std::vector<llama_token> & preserved, const std::vector<llama_token> & prefill) {
+    s.set_grammar({ text, root, lazy, trigger_patterns, trigger_tokens, preserved, prefill });
+}
+
 static void bind_sampler(py::module_ & m) {
     using namespace py::literals;
+    const std::vector<llama_token> none;
     py::class_<sampler, std::shared_ptr<sampler>>(m, "Sampler")
         .def(py::init<std::shared_ptr<model>>(), "model"_a)
         .def("add_logit_bias", &sampler::add_logit_bias, "bias"_a)
@@ -108,6 +116,9 @@ static void bind_sampler(py::module_ & m) {
         .def("add_mirostat", &sampler::add_mirostat, "seed"_a, "tau"_a, "eta"_a, "m"_a = 100)
         .def("add_mirostat_v2", [](sampler & s, uint32_t seed, float tau, float eta) {
             s.add(llama_sampler_init_mirostat_v2(seed, tau, eta), "mirostat_v2"); }, "seed"_a, "tau"_a, "eta"_a)
+        .def("set_grammar", &set_grammar, "text"_a, "root"_a = "root", py::kw_only(), "lazy"_a = false,
+            "trigger_patterns"_a = std::vector<std::string>(), "trigger_tokens"_a = none, "preserved"_a = none, "prefill"_a = none)
+        .def("accept_grammar", &sampler::accept_grammar, "token"_a)
         .def("names", &sampler::names)
         .def("accept", &sampler::accept, "tokens"_a)
         .def("reset", &sampler::reset)
@@ -135,8 +146,10 @@ PYBIND11_MODULE(_core, m) {
     bind_model(m);
     bind_context(m);
     bind_sampler(m);
+    bind_chat(m);
 
     m.def("gguf_tensor_types", &tensor_types, "path"_a);
+    m.def("check_grammar", &check_grammar, "text"_a, "root"_a);
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
     m.def("measure", &measure, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,

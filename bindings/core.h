@@ -290,6 +290,9 @@ std::vector<llama_model_kv_override> read_overrides(const py::dict & dict); // m
 
 // --- sampler.cpp: upstream's sampler chain ----------------------------------------------------------------------
 
+class grammar; // grammar.h
+struct grammar_options;
+
 class sampler {
 public:
     explicit sampler(std::shared_ptr<model> m);
@@ -299,6 +302,8 @@ public:
     void add_logit_bias(const std::vector<std::pair<llama_token, float>> & bias);
     void add_penalties(int32_t last_n, float repeat, float freq, float present);
     void add_mirostat(uint32_t seed, float tau, float eta, int32_t m);
+    void set_grammar(const grammar_options & o);
+    void accept_grammar(llama_token id); // a token that was chosen
 
     std::vector<std::string> names() const;
     void        accept(const tokens_in & tokens);
@@ -306,8 +311,12 @@ public:
     llama_token sample(const py::array_t<float, py::array::c_style> & logits);
 
 private:
+    void        fill(const float * row, int32_t n_vocab);
+    llama_token choose();
+
     std::shared_ptr<model>        model_;
     llama_sampler *               chain_;
+    std::unique_ptr<grammar>      grammar_; // beside the chain: see sample()
     std::vector<llama_token_data> cur_;
     owned                         owner_;
 };
@@ -315,5 +324,7 @@ private:
 // --- chat.cpp: upstream's Jinja engine ----------------------------------------------------------------------------
 
 std::string render_template(const std::string & source, const std::string & variables_json);
+
+void bind_chat(py::module_ & m); // chat_tools.cpp: chat templates with tools, parsing of answers, schemas to grammars
 
 } // namespace sb

@@ -1,5 +1,7 @@
 #include "core.h"
+#include "grammar.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace sb {
@@ -51,6 +53,24 @@ std::vector<std::string> sampler::names() const {
     return out;
 }
 
+void sampler::set_grammar(const grammar_options & o) {
+    owned::use use(owner_, "sampler", true);
+    for (const auto * list : { &o.trigger_tokens, &o.preserved, &o.prefill }) {
+        for (const llama_token id : *list) {
+            model_->checked(id);
+        }
+    }
+    py::gil_scoped_release nogil;
+    grammar_ = std::make_unique<grammar>(model_->vocab(), o);
+}
+
+void sampler::accept_grammar(llama_token id) {
+    owned::use use(owner_, "sampler", true);
+    if (grammar_) {
+        grammar_->accept(model_->checked(id));
+    }
+}
+
 void sampler::accept(const tokens_in & tokens) {
     owned::use use(owner_, "sampler", true);
     for (py::ssize_t i = 0; i < tokens.size(); ++i) {
@@ -61,6 +81,9 @@ void sampler::accept(const tokens_in & tokens) {
 void sampler::reset() {
     owned::use use(owner_, "sampler", true);
     llama_sampler_reset(chain_);
+    if (grammar_) {
+        grammar_->reset();
+    }
 }
 
 llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logits) {
@@ -70,29 +93,50 @@ llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logit
         throw std::invalid_argument("sample: logits: got " + std::to_string(logits.size()) + ", expected n_vocab=" +
             std::to_string(n_vocab));
     }
-    const float * row = logits.data();
     log_scope log(model_->verbose());
     py::gil_scoped_release nogil;
-    bool any = false;
+    fill(logits.data(), n_vocab);
+    llama_token id = choose();
+    if (grammar_ && (id < 0 || !grammar_->allows(id))) { // a grammar is slow on all tokens: first the likely case that this one fits
+        fill(logits.data(), n_vocab);
+        grammar_->forbid(cur_);
+        id = choose();
+        if (id < 0 || !grammar_->allows(id)) {
+            throw std::runtime_error("sample: grammar: got no token that it and the logits allow, expected one; "
+                "change the grammar, logit_bias or logits_processor");
+        }
+    }
+    if (id < 0) {
+        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
+    }
+    return id;
+}
+
+// all tokens of a row as candidates
+void sampler::fill(const float * row, int32_t n_vocab) {
     cur_.resize(n_vocab);
     for (llama_token id = 0; id < n_vocab; ++id) {
         if (std::isnan(row[id])) {
             throw std::runtime_error("sample: logits: got NaN for token " + std::to_string(id) +
                 ", expected numbers; check the model file");
         }
-        any = any || row[id] > -INFINITY;
         cur_[id] = llama_token_data{ id, row[id], 0.0f };
     }
-    if (!any) {
-        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
-    }
+}
+
+// the chain's choice among the candidates, -1: none is allowed
+llama_token sampler::choose() {
     llama_token_data_array array = { cur_.data(), cur_.size(), -1, false };
+    if (std::all_of(cur_.begin(), cur_.end(), [](const auto & t) { return t.logit == -INFINITY; })) {
+        return -1;
+    }
     llama_sampler_apply(chain_, &array);
     if (array.selected < 0 || array.selected >= (int64_t) array.size) {
         throw std::runtime_error("sample: got a chain that selects nothing, expected one that ends in greedy, dist or "
             "mirostat");
     }
-    return array.data[array.selected].id;
+    const auto & chosen = array.data[array.selected];
+    return chosen.logit == -INFINITY ? -1 : chosen.id;
 }
 
 } // namespace sb

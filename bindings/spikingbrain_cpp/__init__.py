@@ -10,6 +10,7 @@ _core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
 
 from ._core import CancelToken  # noqa: E402
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
+from .grammar import LlamaGrammar  # noqa: E402
 from .llama import Llama  # noqa: E402
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
 from .spikes.stats import SpikeStats  # noqa: E402
@@ -20,6 +21,7 @@ __all__ = [
     "Cancelled",
     "Llama",
     "LlamaError",
+    "LlamaGrammar",
     "LlamaState",
     "LogitsProcessorList",
     "ModelLoadError",

@@ -21,6 +21,12 @@ def init(backends_dir: str) -> None:
 def render_template(source: str, variables_json: str) -> str:
     """Upstream's Jinja engine on a JSON object of variables."""
 
+def check_grammar(text: str, root: str) -> None:
+    """ValueError: no GBNF, or a rule is missing. Left recursion and tokens by name are only seen by set_grammar."""
+
+def json_schema_to_grammar(schema_json: str) -> str: ...
+def builtin_templates() -> list[str]: ...
+
 def gguf_tensor_types(path: str) -> list[str]:
     """Names of the types that the tensors of a GGUF file have, as "f32"."""
 
@@ -176,8 +182,40 @@ class Sampler:
     def add_dist(self, seed: int) -> None: ...
     def add_mirostat(self, seed: int, tau: float, eta: float, m: int = 100) -> None: ...
     def add_mirostat_v2(self, seed: int, tau: float, eta: float) -> None: ...
+    def set_grammar(
+        self,
+        text: str,
+        root: str = "root",
+        *,
+        lazy: bool = False,
+        trigger_patterns: list[str] = [],
+        trigger_tokens: list[int] = [],
+        preserved: list[int] = [],
+        prefill: list[int] = [],
+    ) -> None:
+        """lazy: constrains from a trigger on. preserved: control tokens that may be chosen; others only where the text
+        names them. prefill: tokens of the prompt that the grammar describes, too."""
+    def accept_grammar(self, token: int) -> None:
+        """A token that was chosen. RuntimeError: the grammar does not allow it."""
     def names(self) -> list[str]: ...
     def accept(self, tokens: Ints) -> None: ...
     def reset(self) -> None: ...
     def sample(self, logits: Floats) -> int:
         """Applies the chain to one row [n_vocab]; accepts nothing."""
+
+class ChatTemplates:
+    """A chat template in upstream's chat layer. ValueError: no template, or a request that it or upstream refuses."""
+
+    def __init__(self, model: Model, source: str = "", jinja: bool = True) -> None:
+        """source: Jinja; "": the model's own; with jinja=False the name of a built-in one."""
+    def apply(self, request_json: str) -> dict[str, Any]:
+        """Of {messages, tools, tool_choice, json_schema, parallel_tool_calls, add_generation_prompt, pure}: prompt,
+        grammar, lazy, generation_prompt, stops, format, parser, preserved, trigger_tokens, trigger_patterns."""
+
+class ChatParser:
+    """Upstream's parser for the answers to one request."""
+
+    def __init__(self, format: int, parser: bytes, generation_prompt: str) -> None: ...
+    def push(self, text: str, last: bool) -> list[dict[str, Any]]:
+        """What more text adds: dicts of reasoning_content, content, index (of a call, -1: none), name, arguments."""
+    def content(self) -> str: ...

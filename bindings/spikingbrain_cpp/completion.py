@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
@@ -53,8 +53,40 @@ class TextStream:
         return text
 
 
-def _no_logprobs() -> dict[str, list[Any]]:
-    return {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
+def integer(where: str, name: str, value: Any) -> int:
+    """The value, which must be an integer. TypeError: it is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{where}: {name}: got {type(value).__name__}, expected an integer")
+    return int(value)
+
+
+def read_stops(where: str, stop: Optional[Union[str, Sequence[str]]]) -> list[str]:
+    """Stop strings as a list. TypeError, ValueError: none, or empty ones."""
+    if stop is not None and not isinstance(stop, (str, list, tuple)):
+        raise TypeError(f"{where}: stop: got {type(stop).__name__}, expected a text or a list of them")
+    stops = [stop] if isinstance(stop, str) else list(stop or [])
+    if not all(isinstance(s, str) and s for s in stops):
+        raise ValueError(f"{where}: stop: got {stops!r}, expected texts that are not empty")
+    return stops
+
+
+def read_max_tokens(where: str, value: Optional[int]) -> Optional[int]:
+    """None, 0 and less: no bound."""
+    n = 0 if value is None else integer(where, "max_tokens", value)
+    return n if n > 0 else None
+
+
+@dataclass
+class TokenLogprobs:
+    """One generated token, where its text begins, and what the model thought of it and of the likeliest others."""
+
+    token: int
+    offset: int
+    logprob: float
+    top: list[tuple[int, float]]  # falling
+
+
+Piece = tuple[str, list[TokenLogprobs]]  # text that became certain, and the tokens behind it
 
 
 @dataclass
@@ -70,26 +102,31 @@ class Job:
     criteria: bool  # are there stopping criteria
     echo: str
     model: str
+    shown: frozenset[int] = frozenset()  # control tokens that count as text
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4()}")
     created: int = field(default_factory=lambda: int(time.time()))
-    n_completion: int = 0
+    answer_ids: list[int] = field(default_factory=list)
     finish_reason: Optional[str] = None
 
-    def _pieces(self) -> Iterator[tuple[str, dict[str, list[Any]]]]:
-        """(text that became certain, logprobs of the tokens behind it) until the completion ends."""
+    @property
+    def n_completion(self) -> int:
+        return len(self.answer_ids)
+
+    def pieces(self) -> Iterator[Piece]:
+        """What became certain, until the completion ends."""
         out = TextStream(self.stops)
-        offset, pending = len(self.echo), _no_logprobs()
+        offset, pending = len(self.echo), []
         for token in self.tokens:
             if self.llama._is_eog(token):
                 self.finish_reason = "stop"
                 break
-            self.n_completion += 1
-            text = out.push(self.llama._tokenizer.piece(token))
+            self.answer_ids.append(token)
+            text = out.push(self.bytes_of(token))
             if self.logprobs is not None:
-                self._add_logprobs(pending, token, offset)
+                pending.append(self._logprobs_of(token, offset, self.logprobs))
             if text:
                 yield text, pending
-                offset, pending = offset + len(text), _no_logprobs()
+                offset, pending = offset + len(text), []
             if out.stopped or self.n_completion == self.max_tokens:
                 self.finish_reason = "stop" if out.stopped else "length"
                 break
@@ -99,17 +136,43 @@ class Job:
         self.tokens.close()
         yield out.finish(), pending
 
-    def _add_logprobs(self, into: dict[str, list[Any]], token: int, offset: int) -> None:
+    def bytes_of(self, token: int) -> bytes:
+        """What a token adds to the text."""
+        if token in self.shown:
+            return self.llama._tokenizer.decode([token], special=True)
+        return self.llama._tokenizer.piece(token)
+
+    def _logprobs_of(self, token: int, offset: int, n: int) -> TokenLogprobs:
         row = logprobs_of(self.llama.logits)
-        top = np.argsort(-row, kind="stable")[:self.logprobs]
+        n = min(n, row.size)
+        likeliest = np.argpartition(-row, n - 1)[:n] if n else np.empty(0, np.int64)
+        top = likeliest[np.argsort(-row[likeliest], kind="stable")]
+        return TokenLogprobs(token, offset, float(row[token]), [(int(t), float(row[t])) for t in top])
 
-        def show(t: int) -> str:
-            return self.llama.detokenize([int(t)], special=True).decode("utf-8", "ignore")
+    def show(self, token: int) -> bytes:
+        """Bytes of a token by itself, control tokens too."""
+        return self.llama.detokenize([token], special=True)
 
-        into["tokens"].append(show(token))
-        into["text_offset"].append(offset)
-        into["token_logprobs"].append(float(row[token]))
-        into["top_logprobs"].append({show(t): float(row[t]) for t in [*top[::-1], token][::-1]})
+    def usage(self) -> dict[str, int]:
+        return {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion,
+                "total_tokens": self.n_prompt + self.n_completion}
+
+    # --- the shape of OpenAI's completions --------------------------------------------------------------------------
+
+    def _logprobs(self, found: list[TokenLogprobs]) -> Optional[dict[str, list[Any]]]:
+        if self.logprobs is None:
+            return None
+
+        def text(token: int) -> str:
+            return self.show(token).decode("utf-8", "ignore")
+
+        return {
+            "tokens": [text(t.token) for t in found],
+            "text_offset": [t.offset for t in found],
+            "token_logprobs": [t.logprob for t in found],
+            # of tokens that look the same, the likeliest
+            "top_logprobs": [{text(i): p for i, p in sorted([*t.top, (t.token, t.logprob)], key=lambda item: item[1])} for t in found],
+        }
 
     def _answer(self, text: str, logprobs: Optional[dict[str, list[Any]]], finish: Optional[str]) -> dict[str, Any]:
         return {
@@ -119,20 +182,14 @@ class Job:
 
     def whole(self, echo: bool) -> dict[str, Any]:
         """The finished answer, with usage."""
-        text, logprobs = "", _no_logprobs()
-        for piece, probs in self._pieces():
-            text += piece
-            for key, values in probs.items():
-                logprobs[key] += values
-        answer = self._answer((self.echo if echo else "") + text, None if self.logprobs is None else logprobs,
-                              self.finish_reason)
-        answer["usage"] = {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion,
-                           "total_tokens": self.n_prompt + self.n_completion}
-        return answer
+        pieces = list(self.pieces())
+        text = (self.echo if echo else "") + "".join(text for text, _ in pieces)
+        found = [t for _, tokens in pieces for t in tokens]
+        return {**self._answer(text, self._logprobs(found), self.finish_reason), "usage": self.usage()}
 
     def stream(self, echo: bool) -> Iterator[dict[str, Any]]:
         """Chunks as they become certain; the last one carries finish_reason."""
         if echo and self.echo:
             yield self._answer(self.echo, None, None)
-        for text, logprobs in self._pieces():
-            yield self._answer(text, None if self.logprobs is None else logprobs, self.finish_reason)
+        for text, found in self.pieces():
+            yield self._answer(text, self._logprobs(found), self.finish_reason)

@@ -9,38 +9,33 @@ import numpy as np
 
 from . import _core, completion
 from .asynchronous import AsyncCalls, current_token
+from .chat_completion import ChatCompletion
 from .errors import Cancelled, LlamaError
-from .sampling import Ids, LogitsProcessor, SamplingParams, StoppingCriterion, build_chain, read_logit_bias
+from .grammar import LlamaGrammar
 from .loaded import Tokens
+from .sampling import (Criteria, Ids, LogitsProcessor, Processors, Row, SamplingParams, StoppingCriterion, as_list, build_chain,
+                       read_logit_bias, refuse_removed)
 from .saving import Saving
 from .session import Progress
 
-Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
-Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]
 
-
-def as_list(functions: Any) -> list[Any]:
-    """One function, a list of them, or None, as a list."""
-    if functions is None:
-        return []
-    return list(functions) if isinstance(functions, (list, tuple)) else [functions]
-
-
-class Llama(AsyncCalls, Saving):
+class Llama(ChatCompletion, AsyncCalls, Saving):
     """A loaded model and the one sequence it is reading (see Session for loading, tokens and evaluation, Saving for snapshots)."""
 
-    def _new_chain(self, params: SamplingParams, seed: int) -> _core.Sampler:
+    def _new_chain(self, params: SamplingParams, seed: int, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
         with self._locked_model() as model:
-            return build_chain(model, params, seed, self.last_n_tokens_size)
+            return build_chain(model, params, seed, self.last_n_tokens_size, grammar)
 
-    def _draw(self, ctx: _core.Context, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
-        row = self._row(ctx)
+    def _draw(self, row: Row, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
         if processors:
             ids, edited = self.input_ids, row.copy()
             for processor in processors:
                 edited = processor(ids, edited)
             row = np.ascontiguousarray(edited, np.float32)
-        return chain.sample(row)
+        try:
+            return chain.sample(row)
+        except RuntimeError as error:
+            raise LlamaError(f"llama: {error}") from error
 
     def sample(
         self,
@@ -52,28 +47,58 @@ class Llama(AsyncCalls, Saving):
         repeat_penalty: float = 1.0,
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
         mirostat_mode: int = 0,
-        mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
-        logit_bias: Optional[Mapping[int, float]] = None,
+        mirostat_tau: float = 5.0,
+        penalize_nl: bool = True,
         logits_processor: Processors = None,
+        grammar: Optional[LlamaGrammar] = None,
+        idx: Optional[int] = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
     ) -> int:
         """Choose a token from the last one's logits; temp 0 takes the largest. It is not appended: eval it to go on.
 
-        The penalties see the last last_n_tokens_size tokens of the sequence. LlamaError: nothing evaluated yet.
+        The penalties see the last last_n_tokens_size tokens of the sequence. grammar: holds for the tokens evaluated
+        since the first call with it. idx: of the token whose logits are used; any but the last needs logits_all.
+        tfs_z and penalize_nl only have their neutral values left. LlamaError: nothing evaluated yet, or the grammar
+        allows none, or not what was evaluated meanwhile.
         """
+        refuse_removed(tfs_z, penalize_nl)
         params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
                                 presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
                                 read_logit_bias(logit_bias))
+        processors = as_list(logits_processor, "logits_processor")
         with self._use() as ctx:
-            self._row(ctx)
-            n = self.n_tokens
-            if self._chain is None or self._chain[0] != params or self._chain[2] > n:
-                self._chain = (params, self._new_chain(params, self._next_seed(None)), 0)
-            _, chain, n_seen = self._chain
-            chain.accept(self._history.last(n, min(n - n_seen, self.last_n_tokens_size)))
-            self._chain = (params, chain, n)
-            return self._draw(ctx, chain, as_list(logits_processor))
+            row = self._row_at(ctx, idx)
+            return self._draw(row, self._kept_chain(params, grammar), processors)
+
+    def _row_at(self, ctx: _core.Context, idx: Optional[int]) -> Row:
+        last = self._row(ctx)
+        n = self.n_tokens
+        if idx is None or idx == n - 1:
+            return last
+        if not 0 <= idx < n:
+            raise ValueError(f"sample: idx: got {idx}, expected 0 to {n - 1}")
+        return self.scores[idx]
+
+    def _kept_chain(self, params: SamplingParams, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
+        """The chain of sample(), the same one as long as its arguments are, told of the tokens read meanwhile."""
+        n = self.n_tokens
+        kept = self._chain
+        if kept is None or kept[0] != (params, grammar) or kept[2] > n:
+            chain, n_seen = self._new_chain(params, self._next_seed(None), grammar), 0
+        else:
+            _, chain, n_seen = kept
+            try:
+                for token in self._history.last(n, n - n_seen):
+                    chain.accept_grammar(int(token))
+            except RuntimeError as error:
+                self._chain = None
+                raise LlamaError(f"sample: {error}; use another grammar") from error
+        chain.accept(self._history.last(n, min(n - n_seen, self.last_n_tokens_size)))
+        self._chain = ((params, grammar), chain, n)
+        return chain
 
     def _reuse(self, ctx: _core.Context, prompt: Ids) -> Ids:
         """Make the sequence a prefix of the prompt, keeping what can be kept; returns what is left to evaluate."""
@@ -99,11 +124,14 @@ class Llama(AsyncCalls, Saving):
         reset: bool = True,
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
         mirostat_mode: int = 0,
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
+        penalize_nl: bool = True,
         logits_processor: Processors = None,
         stopping_criteria: Criteria = None,
+        grammar: Optional[LlamaGrammar] = None,
         logit_bias: Optional[Mapping[int, float]] = None,
         seed: Optional[int] = None,
         progress: Optional[Progress] = None,
@@ -114,10 +142,12 @@ class Llama(AsyncCalls, Saving):
         reset=True: the sequence becomes `tokens`, and only what it does not hold already is evaluated. reset=False:
         they are appended. send(more) appends tokens after the one just yielded. It ends when a stopping criterion is
         true of (tokens so far, the last token's logits), or when n_ctx tokens are read and yielded together.
+        grammar: holds for the tokens yielded, from the first on. tfs_z and penalize_nl: see sample().
         progress(done, total): tokens of the prompt that are evaluated, of those that must be. cancel: see eval; also cancel().
         ValueError: no tokens, unknown ones, or no room for one more. LlamaError: another call changed the sequence
         meanwhile.
         """
+        refuse_removed(tfs_z, penalize_nl)
         params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
                                 presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
                                 read_logit_bias(logit_bias))
@@ -125,9 +155,9 @@ class Llama(AsyncCalls, Saving):
         if prompt.size == 0 and (reset or self.n_tokens == 0):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
         self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
-        chain = self._new_chain(params, self._next_seed(seed))
-        return self._generate(prompt, chain, reset, as_list(logits_processor), as_list(stopping_criteria), progress,
-                              cancel or current_token() or _core.CancelToken())
+        chain = self._new_chain(params, self._next_seed(seed), grammar)
+        return self._generate(prompt, chain, reset, as_list(logits_processor, "logits_processor"),
+                              as_list(stopping_criteria, "stopping_criteria"), progress, cancel or current_token() or _core.CancelToken())
 
     def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool, processors: list[LogitsProcessor],
                   criteria: list[StoppingCriterion], progress: Optional[Progress], cancel: _core.CancelToken,
@@ -152,7 +182,8 @@ class Llama(AsyncCalls, Saving):
                     chain.accept(self._history.last(n, n_new))
                     if criteria and any(c(self.input_ids, self.logits) for c in criteria):
                         return
-                    token = self._draw(ctx, chain, processors)
+                    token = self._draw(self._row(ctx), chain, processors)
+                    chain.accept_grammar(token)
                     self._epoch = epoch = self._epoch + 1
                 more = yield token
                 todo = self._token_array("generate", [token, *(more or [])])
@@ -175,12 +206,14 @@ class Llama(AsyncCalls, Saving):
         top_k: int = 40,
         stream: bool = False,
         seed: Optional[int] = None,
+        tfs_z: float = 1.0,
         mirostat_mode: int = 0,
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: Optional[str] = None,
         stopping_criteria: Criteria = None,
         logits_processor: Processors = None,
+        grammar: Optional[LlamaGrammar] = None,
         logit_bias: Optional[Mapping[int, float]] = None,
         progress: Optional[Progress] = None,
         cancel: Optional[_core.CancelToken] = None,
@@ -190,18 +223,18 @@ class Llama(AsyncCalls, Saving):
         max_tokens: None, 0 or less: until a stop, or n_ctx. Ends on any end-of-generation token and before any of the
         `stop` strings (finish_reason "stop"), at max_tokens or n_ctx ("length"). stream=True: an iterator of chunks
         whose texts join to the answer; no chunk holds a part of a character or of a stop string. Bytes that are no
-        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed. progress, cancel: see generate.
+        UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed. grammar: the text matches it,
+        unless it ends early. tfs_z: see sample(). progress, cancel: see generate.
         suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
         one that n_ctx has no room for.
         """
         if suffix is not None:
             raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
-        if logprobs is not None and (logprobs < 0 or echo):
+        if logprobs is not None and (completion.integer("create_completion", "logprobs", logprobs) < 0 or echo):
             raise ValueError(f"create_completion: logprobs: got {logprobs} and echo={echo}, expected 0 or more without "
                              "echo; read scores for a prompt's own")
-        stops = [stop] if isinstance(stop, str) else list(stop or [])
-        if not all(isinstance(s, str) and s for s in stops):
-            raise ValueError(f"create_completion: stop: got {stops!r}, expected texts that are not empty")
+        stops = completion.read_stops("create_completion", stop)
+        n_most = completion.read_max_tokens("create_completion", max_tokens)
         ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
@@ -209,11 +242,12 @@ class Llama(AsyncCalls, Saving):
         tokens = self.generate(
             ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature,
             repeat_penalty=repeat_penalty, frequency_penalty=frequency_penalty, presence_penalty=presence_penalty,
-            mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
-            logits_processor=logits_processor, stopping_criteria=stopping_criteria, logit_bias=logit_bias, progress=progress, cancel=cancel)
+            tfs_z=tfs_z, mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
+            logits_processor=logits_processor, stopping_criteria=stopping_criteria, grammar=grammar, logit_bias=logit_bias,
+            progress=progress, cancel=cancel)
         job = completion.Job(
             llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
-            max_tokens=max_tokens if max_tokens and max_tokens > 0 else None, criteria=bool(as_list(stopping_criteria)),
+            max_tokens=n_most, criteria=bool(as_list(stopping_criteria)),
             echo=prompt if isinstance(prompt, str) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
             model=model or self.model_path)
         if stream:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, List, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .grammar import LlamaGrammar
 
 Ids = npt.NDArray[np.int32]      # [n_tokens]
 Row = npt.NDArray[np.float32]    # [n_vocab]
 LogitsProcessor = Callable[[Ids, Row], Row]
 StoppingCriterion = Callable[[Ids, Row], bool]
+Processors = Optional[Union[LogitsProcessor, Sequence[LogitsProcessor]]]
+Criteria = Optional[Union[StoppingCriterion, Sequence[StoppingCriterion]]]
+
+
+def as_list(functions: Any, name: str = "functions") -> List[Any]:
+    """One function, a list of them, or None, as a list."""
+    if functions is None:
+        return []
+    found = list(functions) if isinstance(functions, (list, tuple)) else [functions]
+    for function in found:
+        if not callable(function):
+            raise TypeError(f"llama: {name}: got {type(function).__name__}, expected a function or a list of them")
+    return found
 
 
 class LogitsProcessorList(List[LogitsProcessor]):
@@ -56,24 +70,55 @@ class SamplingParams:
                                 ("temp", -math.inf, math.inf), ("mirostat_tau", 0.0, math.inf),
                                 ("mirostat_eta", 0.0, math.inf)):
             value = getattr(self, name)
+            _number(name, value)
             if not (low <= value <= high and math.isfinite(value)):
                 raise ValueError(f"llama: {name}: got {value}, expected a number from {low:g} to {high:g}")
+        _number("repeat_penalty", self.repeat_penalty)
         if not (self.repeat_penalty > 0 and math.isfinite(self.repeat_penalty)):
             raise ValueError(f"llama: repeat_penalty: got {self.repeat_penalty}, expected a number above 0; 1 is none")
         if self.mirostat_mode not in (0, 1, 2):
             raise ValueError(f"llama: mirostat_mode: got {self.mirostat_mode}, expected 0, 1 or 2")
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, (int, np.integer)):
+            raise TypeError(f"llama: top_k: got {type(self.top_k).__name__}, expected an integer")
         if not -2**31 <= self.top_k < 2**31:
             raise ValueError(f"llama: top_k: got {self.top_k}, expected a 32-bit integer; 0 is all")
 
 
+def _number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"llama: {name}: got {type(value).__name__}, expected a number")
+
+
+def refuse_removed(tfs_z: float, penalize_nl: bool) -> None:
+    """Arguments of llama-cpp-python that llama.cpp has no sampler for any more: their neutral values only."""
+    if tfs_z != 1.0:
+        raise ValueError(f"llama: tfs_z: got {tfs_z}, expected 1.0; llama.cpp has no tail-free sampling any more")
+    if penalize_nl is not True:
+        raise ValueError(f"llama: penalize_nl: got {penalize_nl}, expected True; llama.cpp's penalties make no exceptions")
+
+
 def read_logit_bias(bias: Optional[Mapping[int, float]]) -> tuple[tuple[int, float], ...]:
     """{token id: addend} as a tuple that SamplingParams can hold. Ids may be strings, as in JSON."""
-    return tuple(sorted((int(k), float(v)) for k, v in (bias or {}).items()))
+    if bias is not None and not isinstance(bias, Mapping):
+        raise TypeError(f"llama: logit_bias: got {type(bias).__name__}, expected a dict of token ids and numbers")
+    try:
+        read = tuple(sorted((int(k), float(v)) for k, v in (bias or {}).items()))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"llama: logit_bias: got {error}, expected token ids and numbers") from error
+    for token, value in read:
+        if not -2**31 <= token < 2**31 or math.isnan(value) or value == math.inf:
+            raise ValueError(f"llama: logit_bias: got {token}: {value}, expected a token id and a number or -inf")
+    return read
 
 
-def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int) -> _core.Sampler:
+def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int,
+                grammar: Optional[LlamaGrammar] = None) -> _core.Sampler:
     """Upstream's samplers in llama-cpp-python's order; last_n: tokens the penalties look back."""
     chain = _core.Sampler(model)
+    if grammar is not None:
+        if not isinstance(grammar, LlamaGrammar):
+            raise TypeError(f"llama: grammar: got {type(grammar).__name__}, expected LlamaGrammar; use LlamaGrammar.from_string")
+        grammar.constrain(chain)
     if p.logit_bias:
         chain.add_logit_bias(list(p.logit_bias))
     chain.add_penalties(last_n, p.repeat_penalty, p.frequency_penalty, p.presence_penalty)

@@ -8,16 +8,16 @@ import random
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, spiking
+from .chat_request import check_chat_format
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
 from .history import History
 from .loaded import LoadedModel, Tokens
-from .sampling import SamplingParams
 from .spikes.stats import SpikeStats, from_core
 from .tokenizer import NORMALIZER_KEY, Tokenizer
 
@@ -72,6 +72,8 @@ class Session(LoadedModel):
         spike_k: Optional[float] = None,
         spike_stats: bool = False,
         spike_keep: Optional[tuple[int, int]] = None,
+        chat_format: Optional[str] = None,
+        chat_handler: Optional[Callable[..., Any]] = None,
         verbose: bool = False,
     ) -> None:
         """Load a GGUF file (the first part of a split one).
@@ -92,6 +94,8 @@ class Session(LoadedModel):
         spike_k: threshold of a row = mean |x| / spike_k; larger: more spikes, more accurate. None: the file's, else 3.
         spike_stats: count the spikes (see spike_stats()); slower. Off: costs nothing.
         spike_keep: (tokens, neurons): keep the counts of the first tokens, and the first neurons of each input.
+        chat_format: one of llama.cpp's built-in chat templates, by its name; None: the model's own.
+        chat_handler: called by create_chat_completion in its place, with llama= and its arguments by name.
         verbose: llama.cpp's log on stderr.
 
         ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
@@ -114,6 +118,10 @@ class Session(LoadedModel):
         if not Path(self.model_path).is_file():
             raise ModelNotFoundError(f"llama: model_path: got {self.model_path}, expected a GGUF file; check the path")
 
+        self.chat_format = check_chat_format(chat_format)
+        if chat_handler is not None and not callable(chat_handler):
+            raise TypeError(f"llama: chat_handler: got {type(chat_handler).__name__}, expected a function")
+        self.chat_handler = chat_handler
         self._kv_overrides = spiking.with_arguments(kv_overrides or {}, spike, spike_k)
         self._spike_stats = bool(spike_stats)
         self._spike_keep = spiking.keep_shape(self._spike_stats, spike_keep)
@@ -125,7 +133,7 @@ class Session(LoadedModel):
         self._history = History()                           # tokens, valid up to n_tokens
         self._running: set[_core.CancelToken] = set()       # of the evaluations and streams that cancel() ends
         self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits, NaN where not known
-        self._chain: Optional[tuple[SamplingParams, _core.Sampler, int]] = None  # of sample(), and tokens it has seen
+        self._chain: Optional[tuple[object, _core.Sampler, int]] = None  # of sample(): its arguments, and tokens it has seen
         self.n_evaluated = 0                                # tokens evaluated since the file was loaded
         self.set_seed(seed)
 

@@ -1,0 +1,142 @@
+#include "grammar.h"
+
+#include "../src/llama-grammar.h" // relative to upstream's include folder, as its own tests have it
+
+#include <cmath>
+
+namespace sb {
+
+// upstream's recursive functions take a stack frame per rule or bracket
+static const size_t MAX_BYTES = 256 * 1024;
+static const int    MAX_DEPTH = 256;
+
+static void check_size(const std::string & text) {
+    if (text.size() > MAX_BYTES) {
+        throw std::invalid_argument("grammar: text: got " + std::to_string(text.size()) + " bytes, expected at most " +
+            std::to_string(MAX_BYTES));
+    }
+    int depth = 0;
+    for (const char c : text) {
+        depth += c == '(' ? 1 : c == ')' && depth > 0 ? -1 : 0;
+        if (depth > MAX_DEPTH) {
+            throw std::invalid_argument("grammar: text: got brackets in brackets, expected at most " +
+                std::to_string(MAX_DEPTH) + " deep");
+        }
+    }
+    if (text.find('\0') != std::string::npos) {
+        throw std::invalid_argument("grammar: text: got a NUL, expected GBNF");
+    }
+}
+
+static void check_names(const llama_grammar_parser & parser, const std::string & root) {
+    for (const auto & [name, id] : parser.symbol_ids) {
+        if (id >= parser.rules.size() || parser.rules[id].empty()) {
+            throw std::invalid_argument("grammar: got no rule '" + name + "', expected each that is used to be defined");
+        }
+    }
+    if (!parser.symbol_ids.count(root)) {
+        throw std::invalid_argument("grammar: got no rule '" + root + "', expected the root rule to be defined");
+    }
+}
+
+// upstream prints what is wrong instead of returning it, so its parser is asked rule by rule
+static llama_grammar_parser parse(const llama_vocab * vocab, const std::string & text, const std::string & root) {
+    check_size(text);
+    llama_grammar_parser parser(vocab);
+    try {
+        const char * at = text.c_str();
+        while (*at) {
+            if (*at == ' ' || *at == '\t' || *at == '\r' || *at == '\n') {
+                ++at;
+            } else if (*at == '#') {
+                at += strcspn(at, "\r\n");
+            } else {
+                at = parser.parse_rule(at);
+            }
+        }
+    } catch (const std::exception & e) {
+        throw std::invalid_argument("grammar: got no GBNF: " + std::string(e.what()).substr(0, 200));
+    }
+    check_names(parser, root);
+    return parser;
+}
+
+void check_grammar(const std::string & text, const std::string & root) { parse(nullptr, text, root); }
+
+grammar::grammar(const llama_vocab * vocab, const grammar_options & o) : vocab_(vocab), prefill_(o.prefill), lazy_(o.lazy) {
+    const auto parser = parse(vocab, o.text, o.root);
+    const int32_t n = llama_vocab_n_tokens(vocab);
+    banned_.resize(n);
+    for (llama_token id = 0; id < n; ++id) {
+        banned_[id] = llama_vocab_is_control(vocab, id) && !llama_vocab_is_eog(vocab, id);
+    }
+    for (const auto & rule : parser.rules) {
+        for (const auto & e : rule) {
+            if (e.type == LLAMA_GRETYPE_TOKEN && e.value < (uint32_t) n) {
+                banned_[e.value] = false;
+            }
+        }
+    }
+    for (const auto * list : { &o.preserved, &o.trigger_tokens }) {
+        for (const llama_token id : *list) {
+            banned_.at(id) = false;
+        }
+    }
+
+    std::vector<const char *> patterns;
+    for (const auto & p : o.trigger_patterns) {
+        patterns.push_back(p.c_str());
+    }
+    log_scope log(false);
+    sampler_ = o.lazy
+        ? llama_sampler_init_grammar_lazy_patterns(vocab, o.text.c_str(), o.root.c_str(), patterns.data(), patterns.size(),
+              o.trigger_tokens.data(), o.trigger_tokens.size())
+        : llama_sampler_init_grammar(vocab, o.text.c_str(), o.root.c_str());
+    if (!sampler_) {
+        throw std::invalid_argument("grammar: got a refusal from llama.cpp: " + log.errors());
+    }
+    try {
+        reset();
+    } catch (...) {
+        llama_sampler_free(sampler_);
+        throw;
+    }
+}
+
+void grammar::reset() {
+    llama_sampler_reset(sampler_);
+    if (!lazy_) {
+        for (const llama_token id : prefill_) {
+            llama_sampler_accept(sampler_, id);
+        }
+    }
+}
+
+bool grammar::allows(llama_token id) const {
+    if (banned_[id] && !lazy_) {
+        return false;
+    }
+    llama_token_data       one  = { id, 1.0f, 0.0f };
+    llama_token_data_array only = { &one, 1, -1, false };
+    llama_sampler_apply(sampler_, &only);
+    return one.logit != -INFINITY;
+}
+
+void grammar::forbid(std::vector<llama_token_data> & all) const {
+    if (!lazy_) {
+        for (auto & t : all) {
+            t.logit = banned_[t.id] ? -INFINITY : t.logit;
+        }
+    }
+    llama_token_data_array array = { all.data(), all.size(), -1, false };
+    llama_sampler_apply(sampler_, &array);
+}
+
+void grammar::accept(llama_token id) {
+    if (!allows(id)) { // upstream would abort
+        throw std::runtime_error("grammar: got token " + std::to_string(id) + ", which it does not allow here");
+    }
+    llama_sampler_accept(sampler_, id);
+}
+
+} // namespace sb

@@ -1,0 +1,121 @@
+"""Grammars that constrain what is sampled: GBNF texts and JSON schemas, parsed and applied by upstream."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from . import _core
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LLAMA_GRAMMAR_DEFAULT_ROOT = "root"
+
+
+@dataclass(frozen=True)
+class LlamaGrammar:
+    """A checked grammar. text: GBNF; root: the rule an answer must match.
+
+    Tokens that do not fit are never drawn; end-of-generation tokens are drawn only where the grammar is complete.
+    """
+
+    text: str
+    root: str = LLAMA_GRAMMAR_DEFAULT_ROOT
+
+    def __post_init__(self) -> None:
+        for name in ("text", "root"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"grammar: {name}: got {type(getattr(self, name)).__name__}, expected str")
+        try:
+            _core.check_grammar(self.text, self.root)
+        except ValueError as error:
+            if "no vocab" not in str(error):  # a token by its name: checked where it is used
+                raise
+        except UnicodeEncodeError as error:
+            raise ValueError(f"grammar: text: got what is no UTF-8 ({error}), expected GBNF") from error
+
+    @classmethod
+    def from_string(cls, grammar: str, verbose: bool = False, root: str = LLAMA_GRAMMAR_DEFAULT_ROOT) -> Self:
+        """From GBNF. verbose: show it on stderr. ValueError: it cannot be parsed, or recurs on the left."""
+        made = cls(grammar, root)
+        if verbose:
+            print(made.text, file=sys.stderr)
+        return made
+
+    @classmethod
+    def from_file(cls, file: Union[str, os.PathLike[str]], verbose: bool = False, root: str = LLAMA_GRAMMAR_DEFAULT_ROOT) -> Self:
+        """From a file of GBNF. OSError: not readable."""
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"grammar: {os.fspath(file)}: got bytes that are no UTF-8, expected GBNF") from error
+        return cls.from_string(text, verbose, root)
+
+    @classmethod
+    def from_json_schema(cls, json_schema: Union[str, Mapping[str, Any]], verbose: bool = False) -> Self:
+        """From a JSON schema, as text or as a dict: any answer is then JSON that satisfies it.
+
+        ValueError: no JSON, no schema, or one that asks for what upstream's conversion would leave out.
+        """
+        return cls.from_string(schema_to_gbnf(json_schema), verbose)
+
+    def constrain(self, chain: _core.Sampler) -> None:
+        """Hand it to a sampler chain."""
+        chain.set_grammar(self.text, self.root)
+
+
+@dataclass(frozen=True)
+class ChatGrammar(LlamaGrammar):
+    """What upstream's chat layer asks for beside the text (see _core.Sampler.set_grammar)."""
+
+    lazy: bool = False
+    trigger_patterns: tuple[str, ...] = ()
+    trigger_tokens: tuple[int, ...] = ()
+    preserved: tuple[int, ...] = ()
+    prefill: tuple[int, ...] = ()
+
+    def constrain(self, chain: _core.Sampler) -> None:
+        chain.set_grammar(self.text, self.root, lazy=self.lazy, trigger_patterns=list(self.trigger_patterns),
+                          trigger_tokens=list(self.trigger_tokens), preserved=list(self.preserved), prefill=list(self.prefill))
+
+
+def schema_to_gbnf(schema: Union[str, Mapping[str, Any]]) -> str:
+    """Upstream's conversion, after checks of what it would skip with a warning."""
+    try:
+        tree = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
+        if not isinstance(tree, Mapping):
+            raise ValueError(f"json schema: got {type(tree).__name__}, expected an object")
+        text = json.dumps(tree, allow_nan=False)
+    except (TypeError, RecursionError, json.JSONDecodeError) as error:
+        raise ValueError(f"json schema: got what is no JSON: {error}") from error
+    check_patterns(tree)
+    try:
+        return _core.json_schema_to_grammar(text)
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def check_patterns(schema: Mapping[str, Any]) -> None:
+    """ValueError: a pattern that upstream's conversion would take for any text."""
+    for pattern in _patterns(schema):
+        if not (pattern.startswith("^") and pattern.endswith("$")):
+            raise ValueError(f"json schema: pattern: got {pattern!r}, expected one that begins with ^ and ends with $")
+
+
+def _patterns(tree: Any) -> Iterator[str]:
+    """Values of "pattern" in schemas, not those in data that a schema holds."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _patterns(item)
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if key == "pattern" and isinstance(value, str):
+                yield value
+            elif key not in ("const", "enum", "default", "examples"):
+                yield from _patterns(value)
