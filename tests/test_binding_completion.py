@@ -139,7 +139,7 @@ def test_abandoned_stream_leaves_a_usable_object(llm):
     ("a", {"seed": 2**32}, ValueError, "seed"), ("a", {"logprobs": -1}, ValueError, "logprobs"),
     ("a", {"logprobs": 1, "echo": True}, ValueError, "echo"), ("a", {"logit_bias": {300: 1}}, ValueError, "token"),
     ([288], {}, ValueError, "got 288"), ([-1], {}, ValueError, "got -1"), (["a"], {}, TypeError, "integers"),
-    ([1.5], {}, TypeError, "integers"), ("a", {"tfs_z": 1.0}, TypeError, "tfs_z"), ("a", {"grammar": None}, TypeError, "grammar"),
+    ([1.5], {}, TypeError, "integers"), ("a", {"tfs_z": 0.5}, ValueError, "tfs_z"), ("a", {"grammar": "root ::= \"a\""}, TypeError, "LlamaGrammar"),
 ])
 def test_bad_arguments(llm, prompt, arguments, error, words):
     with pytest.raises(error, match=words):

@@ -32,13 +32,15 @@ class LlamaGrammar:
         for name in ("text", "root"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"grammar: {name}: got {type(getattr(self, name)).__name__}, expected str")
+            try:
+                getattr(self, name).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"grammar: {name}: got what is no UTF-8 ({error}), expected GBNF") from error
         try:
             _core.check_grammar(self.text, self.root)
         except ValueError as error:
             if "no vocab" not in str(error):  # a token by its name: checked where it is used
                 raise
-        except UnicodeEncodeError as error:
-            raise ValueError(f"grammar: text: got what is no UTF-8 ({error}), expected GBNF") from error
 
     @classmethod
     def from_string(cls, grammar: str, verbose: bool = False, root: str = LLAMA_GRAMMAR_DEFAULT_ROOT) -> Self:
@@ -89,11 +91,11 @@ def schema_to_gbnf(schema: Union[str, Mapping[str, Any]]) -> str:
     """Upstream's conversion, after checks of what it would skip with a warning."""
     try:
         tree = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
-        if not isinstance(tree, Mapping):
-            raise ValueError(f"json schema: got {type(tree).__name__}, expected an object")
         text = json.dumps(tree, allow_nan=False)
-    except (TypeError, RecursionError, json.JSONDecodeError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"json schema: got what is no JSON: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"json schema: got {type(tree).__name__}, expected an object")
     check_patterns(tree)
     try:
         return _core.json_schema_to_grammar(text)
