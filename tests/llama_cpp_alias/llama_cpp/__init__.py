@@ -3,6 +3,8 @@
 import spikingbrain_cpp
 from spikingbrain_cpp import *  # noqa: F403
 
+from .llama_types import ChatCompletionRequestUserMessage  # noqa: F401
+
 __version__ = "0"
 
 

@@ -1,0 +1,3 @@
+"""Messages are plain dicts here."""
+
+ChatCompletionRequestUserMessage = ChatCompletionRequestAssistantMessage = dict
