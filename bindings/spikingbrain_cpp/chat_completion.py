@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
@@ -11,12 +11,7 @@ from .chat_answer import ArgumentsReader, CallsReader, ChatJob, TextReader
 from .chat_request import WHERE, ChatFormat, ChatPrompt, Stop
 from .grammar import ChatGrammar, LlamaGrammar
 from .sampling import Criteria, Processors, as_list
-from .session import Progress
-
-if TYPE_CHECKING:
-    from .llama import Llama
-
-ChatHandler = Callable[..., Any]
+from .session import Progress, Session
 
 
 @dataclass
@@ -27,16 +22,16 @@ class Turn:
     ids: list[int]
 
 
-class ChatCompletion:
-    """Chats of a Llama. chat_format, chat_handler: as its constructor was given them."""
+class ChatCompletion(Session):
+    """Chats of a Llama."""
 
-    chat_format: Optional[str]
-    chat_handler: Optional[ChatHandler]
+    if TYPE_CHECKING:
+        generate: Callable[..., Generator[int, Optional[Sequence[int]], None]]
     _chat: Optional[ChatFormat] = None
     _turn: Optional[Turn] = None
 
     def create_chat_completion(
-        self: "Llama",
+        self,
         messages: Sequence[Mapping[str, Any]],
         functions: None = None,
         function_call: None = None,
@@ -110,7 +105,7 @@ class ChatCompletion:
             self._keep_turn(job, prompt.text, ids, answer["choices"][0]["message"]["content"])
             return answer
 
-    def create_chat_completion_openai_v1(self: "Llama", *args: Any, **kwargs: Any) -> Any:
+    def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
         """create_chat_completion with the types of the `openai` package. ImportError: it is not installed."""
         try:
             from openai.types.chat import ChatCompletion as Answer, ChatCompletionChunk as Chunk
@@ -119,7 +114,7 @@ class ChatCompletion:
         answer = self.create_chat_completion(*args, **kwargs)
         return Answer(**answer) if isinstance(answer, dict) else (Chunk(**chunk) for chunk in answer)
 
-    def _chat_template(self: "Llama") -> ChatFormat:
+    def _chat_template(self) -> ChatFormat:
         if self._chat is None:
             with self._locked_model() as model:
                 self._chat = ChatFormat(model, self.chat_format)
@@ -127,7 +122,7 @@ class ChatCompletion:
 
     # --- a chat that grows ---------------------------------------------------------------------------------------
 
-    def _chat_tokens(self: "Llama", text: str) -> list[int]:
+    def _chat_tokens(self, text: str) -> list[int]:
         """Tokens of a prompt. Where it goes on from the last turn, that turn's own: what a model wrote is not always split
         as the tokenizer would split it, and read again it would be another text to it."""
         turn = self._turn
@@ -138,12 +133,12 @@ class ChatCompletion:
                     return turn.ids + rest
         return self.tokenize(text, add_bos=True, special=True)
 
-    def _keep_turn(self: "Llama", job: ChatJob, prompt: str, ids: list[int], content: Optional[str]) -> None:
+    def _keep_turn(self, job: ChatJob, prompt: str, ids: list[int], content: Optional[str]) -> None:
         """Keep the tokens of a turn whose answer shows all of their text (no stop string cut it, no call was read from it)."""
         written = b"".join(map(job.bytes_of, job.answer_ids)).decode("utf-8", "ignore")
         self._turn = Turn(prompt + written, ids + job.answer_ids) if content == written else None
 
-    def _chat_stream(self: "Llama", job: ChatJob, prompt: str, ids: list[int]) -> Iterator[dict[str, Any]]:
+    def _chat_stream(self, job: ChatJob, prompt: str, ids: list[int]) -> Iterator[dict[str, Any]]:
         content = ""
         for chunk in job.chat_stream():
             content += chunk["choices"][0]["delta"].get("content") or ""
