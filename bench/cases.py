@@ -104,7 +104,7 @@ def batch_cases(n_threads: int) -> list[Case]:
 def prefill_cases(n_threads: int) -> list[Case]:
     who = (LLAMA, PLAIN, SPIKES)
     return [
-        Case("prefill-1b-n512", "prefill", who, {"n_prompt": 512, "repetitions": 2, "n_threads": n_threads}, quick=True, seconds=70),
+        Case("prefill-1b-n512", "prefill", (*who, LLAMA_FA), {"n_prompt": 512, "repetitions": 2, "n_threads": n_threads}, quick=True, seconds=70),
         Case("prefill-1b-n4096", "prefill", who, {"n_prompt": 4096, "repetitions": 2, "n_threads": n_threads}, seconds=330),
         *(Case(f"prefill-1b-at{d}", "prefill", who, {"n_prompt": 128, "depth": d, "repetitions": 2, "n_threads": n_threads}, seconds=30 + d / 700)
           for d in (16384, 65536)),
