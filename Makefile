@@ -18,7 +18,7 @@ $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '
 .PHONY: help build demo test bench bench-full check-system clean
 
 help:
-	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0, stream text from it"
+	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: about 40"
@@ -47,7 +47,7 @@ $(VENV)/.test-extras: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 $(MODEL): $(VENV)/.installed $(shell find examples -type f 2>/dev/null)
-	$(VENV)/bin/sb-convert examples/tiny -o $@ --outtype q4_0 --force
+	$(VENV)/bin/sb-convert examples/small -o $@ --outtype q4_0 --spike --force
 
 demo: $(MODEL)
 	$(PY) -m spikingbrain_cpp.demo $(MODEL)

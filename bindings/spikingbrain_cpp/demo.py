@@ -11,7 +11,7 @@ import numpy as np
 
 from . import Llama
 
-PROMPT = "Once upon a time"
+PROMPT = "To install a package"
 N_SHORT, N_LONG = 10, 10_000  # tokens after which the state is measured
 
 
@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", help="GGUF file")
     p.add_argument("--prompt", default=PROMPT, help="text to continue (default: %(default)r)")
     p.add_argument("-n", "--n-predict", type=int, default=120, help="most tokens to generate (default: %(default)s)")
-    p.add_argument("--temp", type=float, default=0.8, help="temperature, 0: the likeliest token (default: %(default)s)")
+    p.add_argument("--temp", type=float, default=0.7, help="temperature, 0: the likeliest token (default: %(default)s)")
+    p.add_argument("--repeat-penalty", type=float, default=1.1, help="above 1: less repetition (default: %(default)s)")
     p.add_argument("-s", "--seed", type=int, default=1, help="seed of sampling, -1: random (default: %(default)s)")
     p.add_argument("-t", "--threads", type=int, help="threads (default: all CPUs this process may use)")
     return p
@@ -32,8 +33,8 @@ def stream(llm: Llama, args: argparse.Namespace) -> float:
     sys.stdout.write(args.prompt)
     sys.stdout.flush()
     n_before, began = None, 0.0
-    chunks = cast(Iterator[dict[str, Any]], llm(args.prompt, max_tokens=args.n_predict, temperature=args.temp,
-                                                seed=args.seed, stream=True))
+    chunks = cast(Iterator[dict[str, Any]], llm(args.prompt, max_tokens=args.n_predict, temperature=args.temp, seed=args.seed,
+                                                repeat_penalty=args.repeat_penalty, stream=True))
     for chunk in chunks:
         if n_before is None:
             n_before, began = llm.n_evaluated, time.perf_counter()
