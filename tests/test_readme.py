@@ -1,9 +1,11 @@
-"""Every path and every command that a README names exists."""
+"""Every path and every command that a README names exists, and its Python examples run."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,29 @@ def test_every_command_named_exists(readme):
         elif name in ("python", "python3"):
             unknown += [w for w in words[1:2] if w.endswith(".py") and not (ROOT / w).exists() and not (readme.parent / w).exists()]
     assert unknown == []
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    return [(f"{path.relative_to(ROOT)}:{i}", code) for path in (ROOT / "README.md", ROOT / "bindings" / "README.md")
+            for i, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.S))]
+
+
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory) -> Path:
+    """Where a reader stands after the commands above the examples: the example model under each name that they use."""
+    from sb_convert.cli import main
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "build").mkdir()
+    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "model.gguf"), "--outtype", "q8_0"]) == 0
+    for name in {n for _, code in python_blocks() for n in re.findall(r'"([^"]+\.gguf)"', code)}:
+        (folder / name).symlink_to(folder / "model.gguf")
+    return folder
+
+
+@pytest.mark.parametrize("where, code", python_blocks(), ids=lambda x: x if ":" in x and "\n" not in x else "")
+def test_every_python_example_runs(where, code, readers_folder):
+    done = subprocess.run([sys.executable, "-c", code], cwd=readers_folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip(), f"{where}: {done.stderr[-2000:]}"
 
 
 def test_the_first_screen_has_both_commands_and_the_packages():

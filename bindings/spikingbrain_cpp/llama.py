@@ -80,7 +80,8 @@ class Llama(ChatCompletion, AsyncCalls, Saving):
             return last
         if not 0 <= idx < n:
             raise ValueError(f"sample: idx: got {idx}, expected 0 to {n - 1}")
-        return self.scores[idx]
+        row: Row = self.scores[idx]
+        return row
 
     def _kept_chain(self, params: SamplingParams, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
         """The chain of sample(), the same one as long as its arguments are, told of the tokens read meanwhile."""

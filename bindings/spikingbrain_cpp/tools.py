@@ -14,12 +14,15 @@ variable set by the user overrides:
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from . import refusals
+
+Defaults = Mapping[str, tuple[str, tuple[str, ...]]]
 
 LIB = Path(__file__).resolve().parent / "lib"
 
@@ -31,7 +34,32 @@ CACHES = {
 BATCH = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
 
 
-def run(tool: str, defaults: Mapping[str, tuple[str, tuple[str, ...]]] | None = None) -> NoReturn:
+# command -> what it does; the one list of them
+COMMANDS = {
+    "sb-convert": "a checkpoint folder (or a GGUF file, to make it spiking) to GGUF",
+    "sb-cli": "chat in a terminal",
+    "sb-server": "serve OpenAI's endpoints over HTTP",
+    "sb-completion": "continue one prompt and exit",
+    "sb-quantize": "a GGUF file to a smaller type",
+    "sb-perplexity": "measure the quality of a model on a text",
+    "sb-bench": "measure tokens per second",
+    "sb-batched-bench": "measure tokens per second of several sequences together",
+    "sb-imatrix": "measure which weights matter on a text, for sb-quantize",
+    "sb-gguf-split": "split a GGUF file, or join its parts",
+    "sb-spikes": "count, draw and report a model's spikes on a text",
+}
+
+
+def help_text(command: str, defaults: Defaults) -> str:
+    """What stands above the tool's own --help."""
+    lines = [f"{command}: {COMMANDS[command]}. Below is the help of llama.cpp's tool, which this command runs."]
+    if defaults:
+        lines.append("Defaults that differ here, by environment variable (an option or a variable of yours wins):")
+        lines += [f"  {name}={value:<6} ({', '.join(o for o in options if o.startswith('-'))})" for name, (value, options) in defaults.items()]
+    return "\n".join(lines) + "\n"
+
+
+def run(tool: str, defaults: Defaults | None = None) -> NoReturn:
     """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it)."""
     path = LIB / tool
     if not path.is_file():
@@ -39,6 +67,10 @@ def run(tool: str, defaults: Mapping[str, tuple[str, tuple[str, ...]]] | None = 
     for name, (value, options) in (defaults or {}).items():
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(tool.replace("llama-", "sb-"), defaults or {}), flush=True)
+        subprocess.run([path, "--help"], stderr=subprocess.STDOUT)
+        sys.exit(0)  # some of the tools end with 1 here
     os.execv(path, sys.argv)
 
 

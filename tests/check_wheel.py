@@ -1,0 +1,77 @@
+"""Tries a portable wheel on CPUs this machine is not: `python tests/check_wheel.py WHEEL` (make test-wheel).
+
+Installs it into a fresh environment, then reads the same prompt with our kernels forced down, under qemu-x86_64
+with old CPUs, and with the lowest CPU library alone. Each must end without SIGILL, with the logits of this machine's own choice to within rounding. Takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLD_CPUS = ("qemu64", "Nehalem", "SandyBridge", "Haswell")  # SSE2 only; SSE4.2; AVX; AVX2
+TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
+
+PROGRAM = """\
+import json, sys
+from spikingbrain_cpp import Llama
+with Llama(sys.argv[1], n_threads=1, n_threads_batch=1, verbose=False) as llm:
+    llm.eval(llm.tokenize(b"the lighthouse keeper wrote down every ship"))
+    print(json.dumps([float(x) for x in llm.logits]))
+"""
+
+
+def logits(command: list[str], model: Path, **env: str) -> list[float]:
+    done = subprocess.run([*command, "-c", PROGRAM, str(model)], capture_output=True, text=True, timeout=600, env={**os.environ, **env})
+    if done.returncode != 0:
+        raise SystemExit(f"check_wheel: {' '.join(command)}: got exit code {done.returncode}, expected 0\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def check(name: str, got: list[float], expected: list[float]) -> None:
+    apart = max(abs(a - b) for a, b in zip(got, expected, strict=True))
+    if not apart < TOLERANCE:
+        raise SystemExit(f"check_wheel: {name}: got logits {apart:.3g} apart, expected less than {TOLERANCE}")
+    print(f"{name:<24} ok, logits at most {apart:.2g} apart", flush=True)
+
+
+def main(wheel: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        python = str(folder / "venv" / "bin" / "python")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+        model = folder / "tiny.gguf"
+        subprocess.run([folder / "venv" / "bin" / "sb-convert", ROOT / "examples" / "tiny", "-o", model, "--outtype", "f32"], check=True)
+        lib = next((folder / "venv").rglob("spikingbrain_cpp/lib"))
+        variants = sorted(lib.glob("libggml-cpu-*.so"))
+        if len(variants) < 2:
+            raise SystemExit(f"check_wheel: {wheel}: got {len(variants)} CPU libraries, expected one per instruction set; do make wheel")
+        expected = logits([python], model)
+        for isa in ("generic", "avx2"):
+            check(f"SPIKINGBRAIN_ISA={isa}", logits([python], model, SPIKINGBRAIN_ISA=isa), expected)
+        qemu = shutil.which("qemu-x86_64")
+        if not qemu:
+            raise SystemExit("check_wheel: qemu-x86_64: got no such program, expected qemu-user; do apt-get install qemu-user")
+        for cpu in OLD_CPUS:
+            check(f"qemu-x86_64 -cpu {cpu}", logits([qemu, "-cpu", cpu, python], model), expected)
+        held = folder / "held"
+        held.mkdir()
+        for variant in variants:
+            shutil.move(variant, held / variant.name)
+        lowest = "libggml-cpu-x64.so"  # every x86-64 can run it
+        shutil.copy(held / lowest, lib / lowest)
+        check(lowest, logits([python], model), expected)
+    print(f"{wheel}: {len(variants)} CPU libraries")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/check_wheel.py WHEEL")
+    main(sys.argv[1])

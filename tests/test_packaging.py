@@ -1,0 +1,99 @@
+"""What is installed is whole: typed, every command answers, licences of what is bundled, a changelog for the version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spikingbrain_cpp
+from spikingbrain_cpp.tools import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PACKAGE = Path(spikingbrain_cpp.__file__).parent
+SCRIPTS = {e.name: e for e in importlib.metadata.distribution("spikingbrain-cpp").entry_points if e.group == "console_scripts"}
+
+
+def run(*command: object, **kw) -> subprocess.CompletedProcess:
+    return subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, **kw)
+
+
+# --- types ----------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    pytest.importorskip("mypy")
+    cache = tmp_path_factory.mktemp("mypy")
+    return lambda *args, cwd: run(sys.executable, "-m", "mypy", "--strict", "--config-file", ROOT / "pyproject.toml", "--cache-dir", cache, *args, cwd=cwd)
+
+
+def test_the_package_is_clean_under_mypy_strict(mypy):
+    done = mypy("-p", "spikingbrain_cpp", cwd=ROOT / "bindings")
+    assert done.returncode == 0 and "no issues found" in done.stdout, done.stdout + done.stderr
+
+
+USER = """\
+from spikingbrain_cpp import Llama
+
+with Llama("model.gguf", n_threads=2) as llm:
+    tokens: list[int] = llm.tokenize(b"text")
+    text: int = llm.detokenize(tokens)
+    llm.n_vocab() + "x"
+"""
+
+
+def test_a_users_program_is_checked_against_the_installed_types(mypy, tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    done = mypy("user.py", cwd=tmp_path)
+    assert re.findall(r"^user\.py:(\d+): error", done.stdout, re.M) == ["5", "6"], done.stdout + done.stderr
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+def test_the_list_of_commands_is_the_metadatas():
+    assert set(COMMANDS) == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_command_explains_itself(name):
+    """Its help says what it is for, in an option list of its own; nothing of it needs a model."""
+    done = run(BIN / name, "--help")
+    assert done.returncode == 0 and len(done.stdout) > 500, done.stdout + done.stderr
+    assert "--help" in done.stdout and (name in done.stdout or COMMANDS[name] in done.stdout)
+
+
+def test_help_names_the_defaults_that_differ_from_llama_cpp():
+    out = run(BIN / "sb-server", "--help").stdout
+    assert "LLAMA_ARG_CTX_CHECKPOINTS=4" in out and "--ctx-checkpoints" in out
+
+
+def test_the_package_says_what_there_is():
+    out = run(sys.executable, "-m", "spikingbrain_cpp").stdout
+    assert importlib.metadata.version("spikingbrain-cpp") in out and all(name in out for name in SCRIPTS)
+
+
+# --- what is bundled ---------------------------------------------------------------------------------------------
+
+def test_licences_of_what_is_bundled_are_installed():
+    texts = {p.name: p.read_text(errors="replace") for p in (PACKAGE / "lib" / "licenses").iterdir()}
+    for name, words in {"llama.cpp": "The ggml authors", "jsonhpp": "Niels Lohmann", "cpp-httplib": "yhirose", "pybind11": "Wenzel Jakob",
+                        "llamafile-sgemm": "Mozilla", "xxhash": "Yann Collet", "rotate-bits": "MIT"}.items():
+        assert words in texts[f"LICENSE-{name}"], name
+
+
+def test_the_changelog_begins_with_this_version():
+    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert heading and heading[1] == importlib.metadata.version("spikingbrain-cpp")
+
+
+def test_nothing_but_the_package_is_installed():
+    """No header, test, source or build folder of the fork gets into the wheel."""
+    files = importlib.metadata.files("spikingbrain-cpp") or []
+    tops = {f.parts[0] for f in files if not f.parts[0].endswith(".dist-info") and ".." not in f.parts}
+    assert tops <= {"spikingbrain_cpp", "sb_convert"}
+    assert not [f for f in files if "licenses" not in f.parts and f.suffix in (".h", ".cpp", ".cmake", ".a", ".o")]
