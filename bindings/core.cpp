@@ -153,7 +153,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
     m.def("measure", &measure, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,
-        "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "use_mmap"_a = true, "type_k"_a = -1, "type_v"_a = -1);
+        "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "type_k"_a = -1, "type_v"_a = -1);
+    m.def("missing_bytes", &missing_bytes, "path"_a);
     m.def("spike_isa", &spike_isa);
     m.def("vocab_digest_input", &vocab_digest_input, "model"_a);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });

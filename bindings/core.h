@@ -280,9 +280,10 @@ private:
 
 // --- estimate.cpp: what a file would take, nothing allocated ---------------------------------------------------------
 
-// {"model", "state", "compute", "output", "vocabulary"...}: bytes per kind, see _core.pyi
+// {"model", "state", "compute"}: bytes, and "n_vocab"
 py::dict    measure(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch,
-                    uint32_t n_seq_max, uint32_t n_outputs_max, bool use_mmap, int32_t type_k, int32_t type_v);
+                    uint32_t n_seq_max, uint32_t n_outputs_max, int32_t type_k, int32_t type_v);
+int64_t     missing_bytes(const std::string & path); // of a file that ends before its tensors do
 std::string spike_isa(); // which integer kernels run, "" where the CPU library does not say
 py::bytes   vocab_digest_input(const model & m);
 

@@ -1,16 +1,20 @@
 #include "core.h"
 
 #include "../src/llama-ext.h"
+#include "gguf.h"
+
+#include <algorithm>
+#include <filesystem>
 
 namespace sb {
 
 py::dict measure(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch,
-                 uint32_t n_seq_max, uint32_t n_outputs_max, bool use_mmap, int32_t type_k, int32_t type_v) {
+                 uint32_t n_seq_max, uint32_t n_outputs_max, int32_t type_k, int32_t type_v) {
     const auto overrides = read_overrides(kv_overrides);
     auto mparams = llama_model_default_params();
     mparams.n_gpu_layers = 0;
     mparams.no_alloc     = true;
-    mparams.load_mode    = use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
+    mparams.load_mode    = LLAMA_LOAD_MODE_NONE; // no_alloc aborts with mmap
     mparams.kv_overrides = overrides.empty() ? nullptr : overrides.data();
 
     auto cparams = llama_context_default_params();
@@ -49,6 +53,19 @@ py::dict measure(const std::string & path, const py::dict & kv_overrides, uint32
     }
     using namespace py::literals;
     return py::dict("model"_a = sum.model, "state"_a = sum.context, "compute"_a = sum.compute, "n_vocab"_a = n_vocab);
+}
+
+int64_t missing_bytes(const std::string & path) {
+    std::unique_ptr<gguf_context, decltype(&gguf_free)> file(gguf_init_from_file(path.c_str(), { true, nullptr }), gguf_free);
+    if (!file) {
+        return 0; // llama.cpp will say why
+    }
+    uint64_t end = gguf_get_data_offset(file.get());
+    for (int64_t i = 0; i < gguf_get_n_tensors(file.get()); ++i) {
+        end = std::max<uint64_t>(end, gguf_get_data_offset(file.get()) + gguf_get_tensor_offset(file.get(), i) + gguf_get_tensor_size(file.get(), i));
+    }
+    const uint64_t size = std::filesystem::file_size(path);
+    return end > size ? end - size : 0;
 }
 
 std::string spike_isa() {

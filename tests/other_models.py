@@ -27,6 +27,24 @@ def write(path: Path, arch: str, tokenizer: Path, keys: dict[str, int | float], 
     return path
 
 
+def with_key(source: Path, path: Path, key: str, value: int) -> Path:
+    """A copy of a GGUF file with one more key."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    writer.add_uint32(key, value)
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            kind, sub = field.types[0], field.types[-1]
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=sub if kind == gguf.GGUFValueType.ARRAY else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def draw(seed: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Tensors of numpy's shapes (the reverse of ggml's), norms around one."""
     rng = np.random.default_rng(seed)

@@ -178,5 +178,5 @@ def test_sentencepiece_words_equal_sentencepieces(tmp_path):
         for _ in range(200):
             text = " ".join(rng.choices(words, k=rng.randrange(1, 9)))
             ids = llm.tokenize(text, add_bos=False)
-            assert ids == sp.encode(text) and llm.detokenize(ids).decode() == text
+            assert ids == sp.encode(text) and llm.detokenize(ids).decode() == " " + text  # without a BOS before it, as llama-cpp-python
             assert llm.detokenize(ids[1:], prev_tokens=ids[:1]) == text.encode()[len(llm.detokenize(ids[:1])):]

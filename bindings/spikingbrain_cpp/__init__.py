@@ -9,7 +9,10 @@ _lib = _Path(__file__).parent / "lib"
 _core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
 
 from ._core import CancelToken  # noqa: E402
+from .batch import Batch  # noqa: E402
+from .caches import BaseLlamaCache, LlamaCache, LlamaDiskCache, LlamaRAMCache  # noqa: E402
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError  # noqa: E402
+from .estimate import MemoryEstimate, memory_estimate, system_info  # noqa: E402
 from .grammar import LlamaGrammar  # noqa: E402
 from .llama import Llama  # noqa: E402
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
@@ -17,16 +20,24 @@ from .spikes.stats import SpikeStats  # noqa: E402
 from .state import LlamaState, Snapshot  # noqa: E402
 
 __all__ = [
+    "BaseLlamaCache",
+    "Batch",
     "CancelToken",
     "Cancelled",
     "Llama",
+    "LlamaCache",
+    "LlamaDiskCache",
     "LlamaError",
     "LlamaGrammar",
+    "LlamaRAMCache",
     "LlamaState",
     "LogitsProcessorList",
+    "MemoryEstimate",
     "ModelLoadError",
     "ModelNotFoundError",
     "Snapshot",
     "SpikeStats",
     "StoppingCriteriaList",
+    "memory_estimate",
+    "system_info",
 ]

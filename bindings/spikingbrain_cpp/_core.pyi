@@ -31,8 +31,10 @@ def gguf_tensor_types(path: str) -> list[str]:
     """Names of the types that the tensors of a GGUF file have, as "f32"."""
 
 def measure(path: str, *, kv_overrides: dict[str, Any] = {}, n_ctx: int = 0, n_batch: int = 512, n_ubatch: int = 512, n_seq_max: int = 1,
-            n_outputs_max: int = 1, use_mmap: bool = True, type_k: int = -1, type_v: int = -1) -> dict[str, int]:
+            n_outputs_max: int = 1, type_k: int = -1, type_v: int = -1) -> dict[str, int]:
     """Bytes that llama.cpp would allocate for model, state and compute; n_vocab. Nothing is allocated."""
+def missing_bytes(path: str) -> int:
+    """By which a GGUF file is shorter than its header says, 0 for a whole one."""
 def spike_isa() -> str:
     """Which integer kernels run ("avx512", "avx2", "dotprod", "generic"), "" when the CPU library does not say."""
 def vocab_digest_input(model: Model) -> bytes: ...

@@ -11,15 +11,17 @@ from . import _core, completion
 from .asynchronous import AsyncCalls, current_token
 from .chat_completion import ChatCompletion
 from .errors import Cancelled, LlamaError
+from .caching import Caching
+from .embeddings import Embeddings
 from .grammar import LlamaGrammar
 from .loaded import Tokens
+from .parallel import Parallel
 from .sampling import (Criteria, Ids, LogitsProcessor, Processors, Row, SamplingParams, StoppingCriterion, as_list, build_chain,
                        read_logit_bias, refuse_removed)
-from .saving import Saving
 from .session import Progress
 
 
-class Llama(ChatCompletion, AsyncCalls, Saving):
+class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
     """A loaded model and the one sequence it is reading (see Session for loading, tokens and evaluation, Saving for snapshots)."""
 
     def _new_chain(self, params: SamplingParams, seed: int, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
@@ -170,6 +172,7 @@ class Llama(ChatCompletion, AsyncCalls, Saving):
                     if cancel.cancelled:
                         raise Cancelled("llama: generate: got a cancel, expected none; call again to go on")
                     if epoch is None and reset:
+                        self._from_cache(todo)
                         todo = self._reuse(ctx, todo)
                     elif epoch not in (None, self._epoch):
                         raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
@@ -183,6 +186,8 @@ class Llama(ChatCompletion, AsyncCalls, Saving):
                     chain.accept(self._history.last(n, n_new))
                     if criteria and any(c(self.input_ids, self.logits) for c in criteria):
                         return
+                    if epoch is None:
+                        self._to_cache()
                     token = self._draw(self._row(ctx), chain, processors)
                     chain.accept_grammar(token)
                     self._epoch = epoch = self._epoch + 1

@@ -37,11 +37,17 @@ class LoadedModel:
     def close(self) -> None:
         """Free the model. Calling it again is harmless; any other call afterwards raises LlamaError."""
         with contextlib.nullcontext() if os.getpid() != self._pid else self._lock:
+            for other in self._others():
+                other.close()
             if self._ctx is not None:
                 self._ctx.close()
             if self._model is not None:
                 self._model.close()
             self._ctx = self._model = None
+
+    def _others(self) -> list[Any]:
+        """What else must be closed before the model."""
+        return []
 
     def __enter__(self) -> Self:
         return self

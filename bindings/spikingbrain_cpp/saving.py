@@ -120,7 +120,7 @@ class Saving(Session):
         return self._print
 
     def _adapters_print(self) -> tuple[Any, ...]:
-        return ()
+        return () if self._lora is None else (fingerprint(self._lora[0], None), self._lora[1])
 
     def _tokenizer_print(self) -> str:
         if self._vocab_print is None:

@@ -6,20 +6,26 @@ import contextlib
 import os
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, spiking
+from .arguments import check_neutral, check_pooling
+from .batch import Batch
 from .chat_request import check_chat_format
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
 from .history import History
 from .loaded import LoadedModel, Tokens
 from .spikes.stats import SpikeStats, from_core
 from .tokenizer import NORMALIZER_KEY, Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _STATS_STEP = 64  # tokens per call while spikes are counted: each then has a row of logits in llama.cpp's buffer
 
@@ -40,6 +46,10 @@ def _positive(name: str, value: int, low: int = 1, high: int = 2**31 - 1) -> int
     return int(value)
 
 
+def _load(cls: type[Session], args: tuple[Any, ...], options: dict[str, Any]) -> Session:
+    return cls(*args, **options)
+
+
 class Session(LoadedModel):
     """A loaded model and the one sequence it is reading.
 
@@ -47,6 +57,15 @@ class Session(LoadedModel):
     What the sequence holds is decided by llama.cpp's memory alone: n_tokens is asked of it, so that an interrupted
     call (Ctrl-C, no memory) leaves exactly the tokens that were finished.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        self = super().__new__(cls)
+        self._given = (args, options)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle says what to load and how; snapshot() and save_state() hold the sequence."""
+        return _load, (type(self), *self._given)
 
     def __init__(
         self,
@@ -68,6 +87,11 @@ class Session(LoadedModel):
         type_v: Optional[int] = None,
         logits_all: bool = False,
         last_n_tokens_size: int = 64,
+        flash_attn: Optional[bool] = None,
+        embedding: bool = False,
+        pooling_type: int = -1,
+        lora_path: Optional[Union[str, os.PathLike[str]]] = None,
+        lora_scale: float = 1.0,
         spike: Optional[bool] = None,
         spike_k: Optional[float] = None,
         spike_stats: bool = False,
@@ -75,6 +99,7 @@ class Session(LoadedModel):
         chat_format: Optional[str] = None,
         chat_handler: Optional[Callable[..., Any]] = None,
         verbose: bool = False,
+        **neutral: Any,
     ) -> None:
         """Load a GGUF file (the first part of a split one).
 
@@ -90,6 +115,9 @@ class Session(LoadedModel):
         type_k, type_v: ggml types of the window's keys and values (0: F32, 1: F16); None: the model's own.
         logits_all: keep every token's logits (see scores); 4 * n_vocab bytes a token.
         last_n_tokens_size: tokens the penalties look back.
+        flash_attn: None: the architecture's own. The window operator of `spikingbrain` is fused, so that False is refused there.
+        embedding: embed() and create_embedding() are wanted; they take a second state. pooling_type: see pooling_type().
+        lora_path, lora_scale: a LoRA adapter (GGUF) to apply, and how much of it.
         spike: integer spike counts as inputs of the projections; None: as the file says.
         spike_k: threshold of a row = mean |x| / spike_k; larger: more spikes, more accurate. None: the file's, else 3.
         spike_stats: count the spikes (see spike_stats()); slower. Off: costs nothing.
@@ -97,6 +125,7 @@ class Session(LoadedModel):
         chat_format: one of llama.cpp's built-in chat templates, by its name; None: the model's own.
         chat_handler: called by create_chat_completion in its place, with llama= and its arguments by name.
         verbose: llama.cpp's log on stderr.
+        neutral: further arguments of llama-cpp-python's, at values that change nothing; see arguments.py.
 
         ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
         """
@@ -105,6 +134,7 @@ class Session(LoadedModel):
         self._pid = os.getpid()
         self._lock = threading.RLock()
 
+        check_neutral(neutral)
         self.model_path = os.fspath(model_path)
         self.verbose = bool(verbose)
         self.last_n_tokens_size = _positive("last_n_tokens_size", last_n_tokens_size, low=0)
@@ -128,6 +158,14 @@ class Session(LoadedModel):
         if vocab_only and spike_stats:
             raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
         self._logits_all = bool(logits_all)
+        self._flash_attn = flash_attn
+        self._type_k, self._type_v = type_k, type_v
+        self._embedding = bool(embedding)
+        self._pooling = check_pooling(pooling_type)
+        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
+        self._lora = None if lora_path is None else (os.fspath(lora_path), float(lora_scale))
+        self._embedding_ctx: Optional[_core.Context] = None  # embed()'s
+        self._adapters: list[tuple[_core.Adapter, float]] = []
         self._print: Optional[str] = None
         self._epoch = 0                                     # changes whenever the sequence does
         self._history = History()                           # tokens, valid up to n_tokens
@@ -155,28 +193,61 @@ class Session(LoadedModel):
             self.close()
             raise
         if not vocab_only:
-            self._open_context(n_ubatch, type_k, type_v)
+            self._open_context(n_ubatch)
 
-    def _open_context(self, n_ubatch: int, type_k: Optional[int], type_v: Optional[int]) -> None:
+    def _open_context(self, n_ubatch: int) -> None:
         assert self._model is not None
         try:
-            self._check_window_types(type_k, type_v)
+            self._check_window_types(self._type_k, self._type_v)
+            self._load_adapter()
             n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
             if self._spike_stats:
                 n_rows = min(self.n_batch, n_ubatch, _STATS_STEP)
-            self._ctx = _core.Context(
-                self._model, n_ctx=self._n_ctx_given or 0, n_batch=self.n_batch, n_ubatch=n_ubatch,
-                n_outputs_max=n_rows, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
-                type_k=-1 if type_k is None else type_k, type_v=-1 if type_v is None else type_v,
-                stop_inside=self._can_stop_inside(), spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0], spike_keep_neurons=self._spike_keep[1])
+            self._n_ubatch = n_ubatch
+            self._ctx = self._new_context(
+                n_batch=self.n_batch, n_outputs_max=n_rows, spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0],
+                spike_keep_neurons=self._spike_keep[1])
             self.n_batch = self._ctx.n_batch()
             self._step = min(n_rows if self._logits_all or self._spike_stats else n_ubatch, self.n_batch)  # tokens per call
-        except RuntimeError as error:
+        except LlamaError:
             self.close()
-            raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
+            raise
         except BaseException:
             self.close()
             raise
+
+    def _new_context(self, **options: Any) -> _core.Context:
+        """Another context of the model; options: see _core.Context. LlamaError: llama.cpp refuses them."""
+        assert self._model is not None
+        if self._flash_attn is False and self.metadata.get("general.architecture") == "spikingbrain":
+            raise ValueError("llama: flash_attn: got False, expected True or None: the window operator of spikingbrain is fused; leave it out")
+        try:
+            ctx = _core.Context(self._model, **{
+                "n_ctx": self._n_ctx_given or 0, "n_ubatch": self._n_ubatch, "n_threads": self.n_threads,
+                "n_threads_batch": self.n_threads_batch, "type_k": -1 if self._type_k is None else self._type_k,
+                "type_v": -1 if self._type_v is None else self._type_v, "stop_inside": self._can_stop_inside(),
+                "flash_attn": -1 if self._flash_attn is None else int(self._flash_attn), **options})
+            if self._adapters:
+                ctx.set_adapters(self._adapters)
+            return ctx
+        except RuntimeError as error:
+            raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
+
+    def _others(self) -> list[Any]:
+        contexts, self._embedding_ctx = [self._embedding_ctx], None
+        return [*self._batches, *(c for c in contexts if c is not None)]
+
+    def _load_adapter(self) -> None:
+        if self._lora is None:
+            return
+        path, scale = self._lora
+        if not Path(path).is_file():
+            raise ModelNotFoundError(f"llama: lora_path: got {path}, expected a GGUF file; check the path")
+        try:
+            assert self._model is not None
+            self._adapters = [(_core.Adapter(self._model, path), scale)]
+        except RuntimeError as error:
+            raise ModelLoadError(f"llama: lora_path: {error}; convert it again") from error
 
     def _can_stop_inside(self) -> bool:
         """llama.cpp's recurrent memories are left half updated by a graph that stops; `spikingbrain`'s undoes the micro-batch."""

@@ -7,8 +7,6 @@ import unicodedata
 from functools import cached_property
 from typing import Optional, Sequence, Union
 
-import numpy as np
-
 from . import _core
 
 NORMALIZER_KEY = "tokenizer.ggml.normalizer"
@@ -56,12 +54,14 @@ class Tokenizer:
         return self._model.tokenize(self.normalize(text, special).encode(), add_bos, special)
 
     def decode(self, tokens: Sequence[int], special: bool, prev_tokens: Optional[Sequence[int]] = None) -> bytes:
-        """Bytes of the tokens; after prev_tokens, so that a leading space is kept where it belongs."""
+        """Bytes of the tokens, piece by piece; a space that the tokenizer put after the BOS token is left out, as llama-cpp-python does."""
         before = list(prev_tokens or [])
-        if not before:
-            return self._model.detokenize(np.asarray(list(tokens), dtype=np.int32), False, special)
-        both = self._model.detokenize(np.asarray(before + list(tokens), dtype=np.int32), False, special)
-        return both[len(self._model.detokenize(np.asarray(before, dtype=np.int32), False, special)):]
+        out = [self._model.token_to_piece(token, special) for token in (*before, *tokens)]
+        text = b"".join(out)
+        start = len(b"".join(out[:len(before)]))
+        if (*before, *tokens)[:1] == (self._model.token_bos(),) and not special and text[:1] == b" ":
+            text, start = text[1:], max(0, start - 1)
+        return text[start:]
 
     def piece(self, token: int) -> bytes:
         """Bytes of one token inside a text; control tokens have none."""

@@ -1,5 +1,7 @@
 """llama-cpp-python's names on our package, for its own tests. Exists here only: the package itself has no such alias."""
 
+from types import SimpleNamespace
+
 import spikingbrain_cpp
 from spikingbrain_cpp import *  # noqa: F403
 
@@ -13,6 +15,12 @@ class Llama(spikingbrain_cpp.Llama):
 
     def __init__(self, model_path, **options):
         super().__init__(model_path, **{**options, "n_threads": 1, "n_threads_batch": 1})
+        if options.get("vocab_only"):  # llama-cpp-python opens a context there, too
+            self._ctx = SimpleNamespace(ctx=self._model, close=lambda: None)
+
+    def sample(self, *args, idx=None, **options):
+        assert idx is None or idx == self.n_tokens - 1
+        return super().sample(*args, **options)
 
     @property
     def _is_recurrent(self):
