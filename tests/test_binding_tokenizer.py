@@ -179,4 +179,4 @@ def test_sentencepiece_words_equal_sentencepieces(tmp_path):
             text = " ".join(rng.choices(words, k=rng.randrange(1, 9)))
             ids = llm.tokenize(text, add_bos=False)
             assert ids == sp.encode(text) and llm.detokenize(ids).decode() == " " + text  # without a BOS before it, as llama-cpp-python
-            assert llm.detokenize(ids[1:], prev_tokens=ids[:1]) == text.encode()[len(llm.detokenize(ids[:1])):]
+            assert llm.detokenize(ids[1:], prev_tokens=ids[:1]) == (" " + text).encode()[len(llm.detokenize(ids[:1])):]

@@ -18,10 +18,6 @@ class Llama(spikingbrain_cpp.Llama):
         if options.get("vocab_only"):  # llama-cpp-python opens a context there, too
             self._ctx = SimpleNamespace(ctx=self._model, close=lambda: None)
 
-    def sample(self, *args, idx=None, **options):
-        assert idx is None or idx == self.n_tokens - 1
-        return super().sample(*args, **options)
-
     @property
     def _is_recurrent(self):
         return self._model.is_recurrent()
