@@ -61,7 +61,7 @@ def corpus(folder) -> Path:
 
 
 def perplexity(model: Path, corpus: Path, n_ctx: int = 128, *extra: object) -> float:
-    out = tool("sb-perplexity", "-m", model, "-f", corpus, "-c", n_ctx, "-t", 2, *extra)
+    out = tool("sb-perplexity", "-m", model, "-f", corpus, "-c", n_ctx, "-t", 1, *extra)
     found = re.search(r"Final estimate: PPL = ([0-9.]+)", out.stdout + out.stderr)
     assert found, out.stdout + out.stderr
     return float(found[1])
@@ -176,12 +176,12 @@ def test_a_bound_the_user_gives_is_kept(model, folder):
 # --- one-shot tools ---------------------------------------------------------------------------------------------
 
 def test_cli_answers_once_and_exits(model):
-    out = tool("sb-cli", "-m", model, "-p", "What is silent?", "-n", 3 * TRAINED, "-st", "--temp", 0, "--ignore-eos", "-t", 2)
+    out = tool("sb-cli", "-m", model, "-p", "What is silent?", "-n", 3 * TRAINED, "-st", "--temp", 0, "--ignore-eos", "-t", 1)
     assert len(out.stdout) > 3 * TRAINED and "context" not in out.stderr.lower()
 
 
 def complete(model: Path, *args: object, **kw) -> str:
-    return tool("sb-completion", "-m", model, "-no-cnv", "--temp", 0, "--ignore-eos", "-t", 2, "--no-display-prompt", *args, **kw).stdout
+    return tool("sb-completion", "-m", model, "-no-cnv", "--temp", 0, "--ignore-eos", "-t", 1, "--no-display-prompt", *args, **kw).stdout
 
 
 def test_completion_goes_beyond_the_trained_length_as_the_server_does(model, server):
@@ -196,7 +196,7 @@ def test_completion_resumes_a_session_in_little_memory(model, folder):
     assert (folder / "session.bin").stat().st_size > 0
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))  # noqa: E731
     assert complete(model, *command, preexec_fn=limit) == first
-    log = tool("sb-completion", "-m", model, "-no-cnv", *command, "--temp", 0, "--ignore-eos", "-t", 2).stderr
+    log = tool("sb-completion", "-m", model, "-no-cnv", *command, "--temp", 0, "--ignore-eos", "-t", 1).stderr
     assert "loaded a session" in log and "exact match" in log
 
 
@@ -214,7 +214,7 @@ def test_quantize_writes_files_that_load_with_a_sane_perplexity(model, folder, c
 
 def test_imatrix_covers_the_matrices_and_quantize_takes_it(model, folder, corpus):
     import gguf
-    tool("sb-imatrix", "-m", model, "-f", corpus, "-o", folder / "imatrix.gguf", "-c", 128, "--chunks", 4, "-t", 2)
+    tool("sb-imatrix", "-m", model, "-f", corpus, "-o", folder / "imatrix.gguf", "-c", 128, "--chunks", 4, "-t", 1)
     seen = {t.name for t in gguf.GGUFReader(folder / "imatrix.gguf").tensors}
     wanted = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
     assert wanted <= {name.split(".")[2] for name in seen if name.startswith("blk.")}
@@ -244,7 +244,7 @@ def test_perplexity_is_that_of_the_logits(model, corpus):
 
 def test_perplexity_reports_the_divergence_of_a_quantisation(model, folder, corpus):
     tool("sb-quantize", model, folder / "kl.gguf", "Q8_0", 2)
-    common = ["-f", corpus, "-c", 128, "-t", 2, "--kl-divergence-base", folder / "base.kld"]
+    common = ["-f", corpus, "-c", 128, "-t", 1, "--kl-divergence-base", folder / "base.kld"]
     tool("sb-perplexity", "-m", model, *common)
     out = tool("sb-perplexity", "-m", folder / "kl.gguf", *common, "--kl-divergence")
     found = re.search(r"Mean +KLD: +([0-9.]+)", out.stdout + out.stderr)
@@ -260,12 +260,12 @@ def test_perplexity_scores_endings_that_share_a_prefix(model, folder):
     tasks = folder / "tasks.txt"
     task = "The keeper wrote down every\n{}\nship that he saw.\nbook in the tower.\ndaughter of the sea.\nstair.\n"
     tasks.write_text("".join(task.format(i % 4) for i in range(6)))
-    out = tool("sb-perplexity", "-m", model, "-f", tasks, "--hellaswag", "--hellaswag-tasks", 4, "-t", 2)
+    out = tool("sb-perplexity", "-m", model, "-f", tasks, "--hellaswag", "--hellaswag-tasks", 4, "-t", 1)
     assert re.search(r"^4\s+[0-9.]+%", out.stdout + out.stderr, re.M), out.stdout + out.stderr
 
 
 def test_bench_measures_at_a_depth_beyond_the_trained_length(model):
-    out = tool("sb-bench", "-m", model, "-p", 32, "-n", 8, "-d", 4 * TRAINED, "-r", 2, "-t", 2, "-o", "jsonl")
+    out = tool("sb-bench", "-m", model, "-p", 32, "-n", 8, "-d", 4 * TRAINED, "-r", 2, "-t", 1, "-o", "jsonl")
     rows = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
     assert [(r["n_prompt"], r["n_gen"], r["n_depth"]) for r in rows] == [(32, 0, 4 * TRAINED), (0, 8, 4 * TRAINED)]
     assert all(r["avg_ts"] > 0 and r["model_type"].startswith("spikingbrain") for r in rows)
@@ -273,7 +273,7 @@ def test_bench_measures_at_a_depth_beyond_the_trained_length(model):
 
 @pytest.mark.parametrize("shared", [[], ["-pps"], ["-pps", "-kvu"]], ids=lambda a: " ".join(a) or "own")
 def test_batched_bench_runs_with_own_and_shared_prompts(model, shared):
-    out = tool("sb-batched-bench", "-m", model, "-npp", 100, "-ntg", 8, "-npl", "1,2,4", "-t", 2, "-c", 4096, *shared)
+    out = tool("sb-batched-bench", "-m", model, "-npp", 100, "-ntg", 8, "-npl", "1,2,4", "-t", 1, "-c", 4096, *shared)
     assert len(re.findall(r"^\|\s+100 \|", out.stdout + out.stderr, re.M)) == 3, out.stdout + out.stderr
 
 
