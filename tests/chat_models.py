@@ -44,18 +44,19 @@ def tiny_with(folder: Path, template: str | None) -> Path:
     return convert(checkpoint, folder / "model.gguf", "--outtype", "f32")
 
 
+# n_ctx: an answer that no grammar ends comes to an end all the same
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory):
     """ChatML without tools."""
     from spikingbrain_cpp import Llama
-    with Llama(tiny_with(tmp_path_factory.mktemp("chat"), None), **ONE, seed=1) as model:
+    with Llama(tiny_with(tmp_path_factory.mktemp("chat"), None), **ONE, seed=1, n_ctx=4000) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
 def tool_llm(tmp_path_factory):
     from spikingbrain_cpp import Llama
-    with Llama(tiny_with(tmp_path_factory.mktemp("tools"), TOOL_TEMPLATE), **ONE, seed=1) as model:
+    with Llama(tiny_with(tmp_path_factory.mktemp("tools"), TOOL_TEMPLATE), **ONE, seed=1, n_ctx=4000) as model:
         yield model
 
 

@@ -154,10 +154,14 @@ def test_named_tool_is_called(tool_llm, seed):
 
 @pytest.mark.parametrize("choice", ["required", CALL_ADD])
 def test_streamed_calls_join_to_the_answer(tool_llm, choice):
-    options = dict(tools=[WEATHER, ADD], tool_choice=choice, logit_bias=END, seed=5)
-    whole = message_of(tool_llm.create_chat_completion(HELLO, **options))
+    options = dict(tools=[WEATHER, ADD], tool_choice=choice, logit_bias=END, seed=5, logprobs=True)
+    answer = tool_llm.create_chat_completion(HELLO, **options)
+    whole = message_of(answer)
     tool_llm.reset()
-    message, finish = streamed(tool_llm.create_chat_completion(HELLO, stream=True, **options))
+    chunks = list(tool_llm.create_chat_completion(HELLO, stream=True, **options))
+    message, finish = streamed(chunks)
+    probs = [t["logprob"] for c in chunks if c["choices"][0]["logprobs"] for t in c["choices"][0]["logprobs"]["content"]]
+    assert len(probs) == answer["usage"]["completion_tokens"]
     for call in (*whole["tool_calls"], *message["tool_calls"]):
         call.pop("id")
     assert message == whole and finish == "tool_calls"

@@ -102,7 +102,7 @@ class ChatCompletion(Session):
             if stream:
                 return self._chat_stream(job, prompt.text, ids)
             answer = job.chat_whole()
-            self._keep_turn(job, prompt.text, ids, answer["choices"][0]["message"]["content"])
+            self._keep_turn(job, prompt.text, ids)
             return answer
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
@@ -133,17 +133,14 @@ class ChatCompletion(Session):
                     return turn.ids + rest
         return self.tokenize(text, add_bos=True, special=True)
 
-    def _keep_turn(self, job: ChatJob, prompt: str, ids: list[int], content: Optional[str]) -> None:
-        """Keep the tokens of a turn whose answer shows all of their text (no stop string cut it, no call was read from it)."""
+    def _keep_turn(self, job: ChatJob, prompt: str, ids: list[int]) -> None:
         written = b"".join(map(job.bytes_of, job.answer_ids)).decode("utf-8", "ignore")
-        self._turn = Turn(prompt + written, ids + job.answer_ids) if content == written else None
+        self._turn = Turn(prompt + written, ids + job.answer_ids)
 
     def _chat_stream(self, job: ChatJob, prompt: str, ids: list[int]) -> Iterator[dict[str, Any]]:
-        content = ""
         for chunk in job.chat_stream():
-            content += chunk["choices"][0]["delta"].get("content") or ""
             if chunk["choices"][0]["finish_reason"] is not None:
-                self._keep_turn(job, prompt, ids, content)
+                self._keep_turn(job, prompt, ids)
             yield chunk
 
 
