@@ -237,7 +237,7 @@ def measure(checkpoint: Path, data: Path, out: Path, threads: int, n_tokens: Opt
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Markdown, from rows alone."""
     base = next(r for r in rows if r["case"] == "F32")
-    yield f"Perplexity of `examples/small` on {base['tokens']:,} held-out tokens, through our runtime (`python bench/quality.py examples/small`):"
+    yield f"Perplexity of `examples/small` on {base['tokens']:,} held-out tokens, through our runtime (`python bench/quality.py examples/small --tokens {base['tokens'] + 1}`):"
     yield ""
     yield "| weights | MB | bits per weight | perplexity | against F32 | top-1 as F32 | sparsity at 3 steps | counts <= 7 | paper's (7B) |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import Llama
 
-PROMPT = "To install a package"
+PROMPT = "The default value is"
 N_SHORT, N_LONG = 10, 10_000  # tokens after which the state is measured
 
 
