@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -67,12 +66,20 @@ def materialise(folder: Path, patched: bool, log: Path) -> Path:
     return folder / "llama.cpp"
 
 
+def forget_other_checkout(cache: Path) -> None:
+    """CMake refuses a build folder that was made from another place; what is compiled stays."""
+    home = f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT / 'bench' / 'cpp'}\n"
+    if cache.exists() and home not in cache.read_text():
+        cache.unlink()
+
+
 def build_side(side: str, libs: Optional[Path], jobs: int) -> Path:
     folder = WORK / side
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "build.log"
     log.write_bytes(b"")
     tree = materialise(folder, libs is not None, log)
+    forget_other_checkout(folder / "build" / "CMakeCache.txt")
     options = [f"-DSB_BENCH_TREE={tree}", f"-DSB_BENCH_LIBS={libs or ''}", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"]
     run([tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "bench" / "cpp"), "-B", str(folder / "build"), *options], f"cmake ({side})", log)
     run([tool("cmake"), "--build", str(folder / "build"), "-j", str(jobs)], f"build ({side})", log)
@@ -111,9 +118,3 @@ def drivers(jobs: Optional[int] = None, quiet: bool = False) -> Drivers:
         print(f"bench: building unpatched llama.cpp in {WORK / 'upstream'} (minutes, once)", flush=True)
     upstream = build_side("upstream", None, jobs)
     return Drivers(build_side("ours", libs, jobs), upstream, pin(), commit(), build_hash(libs))
-
-
-def version_of(text: str) -> str:
-    """The number of a pin."""
-    found = re.search(r"==([\w.]+)", text)
-    return found.group(1) if found else text

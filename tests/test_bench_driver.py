@@ -262,6 +262,16 @@ def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) 
         build.tool("cmake")
 
 
+def test_a_build_folder_of_another_checkout_is_taken_over(tmp_path: Path) -> None:
+    from bench import build
+
+    cache = tmp_path / "CMakeCache.txt"
+    for home, kept in ((ROOT / "bench" / "cpp", True), (tmp_path, False)):
+        cache.write_text(f"CMAKE_HOME_DIRECTORY:INTERNAL={home}\n")
+        build.forget_other_checkout(cache)
+        assert cache.exists() is kept
+
+
 def test_the_baseline_is_the_pinned_tree_without_our_files(tmp_path: Path) -> None:
     from bench import build
 
