@@ -22,4 +22,21 @@ adapter::~adapter() {
     }
 }
 
+void context::set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters) {
+    owned::use use(owner_, "set_adapters", ctx_ != nullptr);
+    std::vector<llama_adapter_lora *>     handles;
+    std::vector<float>                    scales;
+    std::vector<std::shared_ptr<adapter>> kept;
+    for (const auto & [one, scale] : adapters) {
+        handles.push_back(one->get());
+        scales.push_back(scale);
+        kept.push_back(one);
+    }
+    log_scope log(model_->verbose());
+    if (llama_set_adapters_lora(ctx_, handles.data(), handles.size(), scales.data()) != 0) {
+        throw std::runtime_error("set_adapters: llama.cpp: got a refusal, expected success; " + log.errors());
+    }
+    adapters_ = std::move(kept);
+}
+
 } // namespace sb

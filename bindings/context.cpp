@@ -274,53 +274,6 @@ py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_
     return result;
 }
 
-py::array_t<float> context::embed(const tokens_in & tokens, llama_pos pos0) {
-    SB_USE("embed");
-    check_tokens(tokens);
-    const int64_t n = tokens.size(), n_embd = llama_model_n_embd_out(model_->get());
-    if (!embeddings_ || n > n_outputs_max_ || pos0 < 0 || pos0 > INT32_MAX - n) {
-        throw std::invalid_argument("embed: got " + std::to_string(n) + " tokens at " + std::to_string(pos0) +
-            ", expected a context made with embeddings and at most n_outputs_max=" + std::to_string(n_outputs_max_) + " tokens");
-    }
-    std::vector<llama_token>    ids(tokens.data(), tokens.data() + n);
-    std::vector<llama_pos>      pos(n);
-    std::vector<int32_t>        n_seq(n, 1);
-    llama_seq_id                seq = 0;
-    std::vector<llama_seq_id *> seqs(n, &seq);
-    std::vector<int8_t>         want(n, 1);
-    for (int64_t i = 0; i < n; ++i) {
-        pos[i] = pos0 + i;
-    }
-    llama_batch batch = { (int32_t) n, ids.data(), nullptr, pos.data(), n_seq.data(), seqs.data(), want.data() };
-    py::array_t<float> result({n, n_embd});
-    run(batch, "embed");
-    for (int64_t i = 0; i < n; ++i) {
-        const float * row = llama_get_embeddings_ith(ctx_, i);
-        if (!row) {
-            throw std::runtime_error("embed: got no row for token " + std::to_string(i) + ", expected one");
-        }
-        memcpy(result.mutable_data(i), row, n_embd*sizeof(float));
-    }
-    return result;
-}
-
-void context::set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters) {
-    SB_USE("set_adapters");
-    std::vector<llama_adapter_lora *>     handles;
-    std::vector<float>                    scales;
-    std::vector<std::shared_ptr<adapter>> kept;
-    for (const auto & [one, scale] : adapters) {
-        handles.push_back(one->get());
-        scales.push_back(scale);
-        kept.push_back(one);
-    }
-    log_scope log(model_->verbose());
-    if (llama_set_adapters_lora(ctx_, handles.data(), handles.size(), scales.data()) != 0) {
-        throw std::runtime_error("set_adapters: llama.cpp: got a refusal, expected success; " + log.errors());
-    }
-    adapters_ = std::move(kept);
-}
-
 py::array_t<float> context::logits(const py::object & self) const {
     SB_USE("logits");
     py::array_t<float> view({(py::ssize_t) logits_.size()}, {(py::ssize_t) sizeof(float)}, logits_.data(), self);

@@ -212,3 +212,30 @@ def test_two_tasks_of_one_model_wait_for_one_another(llm, tiny):  # noqa: F811
     got = [answer["choices"][0]["text"] for answer in asyncio.run(main())]
     with Llama(tiny, **ONE) as fresh:
         assert got == [fresh.create_completion(p, **options)["choices"][0]["text"] for p in prompts]
+
+
+def test_chats_are_asynchronous_too(llm):
+    messages, options = [{"role": "user", "content": "hello"}], {"max_tokens": 6, "temperature": 0}
+
+    async def both():
+        whole = await llm.acreate_chat_completion(messages, **options)
+        stream = await llm.acreate_chat_completion(messages, stream=True, **options)
+        return whole, "".join([chunk["choices"][0]["delta"].get("content") or "" async for chunk in stream])
+    whole, text = asyncio.run(both())
+    assert whole["choices"][0]["message"]["content"] == text == llm.create_chat_completion(messages, **options)["choices"][0]["message"]["content"]
+
+
+def test_cancelling_a_chat_cancels_its_computation(llm):
+    messages = [{"role": "user", "content": "hello the " * 60_000}]
+
+    async def main():
+        task = asyncio.create_task(llm.acreate_chat_completion(messages, max_tokens=5))
+        while llm.n_evaluated == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    asyncio.run(main())
+    assert llm.n_tokens < 100_000
+    llm.reset()
+    llm.eval([1])

@@ -92,7 +92,8 @@ class Parallel(Saving):
         return [{"index": j.index, "tokens": j.tokens, "text": j.text, "finish_reason": j.finish_reason} for j in jobs]
 
     def _run_jobs(self, jobs: list[_Job], max_tokens: int, n_slots: int, n_common: int) -> None:
-        waiting, running = deque(jobs), {}
+        waiting = deque(jobs)
+        running: dict[int, _Job] = {}
         with self.batch(n_slots + 1) as batch:
             if n_common:
                 batch.eval({n_slots: jobs[0].prompt[:n_common]})

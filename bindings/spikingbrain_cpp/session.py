@@ -58,6 +58,8 @@ class Session(LoadedModel):
     call (Ctrl-C, no memory) leaves exactly the tokens that were finished.
     """
 
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
     def __new__(cls, *args: Any, **options: Any) -> Self:
         self = super().__new__(cls)
         self._given = (args, options)
