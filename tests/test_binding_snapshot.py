@@ -232,3 +232,14 @@ def test_all_rows_kept_become_nan_but_the_last(tiny):  # noqa: F811
         llm.reset()
         llm.restore(made)
         assert np.isnan(llm.scores[:11]).all() and np.array_equal(llm.scores[11], row)
+
+
+def test_the_hash_is_of_what_was_read_last(llm, tiny):  # noqa: F811
+    llm.eval(tokens_of(2500))
+    first = llm.snapshot()
+    llm.reset()
+    llm.eval(tokens_of(2500, seed=1))
+    second = llm.snapshot()
+    with Llama(tiny, **ONE) as fresh:
+        fresh.eval(tokens_of(2500, seed=1))
+        assert fresh.snapshot().prefix == second.prefix != first.prefix
