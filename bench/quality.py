@@ -107,7 +107,6 @@ class Files:
 
     def of(self, case: Case) -> Path:
         path = self.work / "case.gguf"
-        path.unlink(missing_ok=True)
         if case.convert:
             return converted(self.checkpoint, path, *case.convert)
         imatrix = ["--imatrix", self.imatrix()] if case.imatrix else []

@@ -210,4 +210,7 @@ def test_quantize_of_int8_says_what_to_do(make_checkpoint, tmp_path):
     done = subprocess.run([BIN / "sb-quantize", path, tmp_path / "out.gguf", "Q4_0"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and re.fullmatch(r"sb-quantize: .*int8.gguf: got INT8 weights, expected .*; do sb-convert .*\n", done.stderr)
     assert not (tmp_path / "out.gguf").exists()
+    plain = convert(make_checkpoint(name="plain"), tmp_path / "f32.gguf", "--outtype", "f32")
+    assert refusals.quantize([str(plain), str(path), "Q4_0"]) is None  # written over, not read
+    assert refusals.quantize(["--imatrix", str(plain), str(path), "out.gguf", "Q4_0"]) is not None
     assert refusals.quantize(["absent.gguf", "Q4_0"]) is None and refusals.quantize([str(Path(__file__)), "Q4_0"]) is None

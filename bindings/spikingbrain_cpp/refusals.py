@@ -29,11 +29,13 @@ def imatrix(argv: Sequence[str]) -> Optional[str]:
 
 def quantize(argv: Sequence[str]) -> Optional[str]:
     """INT8 weights keep their codes, scales and outliers in several tensors: upstream knows no way from them to a type."""
-    for path in argv:
-        with contextlib.suppress(RuntimeError):
-            if Path(path).is_file() and "i8" in _core.gguf_tensor_types(path):
-                return (f"sb-quantize: {path}: got INT8 weights, expected floats or upstream's own types; "
-                        "do sb-convert the checkpoint again with --outtype q4_0, q8_0, f16, bf16 or f32")
+    for option, path in zip(["", *argv], argv):
+        if option not in ("--imatrix", "--tensor-type-file") and Path(path).is_file():  # the first is read, the second written
+            with contextlib.suppress(RuntimeError):
+                if "i8" in _core.gguf_tensor_types(path):
+                    return (f"sb-quantize: {path}: got INT8 weights, expected floats or upstream's own types; "
+                            "do sb-convert the checkpoint again with --outtype q4_0, q8_0, f16, bf16 or f32")
+            break
     return None
 
 
