@@ -6,7 +6,7 @@ PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check
 
 # ranges within which the build was tried; the tests' PyTorch is the one their numbers were taken with
-BUILD_REQUIRES := "scikit-build-core>=0.10,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
+BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too

@@ -135,6 +135,8 @@ def all_cases(n_threads: int) -> list[Case]:
         *decode_cases(n_threads), *prefill_cases(n_threads),
         Case("validate-1b-d4096", "validate", (LLAMA, PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=150),
         *batch_cases(n_threads),
+        Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
+             quick=True, seconds=60),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
         *roofline_cases(n_threads), *operator_cases(n_threads),
         Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from .errors import BenchError
 
@@ -17,14 +17,16 @@ class Driver:
 
     Raises BenchError for what the driver refuses and when it dies."""
 
-    def __init__(self, path: Path, name: str = "") -> None:
-        self.name = name or path.name
+    def __init__(self, path: Union[Path, list[str]], name: str = "", cwd: Optional[Path] = None) -> None:
+        """path: the program, or a command that speaks as it does."""
+        command = path if isinstance(path, list) else [str(path)]
+        self.name = name or Path(command[0]).name
         self.errors = tempfile.TemporaryFile()
         try:
-            self.process = subprocess.Popen([str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                                            text=True, start_new_session=True)  # Ctrl-C is ours to handle
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+                                            text=True, cwd=cwd, start_new_session=True)  # Ctrl-C is ours to handle
         except OSError as e:
-            raise BenchError(f"bench: {path}: got {e.strerror}, expected the driver; do run `python -m bench build`") from e
+            raise BenchError(f"bench: {command[0]}: got {e.strerror}, expected the driver; do run `python -m bench build`") from e
 
     def ask(self, cmd: str, **arguments: Any) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout

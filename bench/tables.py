@@ -175,6 +175,16 @@ def validate(rows: list[Row]) -> str:
                  [[r["name"].split(" filled")[0], value(r)] for r in rows if r["case"].startswith("validate-") and r["kind"] == "ratio"])
 
 
+def python(rows: list[Row]) -> str:
+    """Where the time of a token goes, and what a call to decode from Python takes beside one from C."""
+    body = []
+    for r in (r for r in rows if r["kind"] == "python share" and r["median"]):
+        us, pair = r["extra"], find(rows, case=r["case"], kind="ratio", name=f"{r['name']} decode / {r['name'].rsplit(' ', 1)[0]} C decode")
+        body.append([r["name"], *(number(us[k]) for k in ("all", "decode", "sample", "python")),
+                     f"{r['median']:.2%} ±{r['spread'] * r['median']:.2%}", value(pair)])
+    return table(["tokens through", "µs per token", "of it decode", "sampling", "Python", "Python's share", "decode, speed over C"], body)
+
+
 def convert(rows: list[Row]) -> str:
     return table(["conversion", "s", "peak resident MiB", "of it not mapped files"],
                  [[r["name"], value(r), mib(r["peak_resident_bytes"]), mib(r["extra"]["anonymous_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
@@ -197,6 +207,6 @@ def machine(rows: list[Row]) -> str:
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
-    "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "big": big,
-    "skipped": skipped,
+    "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
+    "big": big, "skipped": skipped,
 }

@@ -165,7 +165,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
     def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool, processors: list[LogitsProcessor],
                   criteria: list[StoppingCriterion], progress: Optional[Progress], cancel: _core.CancelToken,
                   ) -> Generator[int, Optional[Sequence[int]], None]:
-        epoch = None
+        epoch, n_ctx = None, self.n_ctx()
         with self._cancellable(cancel):
             while True:
                 with self._use() as ctx:
@@ -177,10 +177,10 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
                     elif epoch not in (None, self._epoch):
                         raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
                                          "use one Llama per conversation")
-                    if ctx.seq_pos_max(0) + 1 + todo.size >= self.n_ctx():
+                    if ctx.seq_pos_max(0) + 1 + todo.size >= n_ctx:
                         return
                     if todo.size:
-                        self.eval(todo, progress=progress if epoch is None else None, cancel=cancel)
+                        self._append(ctx, todo, progress if epoch is None else None, cancel)
                     n = ctx.seq_pos_max(0) + 1
                     n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
                     chain.accept(self._history.last(n, n_new))
@@ -192,7 +192,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
                     chain.accept_grammar(token)
                     self._epoch = epoch = self._epoch + 1
                 more = yield token
-                todo = self._token_array("generate", [token, *(more or [])])
+                todo = np.array([token], np.int32) if not more else self._token_array("generate", [token, *more])
 
     def create_completion(
         self,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,31 @@ from .tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Handle = TypeVar("Handle")
 Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
+
+
+class _Locked(Generic[Handle]):
+    """`with` on a handle, in the process that loaded it. A class, since a generator costs several times as much and each token takes some."""
+
+    __slots__ = ("_owner", "_handle")
+
+    def __init__(self, owner: LoadedModel, handle: Callable[[LoadedModel], Handle]) -> None:
+        self._owner, self._handle = owner, handle
+
+    def __enter__(self) -> Handle:
+        owner = self._owner
+        if os.getpid() != owner._pid:
+            raise LlamaError(f"llama: got process {os.getpid()}, expected {owner._pid}, which loaded the model; load it after the fork")
+        owner._lock.acquire()
+        try:
+            return self._handle(owner)
+        except BaseException:
+            owner._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._owner._lock.release()
 
 
 class LoadedModel:
@@ -59,24 +83,25 @@ class LoadedModel:
         with contextlib.suppress(Exception):
             self.close()
 
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[_core.Context]:
+    def _use(self) -> _Locked[_core.Context]:
         """The context, for one thread at a time."""
-        with self._locked_model():
-            if self._ctx is None:
-                raise LlamaError("llama: got a model loaded with vocab_only=True, expected one with weights; "
-                                 "load it without vocab_only")
-            yield self._ctx
+        return _Locked(self, LoadedModel._open_context_handle)
 
-    @contextlib.contextmanager
-    def _locked_model(self) -> Iterator[_core.Model]:
-        if os.getpid() != self._pid:
-            raise LlamaError(f"llama: got process {os.getpid()}, expected {self._pid}, which loaded the model; "
-                             "load it after the fork")
-        with self._lock:
-            if self._model is None:
-                raise LlamaError("llama: got a closed Llama, expected an open one; load the model again")
-            yield self._model
+    def _locked_model(self) -> _Locked[_core.Model]:
+        """The model, for one thread at a time."""
+        return _Locked(self, LoadedModel._open_model_handle)
+
+    def _open_model_handle(self) -> _core.Model:
+        if self._model is None:
+            raise LlamaError("llama: got a closed Llama, expected an open one; load the model again")
+        return self._model
+
+    def _open_context_handle(self) -> _core.Context:
+        self._open_model_handle()
+        if self._ctx is None:
+            raise LlamaError("llama: got a model loaded with vocab_only=True, expected one with weights; "
+                             "load it without vocab_only")
+        return self._ctx
 
     # --- the model ---------------------------------------------------------------------------------------------
 

@@ -327,19 +327,28 @@ class Session(LoadedModel):
             ids = self._token_array("eval", tokens)
             if ids.size == 0:
                 raise ValueError("eval: tokens: got none, expected at least one")
-            n_past = ctx.seq_pos_max(0) + 1
-            self._check_room("eval", n_past + ids.size)
-            self._grow(n_past + ids.size)
-            self._history.write(n_past, ids)
-            self._epoch += 1
+            self._check_room("eval", ctx.seq_pos_max(0) + 1 + ids.size)
             with self._cancellable(cancel) as token:
-                for i in range(0, ids.size, self._step):
-                    piece = ids[i:i + self._step]
-                    at = n_past + i
-                    ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None, token)
-                    self.n_evaluated += piece.size
-                    if progress is not None:
-                        progress(i + piece.size, ids.size)
+                self._append(ctx, ids, progress, token)
+
+    def _append(self, ctx: _core.Context, ids: npt.NDArray[np.int32], progress: Optional[Progress], token: _core.CancelToken) -> None:
+        """eval of tokens that are known to be some, and to have room."""
+        n_past = ctx.seq_pos_max(0) + 1
+        self._grow(n_past + ids.size)
+        self._history.write(n_past, ids)
+        self._epoch += 1
+        for i in range(0, ids.size, self._step):
+            piece = ids[i:i + self._step]
+            at = n_past + i
+            try:
+                ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None, token)
+            except _core.Cancelled:
+                raise
+            except RuntimeError as error:
+                raise LlamaError(f"llama: {error}") from error
+            self.n_evaluated += piece.size
+            if progress is not None:
+                progress(i + piece.size, ids.size)
 
     @contextlib.contextmanager
     def _cancellable(self, given: Optional[_core.CancelToken]) -> Iterator[_core.CancelToken]:
