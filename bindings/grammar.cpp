@@ -2,6 +2,7 @@
 
 #include "../src/llama-grammar.h" // relative to upstream's include folder, as its own tests have it
 
+#include <algorithm>
 #include <cmath>
 
 namespace sb {
@@ -39,6 +40,68 @@ static void check_names(const llama_grammar_parser & parser, const std::string &
     }
 }
 
+// Optional parts of one character in a row: where a character fits all of them, upstream makes the stacks of what may follow from
+// each anew and compares them with one another; its time grows with the cube of their number (100: tenths of a second a token,
+// 400: 15 s), and nothing interrupts it.
+static const int MAX_OPTIONAL = 100;
+
+struct optional_parts {
+    const llama_grammar_rules & rules;
+    std::vector<int8_t> empty; // per rule: may it match nothing; -1 not known yet
+    std::vector<int>    most;  // per rule: of them in a row, at most; -1 not known yet
+
+    explicit optional_parts(const llama_grammar_rules & rules) : rules(rules), empty(rules.size(), -1), most(rules.size(), -1) {}
+
+    bool is_optional(const llama_grammar_element & e) { return e.type == LLAMA_GRETYPE_RULE_REF && can_be_empty(e.value); }
+
+    // has the rule an alternative of n characters and optional parts
+    bool has_length(size_t id, int n) {
+        int length = 0;
+        for (const auto & e : rules[id]) {
+            if (e.type == LLAMA_GRETYPE_END || e.type == LLAMA_GRETYPE_ALT) {
+                if (length == n) {
+                    return true;
+                }
+                length = 0;
+            } else if (e.type != LLAMA_GRETYPE_CHAR_ALT && e.type != LLAMA_GRETYPE_CHAR_RNG_UPPER && !is_optional(e)) {
+                length += e.type == LLAMA_GRETYPE_RULE_REF ? 2 : 1; // a rule that must come: as good as several
+            }
+        }
+        return false;
+    }
+
+    bool can_be_empty(size_t id) {
+        if (empty[id] < 0) {
+            empty[id] = 0; // a rule inside of itself: decided by its other alternatives
+            empty[id] = has_length(id, 0);
+        }
+        return empty[id];
+    }
+
+    int in_a_row(size_t id) {
+        if (most[id] < 0) {
+            most[id] = 0;
+            int run = 0, found = 0;
+            for (const auto & e : rules[id]) {
+                run   = is_optional(e) ? std::min(run + std::max(in_a_row(e.value), (int) has_length(e.value, 1)), MAX_OPTIONAL + 1) : 0;
+                found = std::max(found, run);
+            }
+            most[id] = found;
+        }
+        return most[id];
+    }
+};
+
+static void check_optional_parts(const llama_grammar_rules & rules) {
+    optional_parts parts(rules);
+    for (size_t id = 0; id < rules.size(); ++id) {
+        if (parts.in_a_row(id) > MAX_OPTIONAL) {
+            throw std::invalid_argument("grammar: got more than " + std::to_string(MAX_OPTIONAL) + " optional characters in a row, expected "
+                "fewer: llama.cpp's time for a token grows with their cube; use one part with a number of times, as [a-z]{0,400}");
+        }
+    }
+}
+
 // upstream prints what is wrong instead of returning it, so its parser is asked rule by rule
 static llama_grammar_parser parse(const llama_vocab * vocab, const std::string & text, const std::string & root) {
     check_size(text);
@@ -58,6 +121,7 @@ static llama_grammar_parser parse(const llama_vocab * vocab, const std::string &
         throw std::invalid_argument("grammar: got no GBNF: " + std::string(e.what()).substr(0, 200));
     }
     check_names(parser, root);
+    check_optional_parts(parser.rules);
     return parser;
 }
 

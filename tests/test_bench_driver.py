@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from conftest import ROOT
 from test_cpp import built
 
-from bench import machine, rows, run, session, shapes
+from bench import machine, measure_python, rows, run, session, shapes, tables
 from bench.build import Drivers
 from bench.cases import Case, Player, all_cases, select, tiny_case
 from bench.driver import Driver
@@ -173,16 +174,64 @@ def suite(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
     wanted = ("decode-1b-d1024", "prefill-1b-n512", "prefill-1b-at16384", "validate", "batch-1b-s4", "load", "roofline-1b-t1", "operators-1b-t1",
-              "products-1b", "products-step")
+              "products-1b", "products-step", "python")
     assert run.run([tiny_case(c) for c in all_cases(1) if c.id.startswith(wanted)], suite, small=True) == 0
     found = rows.read(suite)
-    assert {r["case"].split("-")[0] for r in found} == {"decode", "prefill", "validate", "batch", "load", "roofline", "operators", "products"}
+    assert {r["case"].split("-")[0] for r in found} == {"decode", "prefill", "validate", "batch", "load", "roofline", "operators", "products", "python"}
     for r in found:
         assert not r["skipped"] and r["median"] > 0 and r["repetitions"] == len(r["values"]) and r["machine"]["cpus"] and r["pin"] == "pin==1"
     decode = [r for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "decode"]
     assert len(decode) == 5 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
     assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0] == "SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0"
     assert not list((suite.parent / "work" / "models").glob("*"))
+
+
+def test_the_time_of_a_token_is_split_between_what_computes_and_python(suite: Path, models: session.Models) -> None:
+    assert run.run(select("full", ["python-1b"], 1, small=True), suite, small=True) == 0
+    found = rows.read(suite)
+    assert {r["kind"] for r in found} == {"python", "python share", "ratio"}
+    shares = [r for r in found if r["kind"] == "python share"]
+    assert [r["name"].rsplit(" ", 1)[1] for r in shares] == ["generate", "stream"]
+    for r in shares:
+        us = r["extra"]
+        assert all(0 < v < 1 for v in r["values"]) and r["peak_resident_bytes"] and r["state_bytes"] and r["model_hash"]
+        assert us["all"] > us["decode"] > 0 and us["sample"] > 0 and us["python"] > 0
+    assert "SpikingBrain-1B-tiny q4_0 generate" in tables.python(found) and "%" in tables.python(found)
+
+
+def test_work_in_python_counts_as_pythons_and_other_work_does_not(models: session.Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import python_player
+    from spikingbrain_cpp import _core
+
+    play = python_player.PythonPlayer()
+    play.load(str(models.get(player("SpikingBrain-1B"))[0]), 1)
+    play.prefill(8)
+    plain = {name: getattr(cls, name) for cls, name in python_player.COMPUTES}
+
+    def slow(name: str) -> None:
+        monkeypatch.setattr(*{"decode": (_core.Context, "decode"), "sample": (_core.Sampler, "sample"), "accept": (_core.Sampler, "accept")}[name],
+                            lambda *args, was=getattr({"decode": _core.Context}.get(name, _core.Sampler), name): (time.sleep(0.02), was(*args))[1])
+    for name in ("decode", "sample", "accept"):
+        with monkeypatch.context() as monkeypatch:
+            slow(name)
+            answer = play.tokens(how="generate", n=4, seconds=9.0, parts=True)
+        parts = measure_python.parts_of(answer)
+        where = {"accept": "python"}.get(name, name)
+        assert answer["tokens"] == 4 and parts[where] > 19000 and sum(parts[k] for k in ("decode", "sample", "python")) == pytest.approx(parts["all"])
+        assert all(parts[k] < parts[where] for k in ("decode", "sample", "python") if k != where)
+    assert {name: getattr(cls, name) for cls, name in python_player.COMPUTES} == plain
+
+
+@pytest.mark.parametrize("how", ["generate", "stream"])
+def test_the_players_tokens_are_those_asked_for(models: session.Models, how: str) -> None:
+    from bench.python_player import PythonPlayer
+
+    play = PythonPlayer()
+    play.load(str(models.get(player("SpikingBrain-1B"))[0]), 1)
+    play.prefill(8)
+    answer = play.tokens(how=how, n=30, seconds=60.0, parts=False)
+    assert 30 <= answer["tokens"] < 40 and set(answer) == {"tokens", "seconds"} and play.llama.n_tokens >= 38
+    assert play.tokens(how=how, n=10**6, seconds=0.05, parts=True)["tokens"] < 10**5
 
 
 def test_an_interrupted_run_keeps_its_rows_and_goes_on(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from binding_models import ONE, tiny, tokens_of  # noqa: F401
 
-from spikingbrain_cpp import Llama, LlamaError, ModelLoadError, ModelNotFoundError
+from spikingbrain_cpp import Llama, LlamaError, ModelLoadError, ModelNotFoundError, _core, memory_estimate
 
 # loads each file given on standard input and reports; an abort of llama.cpp would end it before "all done"
 LOADER = """
@@ -129,11 +129,69 @@ def test_another_architecture_says_which(tmp_path):
     ({"kv_overrides": {"a" * 128: 1}}, ValueError), ({"kv_overrides": {"a": None}}, ValueError),
     ({"kv_overrides": {"a": "b" * 128}}, ValueError), ({"kv_overrides": {"spikingbrain.block_count": 0}}, ModelLoadError),
     ({"kv_overrides": {"spikingbrain.block_count": "two"}}, ModelLoadError),
+    ({"kv_overrides": [1]}, TypeError), ({"kv_overrides": {1: 1}}, TypeError), ({"type_k": "f16"}, TypeError), ({"seed": "x"}, TypeError),
+    ({"seed": None}, TypeError), ({"seed": 1.5}, TypeError), ({"lora_scale": float("nan")}, ValueError), ({"lora_scale": "x"}, TypeError),
+    ({"flash_attn": "yes"}, ValueError), ({"n_batch": 2**30, "n_ubatch": 2**30}, ValueError), ({"lora_path": 5}, TypeError),
     ({"flash_attn": False}, ValueError), ({"draft_model": 3}, ValueError), ({"no_such_thing": 1}, TypeError),
 ])
 def test_arguments_of_the_constructor(tiny, options, error):  # noqa: F811
-    with pytest.raises(error):
+    with pytest.raises(error, match=": got "):
         Llama(tiny, **{**ONE, **options})
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model.gguf"])
+def test_paths_that_are_none(path):
+    with pytest.raises(TypeError, match="model_path: got .*, expected a path"):
+        Llama(path)
+    with pytest.raises(TypeError, match="model_path: got .*, expected a path"):
+        memory_estimate(path)
+
+
+# what has a check of its own nowhere else; each is named in our words and leaves a session that goes on
+CALLS = {
+    "prompt None": lambda m: m(None), "prompt 0-d": lambda m: m(np.array(5)), "detokenize None": lambda m: m.detokenize(None),
+    "seed text": lambda m: m("a", seed="x"), "seed 1.5": lambda m: m("a", seed=1.5), "set_seed None": lambda m: m.set_seed(None),
+    "cancel 5": lambda m: m("a", cancel=5), "progress 5": lambda m: m("a", progress=5), "eval cancel 5": lambda m: m.eval([1], cancel=5),
+    "eval progress 5": lambda m: m.eval([1], progress=5), "sample idx": lambda m: m.sample(idx="x"), "bias inf": lambda m: m("a", logit_bias={1: 1e39}),
+    "many None": lambda m: m.generate_many(None), "many [None]": lambda m: m.generate_many([None]), "many stop": lambda m: m.generate_many(["a"], stop=""),
+    "batch -1": lambda m: m.batch(-1), "batch 10**6": lambda m: m.batch(10**6), "snapshot 5": lambda m: m.snapshot(5),
+    "template 5": lambda m: m.apply_chat_template([{"role": "user", "content": "a"}], template=5),
+    "estimate n_ubatch": lambda m: memory_estimate(m.model_path, n_batch=2**30, n_ubatch=2**30),
+    "estimate type_k": lambda m: memory_estimate(m.model_path, type_k="f16"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_wrong_arguments_are_named_and_change_nothing(tiny, call):  # noqa: F811
+    with Llama(tiny, **ONE) as llm:
+        llm.eval([1, 2])
+        row = llm.logits
+        with pytest.raises((TypeError, ValueError), match=": got .*, expected "):
+            CALLS[call](llm)
+        assert llm.n_tokens == 2 and np.array_equal(llm.logits, row)
+        llm.eval([3])
+
+
+@pytest.mark.parametrize("call", [lambda m: m.eval([4]), lambda m: m("hello"), lambda m: next(m.generate([1, 2, 3])),
+                                  lambda m: m.generate_many(["hello"])])
+def test_a_failure_of_llama_cpp_is_ours(tiny, monkeypatch, call):  # noqa: F811
+    def fails(*_):
+        raise RuntimeError("decode: llama.cpp: got code -3, expected success")
+    with Llama(tiny, **ONE) as llm:
+        llm.eval([1, 2])
+        with monkeypatch.context() as m:
+            m.setattr(_core.Context, "decode", fails)
+            m.setattr(_core.Context, "decode_batch", fails)
+            with pytest.raises(LlamaError, match="got code -3"):
+                call(llm)
+        llm.reset()
+        llm.eval([1])
+
+
+def test_more_prompts_at_once_than_llama_cpp_has_sequences(tiny):  # noqa: F811
+    with Llama(tiny, **ONE) as llm:
+        answers = llm.generate_many([[1, 2]] * 300, n_parallel=10**6, max_tokens=1, temperature=0)
+        assert len(answers) == 300 and len({tuple(a["tokens"]) for a in answers}) == 1
 
 
 def test_gpu_layers_that_mean_nothing_are_accepted(tiny):  # noqa: F811

@@ -31,12 +31,19 @@ def refuses(llama, error, words, messages=HELLO, **arguments):
     ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a"}}]}], ValueError, "'image_url', expected 'text'"),
     ([{"role": "user", "content": ["a"]}], ValueError, "got a part 'str'"),
     ([{"role": "user", "content": "a", "more": object()}], ValueError, "no JSON"), ([{"role": "user", "content": "a", "more": DEEP}], ValueError, "no JSON"),
-    ([{"role": "user", "content": "a", "more": float("nan")}], ValueError, "no JSON"), ([{"role": "user", "content": "\ud800"}], ValueError, "create_chat_completion"),
+    ([{"role": "user", "content": "a", "more": float("nan")}], ValueError, "no JSON"),
     ([{"role": "assistant", "tool_calls": [{"id": 1}]}], ValueError, "create_chat_completion"),
     ([{"role": "assistant", "tool_calls": "add"}], ValueError, "create_chat_completion"),
 ])
 def test_malformed_messages(llm, messages, error, words):
     refuses(llm, error, words, messages)
+
+
+def test_half_a_surrogate_pair_counts_as_u_fffd(llm):
+    texts = [llm.apply_chat_template([{"role": "user", "content": c}]) for c in ("\ud800x", "\ufffdx")]
+    assert texts[0] == texts[1] and "\ufffdx" in texts[0]
+    answers = [llm.create_chat_completion([{"role": "user", "content": c}], max_tokens=4, temperature=0) for c in ("\ud800x", "\ufffdx")]
+    assert answers[0]["choices"] == answers[1]["choices"] and answers[0]["usage"] == answers[1]["usage"]
 
 
 @pytest.mark.parametrize(("arguments", "error", "words"), [

@@ -128,6 +128,27 @@ def test_bad_grammar_is_refused_in_silence(capfd, text, words):
     assert capfd.readouterr() == ("", "")
 
 
+def in_a_row(n: int, part: str = '"a"?') -> str:
+    return "root ::= " + " ".join([part] * n)
+
+
+@pytest.mark.parametrize("text", [in_a_row(101), in_a_row(400), in_a_row(20, "g?") + "\ng ::= " + " ".join(['"a"?'] * 20), in_a_row(51, '("a"? [b]*)?')])
+def test_optional_parts_that_would_take_minutes_are_refused(text):
+    with pytest.raises(ValueError, match="grammar: got more than 100 optional characters in a row, expected fewer"):
+        LlamaGrammar.from_string(text)
+
+
+@pytest.mark.parametrize("text", [in_a_row(30), "root ::= " + " ".join(f'"{i}x"?' for i in range(400)), in_a_row(200, '"a"? "b"'), "root ::= [a-z]{0,1999}", 'root ::= ("a"? "b"?)* "c"?', 'root ::= x\nx ::= "a" x | ""'])
+def test_other_optional_parts_are_not(llm, text):
+    assert text_of(llm("x", grammar=LlamaGrammar.from_string(text), max_tokens=3)) is not None
+
+
+def test_a_schema_of_many_optional_properties_is_used(llm):
+    grammar = LlamaGrammar.from_json_schema({"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(160)}})
+    text = text_of(llm("x", grammar=grammar, max_tokens=60, seed=1, logit_bias={t: 20.0 for t in llm.tokenize(b'{"p":1,')}))
+    assert text.startswith("{") and text.count('"p') > 1
+
+
 @pytest.mark.parametrize("text", ['root ::= root "a" | "b"', "root ::= <|nothing|>"])
 def test_what_only_use_can_find_out_is_refused_then(llm, text):
     grammar = LlamaGrammar.from_string(text)

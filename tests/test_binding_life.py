@@ -119,7 +119,7 @@ def refused(call):
         call()
     except (LlamaError, MemoryError) as error:
         print("refused", type(error).__name__)
-refused(lambda: Llama(sys.argv[1], n_threads=1, n_threads_batch=1, n_ubatch=2000000, n_batch=2000000))
+refused(lambda: Llama(sys.argv[1], n_threads=1, n_threads_batch=1, n_ubatch=1000000, n_batch=1000000))
 refused(lambda: llm.eval([1] * 60_000_000))
 llm.eval([4])
 print("alive", llm.n_tokens)

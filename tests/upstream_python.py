@@ -19,16 +19,28 @@ import upstream  # noqa: E402
 WANTED = ("/tests/", "/vendor/llama.cpp/models/ggml-vocab-")
 
 
+def archive() -> Path:
+    """The verified source archive; the test is skipped where it is not in the cache."""
+    lock = upstream.read_lock(ROOT / "cpp_backend" / "llama.lock")
+    path = upstream.cache_dir() / lock.archive_name
+    if not path.is_file():
+        pytest.skip(f"{path} is not here: cpp_backend/upstream.py fetches it")
+    upstream.verify_archive(path, lock)
+    return path
+
+
+@pytest.fixture(scope="session")
+def upstream_class() -> str:
+    """The source of llama-cpp-python's Llama."""
+    with tarfile.open(archive()) as tar:
+        return tar.extractfile(next(m for m in tar if m.name.endswith("/llama_cpp/llama.py"))).read().decode()
+
+
 @pytest.fixture(scope="session")
 def upstream_tests(tmp_path_factory) -> Path:
-    """The archive's tests and vocabulary files; skipped where the archive is not in the cache."""
-    lock = upstream.read_lock(ROOT / "cpp_backend" / "llama.lock")
-    archive = upstream.cache_dir() / lock.archive_name
-    if not archive.is_file():
-        pytest.skip(f"{archive} is not here: cpp_backend/upstream.py fetches it")
-    upstream.verify_archive(archive, lock)
+    """The archive's tests and vocabulary files."""
     folder = tmp_path_factory.mktemp("llama_cpp_python")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive()) as tar:
         for member in tar:
             path = "/" + member.name.split("/", 1)[-1]
             if member.isfile() and path.startswith(WANTED) and ".." not in path:

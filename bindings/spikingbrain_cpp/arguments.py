@@ -1,13 +1,20 @@
-"""llama-cpp-python's constructor arguments that have no meaning here: accepted at their neutral values, refused by name otherwise."""
+"""Arguments: checks of theirs, and llama-cpp-python's that have no meaning here: accepted at neutral values, refused by name otherwise."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from . import _core
 
 _GPU = "this build computes on CPUs"
 _ROPE = "positions are exact at any length; set the model's keys with kv_overrides"
 _MODEL = "the model's memory decides"
+MAX_UBATCH = 2**20  # tokens
 
 # argument: (values that change nothing, why another cannot be had)
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -44,6 +51,61 @@ def check_neutral(given: Mapping[str, Any]) -> None:
         if not any(value is v or (type(value) in (int, float, bool) and v is not None and value == v) for v in values):
             expected = " or ".join(map(repr, values))
             raise ValueError(f"llama: {name}: got {value!r}, expected {expected}: {why}; leave it out")
+
+
+def integer(where: str, value: Any) -> int:
+    """The value, which must be an integer. TypeError: it is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{where}: got {type(value).__name__}, expected an integer")
+    return int(value)
+
+
+def check_range(where: str, value: Any, low: int = 1, high: int = 2**31 - 1) -> int:
+    if not low <= integer(where, value) <= high:
+        raise ValueError(f"{where}: got {value}, expected {low} to {high}")
+    return int(value)
+
+
+def check_path(where: str, value: Any) -> str:
+    """A path as text."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(path, str):
+        raise TypeError(f"{where}: got {type(value).__name__}, expected a path as text")
+    return path
+
+
+def check_scale(where: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{where}: got {type(value).__name__}, expected a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: got {value}, expected a finite number")
+    return float(value)
+
+
+def check_batch(where: str, n_batch: int, n_ubatch: int) -> None:
+    """llama.cpp makes lists of a micro-batch's tokens before anything can say that the memory does not suffice."""
+    if min(n_batch, n_ubatch) > MAX_UBATCH:
+        raise ValueError(f"{where}: n_ubatch: got {n_ubatch}, expected at most {MAX_UBATCH} with n_batch={n_batch}; lower one of the two")
+
+
+def check_seed(where: str, seed: Any) -> int:
+    """-1 and 2^32 - 1 are random."""
+    if not -1 <= integer(where, seed) < 2**32:
+        raise ValueError(f"{where}: got {seed}, expected -1 to 2^32 - 1; -1 is random")
+    return _core.DEFAULT_SEED if seed == -1 else int(seed)
+
+
+def check_calls(where: str, progress: Optional[Callable[..., Any]], cancel: Optional[_core.CancelToken]) -> None:
+    """TypeError: progress is no function, or cancel no CancelToken."""
+    if progress is not None and not callable(progress):
+        raise TypeError(f"{where}: progress: got {type(progress).__name__}, expected a function of (done, total)")
+    if cancel is not None and not isinstance(cancel, _core.CancelToken):
+        raise TypeError(f"{where}: cancel: got {type(cancel).__name__}, expected a CancelToken")
+
+
+def check_cache_type(where: str, value: Any) -> int:
+    """A ggml type, -1: the model's own."""
+    return -1 if value is None else integer(where, value)
 
 
 def check_pooling(value: Any) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .arguments import check_range
 from .errors import Cancelled, LlamaError
 from .loaded import Tokens
 
@@ -27,9 +28,7 @@ class Batch:
     """
 
     def __init__(self, llm: Session, n_seq: int) -> None:
-        if isinstance(n_seq, bool) or not isinstance(n_seq, int):
-            raise TypeError(f"batch: n_seq: got {type(n_seq).__name__}, expected an integer")
-        self.n_seq = n_seq
+        self.n_seq = n_seq = check_range("batch: n_seq", n_seq, high=256)
         self._llm = llm
         self._rows: dict[int, Row] = {}
         self._cancel = _core.CancelToken()
@@ -120,6 +119,8 @@ class Batch:
             rows = ctx.decode_batch(np.concatenate([ids[:share] for ids in left.values()]), pos, seqs, want, self._cancel)
         except _core.Cancelled as error:
             raise Cancelled(f"batch: {error}") from None
+        except RuntimeError as error:
+            raise LlamaError(f"batch: {error}") from error
         self._llm.n_evaluated += pos.size
         for seq, row in zip(seqs[want != 0].tolist(), rows):
             self._rows[seq] = row.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -47,19 +48,23 @@ class Caching(Saving):
                 self.cache[state.tokens.tolist()] = state
 
     @classmethod
-    def from_pretrained(cls, repo_id: str, filename: Optional[str] = None, *, local_dir: Optional[str] = None,
-                        cache_dir: Optional[str] = None, revision: Optional[str] = None, **options: Any) -> Self:
+    def from_pretrained(cls, repo_id: str, filename: Optional[str] = None, additional_files: Optional[Sequence[str]] = None,
+                        local_dir: Optional[str] = None, local_dir_use_symlinks: Any = "auto", cache_dir: Optional[str] = None,
+                        revision: Optional[str] = None, **options: Any) -> Self:
         """Download a GGUF file of the Hugging Face hub (once: it is kept in its cache) and load it.
 
-        filename: its name or a pattern ("*Q4_0.gguf") that fits one file or the parts of one; options: the constructor's. Needs the
+        filename: its name or a pattern ("*Q4_0.gguf") that fits one file or the parts of one; additional_files: names or patterns of
+        others to download beside it; options: the constructor's. local_dir_use_symlinks: the hub has no such choice any more. Needs the
         extra: pip install "spikingbrain-cpp[hub]". ImportError: without it. ModelNotFoundError: no file, or several, fit.
         """
+        if local_dir_use_symlinks != "auto":
+            raise ValueError(f"from_pretrained: local_dir_use_symlinks: got {local_dir_use_symlinks!r}, expected 'auto'; leave it out")
         try:
             from huggingface_hub import snapshot_download
         except ImportError as error:
             raise ImportError('from_pretrained: got no huggingface_hub, expected it; do pip install "spikingbrain-cpp[hub]"') from error
         pattern = filename or "*.gguf"
-        folder = Path(snapshot_download(repo_id, allow_patterns=[pattern, f"*/{pattern}"], local_dir=local_dir, cache_dir=cache_dir,
+        folder = Path(snapshot_download(repo_id, allow_patterns=[pattern, f"*/{pattern}", *(additional_files or ())], local_dir=local_dir, cache_dir=cache_dir,
                                         revision=revision))
         found = sorted(p for p in folder.rglob("*.gguf") if fnmatch(p.relative_to(folder).as_posix(), pattern) or fnmatch(p.name, pattern))
         whole = [p for p in found if "-of-" not in p.stem or "-00001-of-" in p.stem]

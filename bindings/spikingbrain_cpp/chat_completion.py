@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from . import _core, completion
+from .arguments import integer
 from .chat_answer import ArgumentsReader, CallsReader, ChatJob, TextReader
 from .chat_request import WHERE, ChatFormat, ChatPrompt, Stop
 from .grammar import ChatGrammar, LlamaGrammar
@@ -152,7 +153,7 @@ def _read_logprobs(logprobs: Optional[bool], top_logprobs: Optional[int]) -> Opt
         return 0 if logprobs else None
     if not logprobs:
         raise ValueError(f"{WHERE}: top_logprobs: got {top_logprobs} without logprobs, expected logprobs=True")
-    if not 0 <= completion.integer(WHERE, "top_logprobs", top_logprobs) <= 20:
+    if not 0 <= integer(f"{WHERE}: top_logprobs", top_logprobs) <= 20:
         raise ValueError(f"{WHERE}: top_logprobs: got {top_logprobs}, expected 0 to 20")
     return top_logprobs
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _core
+from .chat import json_text
 from .grammar import ChatGrammar, LlamaGrammar, check_patterns, schema_to_gbnf
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_chat_format(name: Optional[str]) -> Optional[str]:
 def _object(name: str, value: Any) -> str:
     """A value as JSON text. ValueError: it is none."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return json_text(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{WHERE}: {name}: got what is no JSON ({error}), expected dicts, lists, text, numbers, "
                          "booleans and None") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
+from .arguments import integer
 from .sampling import logprobs_of
 
 if TYPE_CHECKING:
@@ -53,13 +54,6 @@ class TextStream:
         return text
 
 
-def integer(where: str, name: str, value: Any) -> int:
-    """The value, which must be an integer. TypeError: it is not."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{where}: {name}: got {type(value).__name__}, expected an integer")
-    return int(value)
-
-
 def read_stops(where: str, stop: Optional[Union[str, Sequence[str]]]) -> list[str]:
     """Stop strings as a list. TypeError, ValueError: none, or empty ones."""
     if stop is not None and not isinstance(stop, (str, list, tuple)):
@@ -72,7 +66,7 @@ def read_stops(where: str, stop: Optional[Union[str, Sequence[str]]]) -> list[st
 
 def read_max_tokens(where: str, value: Optional[int]) -> Optional[int]:
     """None, 0 and less: no bound."""
-    n = 0 if value is None else integer(where, "max_tokens", value)
+    n = 0 if value is None else integer(f"{where}: max_tokens", value)
     return n if n > 0 else None
 
 

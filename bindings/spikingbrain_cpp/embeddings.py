@@ -48,7 +48,7 @@ class Embeddings(Saving):
             raise TypeError(f"embed: input: got {type(input).__name__}, expected a text or a list of them")
         kind, n_read, out = self.pooling_type(), 0, []
         for item in [input] if isinstance(input, str) else input:
-            ids = self._token_array("embed", self.tokenize(item, special=True) if isinstance(item, (str, bytes)) else item)
+            ids = self._token_array("embed: input", self.tokenize(item, special=True) if isinstance(item, (str, bytes)) else item)
             if self._n_ctx_given and truncate:
                 ids = ids[:self._n_ctx_given]
             rows = pool(self._embed_tokens(ids), kind)
@@ -74,7 +74,10 @@ class Embeddings(Saving):
         with self._use():
             ctx = self._embedding_context()
             ctx.clear()
-            return np.concatenate([ctx.embed(ids[i:i + self._embed_step], i) for i in range(0, ids.size, self._embed_step)])
+            try:
+                return np.concatenate([ctx.embed(ids[i:i + self._embed_step], i) for i in range(0, ids.size, self._embed_step)])
+            except RuntimeError as error:
+                raise LlamaError(f"embed: {error}") from error
 
     def _embedding_context(self) -> _core.Context:
         if not self._embedding:

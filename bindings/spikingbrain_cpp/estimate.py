@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from . import _core, spiking
+from .arguments import check_batch, check_cache_type, check_path, check_range
 from .errors import ModelLoadError, ModelNotFoundError
 
 _SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
@@ -31,14 +32,6 @@ class MemoryEstimate:
     def total(self) -> int:
         """All of them; Python and the libraries themselves come on top, some tens of MiB."""
         return self.model + self.state + self.compute + self.output
-
-
-def _positive(name: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"memory_estimate: {name}: got {type(value).__name__}, expected an integer")
-    if not low <= value < 2**31:
-        raise ValueError(f"memory_estimate: {name}: got {value}, expected {low} to 2^31 - 1")
-    return value
 
 
 def memory_estimate(
@@ -61,20 +54,22 @@ def memory_estimate(
     With use_mmap=True the pages of plain weights are the system's cache and can be dropped by it; they are counted all the same.
     ModelNotFoundError, ModelLoadError: no such file, or no model that could be loaded. ValueError, TypeError: an argument.
     """
-    path = os.fspath(model_path)
+    path = check_path("memory_estimate: model_path", model_path)
     if not Path(path).is_file():
         raise ModelNotFoundError(f"memory_estimate: model_path: got {path}, expected a GGUF file; check the path")
-    n_batch, n_ubatch = _positive("n_batch", n_batch, 1), _positive("n_ubatch", n_ubatch, 1)
-    n_seq = _positive("n_seq", n_seq, 1)
+    n_batch, n_ubatch = check_range("memory_estimate: n_batch", n_batch), check_range("memory_estimate: n_ubatch", n_ubatch)
+    n_seq = check_range("memory_estimate: n_seq", n_seq)
+    check_batch("memory_estimate", n_batch, n_ubatch)
     rows = max(n_seq, min(n_batch, n_ubatch) if logits_all else 1)
     try:
         with _sparse_copy(path) as whole:
             got = _core.measure(whole, kv_overrides=dict(spiking.with_arguments(kv_overrides or {}, spike, spike_k)),
-                                n_ctx=_positive("n_ctx", n_ctx or 0, 0), n_batch=n_batch, n_ubatch=n_ubatch, n_seq_max=n_seq,
-                                n_outputs_max=rows, type_k=-1 if type_k is None else type_k,
-                                type_v=-1 if type_v is None else type_v)
+                                n_ctx=check_range("memory_estimate: n_ctx", n_ctx or 0, low=0), n_batch=n_batch, n_ubatch=n_ubatch, n_seq_max=n_seq,
+                                n_outputs_max=rows, type_k=check_cache_type("memory_estimate: type_k", type_k),
+                                type_v=check_cache_type("memory_estimate: type_v", type_v))
     except RuntimeError as error:
-        raise ModelLoadError(f"memory_estimate: {path}: got a file that llama.cpp cannot load: {error}; convert or copy it again") from error
+        raise ModelLoadError(f"memory_estimate: {path}: got a file that llama.cpp cannot load: {error}; change the arguments, or "
+                             "convert or copy it again") from error
     return MemoryEstimate(got["model"], got["state"], got["compute"], 2 * 4 * rows * got["n_vocab"])
 
 

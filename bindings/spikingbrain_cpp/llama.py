@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from . import _core, completion
+from .arguments import check_calls, integer
 from .asynchronous import AsyncCalls, current_token
 from .chat_completion import ChatCompletion
 from .errors import Cancelled, LlamaError
@@ -78,7 +79,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
     def _row_at(self, ctx: _core.Context, idx: Optional[int]) -> Row:
         last = self._row(ctx)
         n = self.n_tokens
-        if idx is None or idx == n - 1:
+        if idx is None or integer("sample: idx", idx) == n - 1:
             return last
         if not 0 <= idx < n:
             raise ValueError(f"sample: idx: got {idx}, expected 0 to {n - 1}")
@@ -154,6 +155,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
                                 presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
                                 read_logit_bias(logit_bias))
+        check_calls("generate", progress, cancel)
         prompt = self._token_array("generate", tokens)
         if prompt.size == 0 and (reset or self.n_tokens == 0):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
@@ -236,12 +238,12 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         """
         if suffix is not None:
             raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
-        if logprobs is not None and (completion.integer("create_completion", "logprobs", logprobs) < 0 or echo):
+        if logprobs is not None and (integer("create_completion: logprobs", logprobs) < 0 or echo):
             raise ValueError(f"create_completion: logprobs: got {logprobs} and echo={echo}, expected 0 or more without "
                              "echo; read scores for a prompt's own")
         stops = completion.read_stops("create_completion", stop)
         n_most = completion.read_max_tokens("create_completion", max_tokens)
-        ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else list(prompt)
+        ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else self._token_array("create_completion", prompt).tolist()
         if not ids:
             raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar, Union
 
 import numpy as np
@@ -185,6 +185,8 @@ class LoadedModel:
                                **{"bos_token": bos, "eos_token": eos, **variables})
 
     def _token_array(self, where: str, tokens: Tokens) -> npt.NDArray[np.int32]:
+        if not isinstance(tokens, Iterable) or isinstance(tokens, np.ndarray) and tokens.ndim == 0:
+            raise TypeError(f"{where}: tokens: got {type(tokens).__name__}, expected integers in a list")
         ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
         if ids.size == 0:
             return np.empty(0, np.int32)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import _core
 from .batch import Batch
-from .completion import TextStream
+from .completion import TextStream, read_stops
 from .sampling import SamplingParams, build_chain, read_logit_bias
 from .saving import Saving
 
@@ -73,12 +73,13 @@ class Parallel(Saving):
         for name, value in (("n", n), ("max_tokens", max_tokens), ("n_parallel", n_parallel)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"generate_many: {name}: got {value!r}, expected an integer of 1 or more")
-        if isinstance(prompts, (str, bytes)):
-            raise TypeError("generate_many: prompts: got one text, expected a list of prompts")
+        if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
+            raise TypeError(f"generate_many: prompts: got {type(prompts).__name__}, expected a list of prompts")
         params = SamplingParams(top_k, top_p, min_p, typical_p, temperature, repeat_penalty, frequency_penalty, presence_penalty,
                                 logit_bias=read_logit_bias(logit_bias))
-        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        stops = read_stops("generate_many", stop)
         ids = [self._token_array("generate_many", self.tokenize(p, special=True) if isinstance(p, str) else p) for p in prompts]
+        n_parallel = min(n_parallel, 255)  # of llama.cpp's 256 sequences one holds what all begin with
         if any(p.size == 0 for p in ids):
             raise ValueError("generate_many: prompts: got one without tokens, expected at least one token each; leave it out")
         for p in ids:

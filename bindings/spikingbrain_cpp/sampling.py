@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .arguments import integer
 from .grammar import LlamaGrammar
 
+MAX_BIAS = float(np.finfo(np.float32).max)
 Ids = npt.NDArray[np.int32]      # [n_tokens]
 Row = npt.NDArray[np.float32]    # [n_vocab]
 LogitsProcessor = Callable[[Ids, Row], Row]
@@ -78,9 +80,7 @@ class SamplingParams:
             raise ValueError(f"llama: repeat_penalty: got {self.repeat_penalty}, expected a number above 0; 1 is none")
         if self.mirostat_mode not in (0, 1, 2):
             raise ValueError(f"llama: mirostat_mode: got {self.mirostat_mode}, expected 0, 1 or 2")
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, (int, np.integer)):
-            raise TypeError(f"llama: top_k: got {type(self.top_k).__name__}, expected an integer")
-        if not -2**31 <= self.top_k < 2**31:
+        if not -2**31 <= integer("llama: top_k", self.top_k) < 2**31:
             raise ValueError(f"llama: top_k: got {self.top_k}, expected a 32-bit integer; 0 is all")
 
 
@@ -106,7 +106,7 @@ def read_logit_bias(bias: Optional[Mapping[int, float]]) -> tuple[tuple[int, flo
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"llama: logit_bias: got {error}, expected token ids and numbers") from error
     for token, value in read:
-        if not -2**31 <= token < 2**31 or math.isnan(value) or value == math.inf:
+        if not -2**31 <= token < 2**31 or math.isnan(value) or value > MAX_BIAS:
             raise ValueError(f"llama: logit_bias: got {token}: {value}, expected a token id and a number or -inf")
     return read
 

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from . import _core
+from .arguments import check_path
 from .errors import LlamaError
 from .history import History
 from .session import Session
@@ -27,6 +28,7 @@ class Saving(Session):
         It holds the state (a fixed part plus at most one window of rows), the last row of logits, the last 1024 to 2047 tokens
         and a hash of those before them. OSError: the file could not be written.
         """
+        path = None if path is None else check_path("snapshot: path", path)
         with self._use() as ctx:
             n = self.n_tokens
             has_row = n > 0 and ctx.logits_pos() == n - 1

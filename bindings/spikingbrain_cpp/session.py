@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, spiking
-from .arguments import check_neutral, check_pooling
+from .arguments import (check_batch, check_cache_type, check_calls, check_neutral, check_path, check_pooling, check_range, check_scale,
+                        check_seed)
 from .batch import Batch
 from .chat_request import check_chat_format
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
@@ -36,14 +37,6 @@ Progress = Callable[[int, int], object]  # tokens done, tokens in all
 def _cpus() -> int:
     """CPUs this process may use."""
     return min(len(os.sched_getaffinity(0)), 512)
-
-
-def _positive(name: str, value: int, low: int = 1, high: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"llama: {name}: got {type(value).__name__}, expected an integer")
-    if not low <= value <= high:
-        raise ValueError(f"llama: {name}: got {value}, expected {low} to {high}")
-    return int(value)
 
 
 def _load(cls: type[Session], args: tuple[Any, ...], options: dict[str, Any]) -> Session:
@@ -137,16 +130,17 @@ class Session(LoadedModel):
         self._lock = threading.RLock()
 
         check_neutral(neutral)
-        self.model_path = os.fspath(model_path)
+        self.model_path = check_path("llama: model_path", model_path)
         self.verbose = bool(verbose)
-        self.last_n_tokens_size = _positive("last_n_tokens_size", last_n_tokens_size, low=0)
-        self.n_batch = _positive("n_batch", n_batch)
-        self.n_threads = _positive("n_threads", n_threads or _cpus(), high=512)
-        self.n_threads_batch = _positive("n_threads_batch", n_threads_batch or _cpus(), high=512)
+        self.last_n_tokens_size = check_range("llama: last_n_tokens_size", last_n_tokens_size, low=0)
+        self.n_batch = check_range("llama: n_batch", n_batch)
+        self.n_threads = check_range("llama: n_threads", n_threads or _cpus(), high=512)
+        self.n_threads_batch = check_range("llama: n_threads_batch", n_threads_batch or _cpus(), high=512)
         if n_gpu_layers not in (0, -1):
             raise ValueError(f"llama: n_gpu_layers: got {n_gpu_layers}, expected 0 or -1; this build computes on CPUs")
-        self._n_ctx_given = _positive("n_ctx", n_ctx or 0, low=0, high=2**30) or None
-        n_ubatch = _positive("n_ubatch", n_ubatch)
+        self._n_ctx_given = check_range("llama: n_ctx", n_ctx or 0, low=0, high=2**30) or None
+        n_ubatch = check_range("llama: n_ubatch", n_ubatch)
+        check_batch("llama", self.n_batch, n_ubatch)
         if not Path(self.model_path).is_file():
             raise ModelNotFoundError(f"llama: model_path: got {self.model_path}, expected a GGUF file; check the path")
 
@@ -160,12 +154,15 @@ class Session(LoadedModel):
         if vocab_only and spike_stats:
             raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
         self._logits_all = bool(logits_all)
+        if flash_attn not in (None, True, False):
+            raise ValueError(f"llama: flash_attn: got {flash_attn!r}, expected True, False or None")
         self._flash_attn = flash_attn
-        self._type_k, self._type_v = type_k, type_v
+        self._type_k, self._type_v = check_cache_type("llama: type_k", type_k), check_cache_type("llama: type_v", type_v)
         self._embedding = bool(embedding)
         self._pooling = check_pooling(pooling_type)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
-        self._lora = None if lora_path is None else (os.fspath(lora_path), float(lora_scale))
+        lora_scale = check_scale("llama: lora_scale", lora_scale)
+        self._lora = None if lora_path is None else (check_path("llama: lora_path", lora_path), lora_scale)
         self._embedding_ctx: Optional[_core.Context] = None  # embed()'s
         self._adapters: list[tuple[_core.Adapter, float]] = []
         self._print: Optional[str] = None
@@ -200,7 +197,7 @@ class Session(LoadedModel):
     def _open_context(self, n_ubatch: int) -> None:
         assert self._model is not None
         try:
-            self._check_window_types(self._type_k, self._type_v)
+            self._check_window_types()
             self._load_adapter()
             n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
             if self._spike_stats:
@@ -226,8 +223,7 @@ class Session(LoadedModel):
         try:
             ctx = _core.Context(self._model, **{
                 "n_ctx": self._n_ctx_given or 0, "n_ubatch": self._n_ubatch, "n_threads": self.n_threads,
-                "n_threads_batch": self.n_threads_batch, "type_k": -1 if self._type_k is None else self._type_k,
-                "type_v": -1 if self._type_v is None else self._type_v, "stop_inside": self._can_stop_inside(),
+                "n_threads_batch": self.n_threads_batch, "type_k": self._type_k, "type_v": self._type_v, "stop_inside": self._can_stop_inside(),
                 "flash_attn": -1 if self._flash_attn is None else int(self._flash_attn), **options})
             if self._adapters:
                 ctx.set_adapters(self._adapters)
@@ -257,28 +253,23 @@ class Session(LoadedModel):
         own = self.metadata.get("general.architecture") == "spikingbrain"
         return own or not (self._model.is_recurrent() or self._model.is_hybrid())
 
-    def _check_window_types(self, type_k: Optional[int], type_v: Optional[int]) -> None:
+    def _check_window_types(self) -> None:
         """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""
         f32 = self.metadata.get("general.architecture") == "spikingbrain" and self.metadata.get("general.file_type") == "0"
-        for name, value in (("type_k", type_k), ("type_v", type_v)):
+        for name, value in (("type_k", self._type_k), ("type_v", self._type_v)):
             if f32 and value == 1:
                 raise ValueError(f"llama: {name}: got 1 (F16), expected 0 (F32) or None with F32 matrices; leave it out")
 
     def set_seed(self, seed: int) -> None:
         """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""
-        if not -1 <= seed < 2**32:
-            raise ValueError(f"llama: seed: got {seed}, expected -1 to 2^32 - 1; -1 is random")
-        self._seed = _core.DEFAULT_SEED if seed == -1 else int(seed)
+        self._seed = check_seed("llama: seed", seed)
         self._seeds = random.Random(None if self._seed == _core.DEFAULT_SEED else self._seed)
         self._chain = None
 
     def _next_seed(self, seed: Optional[int]) -> int:
         """The seed of one generation: the given one, else the next that the object's own seed yields."""
-        if seed is not None:
-            if not -1 <= seed < 2**32:
-                raise ValueError(f"llama: seed: got {seed}, expected -1 to 2^32 - 1; -1 is random")
-            if seed not in (-1, _core.DEFAULT_SEED):
-                return seed
+        if seed is not None and (given := check_seed("llama: seed", seed)) != _core.DEFAULT_SEED:
+            return given
         return self._seeds.randrange(_core.DEFAULT_SEED)
 
     # --- evaluation --------------------------------------------------------------------------------------------
@@ -323,6 +314,7 @@ class Session(LoadedModel):
         progress(done, total) is called after every n_ubatch tokens. cancel: a token; once cancelled, in whatever thread,
         Cancelled is raised before the micro-batch under way is finished. The sequence then holds those that were.
         """
+        check_calls("eval", progress, cancel)
         with self._use() as ctx:
             ids = self._token_array("eval", tokens)
             if ids.size == 0:

@@ -32,6 +32,8 @@ class Spiking:
 
 def with_arguments(kv_overrides: Mapping[str, Value], spike: Optional[bool], spike_k: Optional[float]) -> dict[str, Value]:
     """kv_overrides, and what the arguments spike and spike_k add to them. ValueError, TypeError: either is no good."""
+    if not isinstance(kv_overrides, Mapping) or not all(isinstance(key, str) for key in kv_overrides):
+        raise TypeError(f"llama: kv_overrides: got {kv_overrides!r:.60}, expected a dict of keys and values")
     out = dict(kv_overrides)
     if spike is not None:
         if not isinstance(spike, (bool, np.bool_)):
