@@ -1,6 +1,6 @@
 """Tries a portable wheel on CPUs this machine is not: `python tests/check_wheel.py WHEEL` (make test-wheel).
 
-Installs it into a fresh environment, then reads the same prompt with our kernels forced down, under qemu-x86_64
+Looks at what is in it, installs it alone into a fresh environment, runs its commands, then reads the same prompt with our kernels forced down, under qemu-x86_64
 with old CPUs, and with the lowest CPU library alone. Each must end without SIGILL, with the logits of this machine's own choice to within rounding. Takes minutes.
 """
 
@@ -12,12 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_CPUS = ("qemu64", "Nehalem", "SandyBridge", "Haswell")  # SSE2 only; SSE4.2; AVX; AVX2
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
 
+LICENCES = {"llama.cpp", "jsonhpp", "cpp-httplib", "pybind11", "llamafile-sgemm", "xxhash", "rotate-bits"}
+TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split"}
 PROGRAM = """\
 import json, sys
 from spikingbrain_cpp import Llama
@@ -25,6 +28,40 @@ with Llama(sys.argv[1], n_threads=1, n_threads_batch=1, verbose=False) as llm:
     llm.eval(llm.tokenize(b"the lighthouse keeper wrote down every ship"))
     print(json.dumps([float(x) for x in llm.logits]))
 """
+
+
+def check_contents(wheel: Path) -> None:
+    """Everything that is needed, once, and nothing of the build."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (info,) = {n.split("/")[0] for n in names if n.split("/")[0].endswith(".dist-info")}
+        tags = [line for line in archive.read(f"{info}/WHEEL").decode().splitlines() if line.startswith("Tag: ")]
+    lib = {n.removeprefix("spikingbrain_cpp/lib/") for n in names if n.startswith("spikingbrain_cpp/lib/")}
+    wanted = {f"llama-{t}" for t in TOOLS} | {f"licenses/LICENSE-{x}" for x in LICENCES} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "llama", "llama-common")}
+    wanted |= {f"libggml-cpu-{x}.so" for x in ("x64", "sse42", "haswell")}  # the lowest ones
+    missing = sorted(wanted - lib) + sorted({"spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py", f"{info}/licenses/LICENSE"} - set(names))
+    foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or n.endswith((".h", ".hpp", ".cpp", ".cmake", ".a", ".o", ".pc"))]
+    if missing or foreign or "libggml-cpu.so" in lib:
+        raise SystemExit(f"check_wheel: {wheel}: got no {missing}, and {foreign}, expected all of the first and none of the second")
+    print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files, {', '.join(tags)}", flush=True)
+
+
+def run(*command: object) -> str:
+    done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        raise SystemExit(f"check_wheel: {' '.join(map(str, command))}: got exit code {done.returncode}, expected 0\n{done.stdout[-500:]}{done.stderr[-2000:]}")
+    return done.stdout + done.stderr
+
+
+def check_commands(bin: Path, model: Path) -> None:
+    """A checkpoint to text, with nothing installed but the wheel and what it requires."""
+    run(bin / "sb-convert", ROOT / "examples" / "tiny", "-o", model, "--outtype", "f32")
+    for name, command, words in (("sb-cli", (bin / "sb-cli", "-m", model, "-p", "the ship", "-n", 8, "-st", "-t", 1, "--temp", 0), "the ship"),
+                                 ("python -m", (bin / "python", "-m", "spikingbrain_cpp"), "sb-server"),
+                                 ("sb-server", (bin / "sb-server", "--help"), "--slot-save-path")):
+        if words not in run(*command):
+            raise SystemExit(f"check_wheel: {name}: got no {words!r} in its output, expected it")
+        print(f"{name:<24} ok", flush=True)
 
 
 def logits(command: list[str], model: Path, **env: str) -> list[float]:
@@ -42,13 +79,14 @@ def check(name: str, got: list[float], expected: list[float]) -> None:
 
 
 def main(wheel: str) -> None:
+    check_contents(Path(wheel))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         python = str(folder / "venv" / "bin" / "python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
         model = folder / "tiny.gguf"
-        subprocess.run([folder / "venv" / "bin" / "sb-convert", ROOT / "examples" / "tiny", "-o", model, "--outtype", "f32"], check=True)
+        check_commands(folder / "venv" / "bin", model)
         lib = next((folder / "venv").rglob("spikingbrain_cpp/lib"))
         variants = sorted(lib.glob("libggml-cpu-*.so"))
         if len(variants) < 2:

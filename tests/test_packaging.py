@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,32 @@ def test_licences_of_what_is_bundled_are_installed():
     for name, words in {"llama.cpp": "The ggml authors", "jsonhpp": "Niels Lohmann", "cpp-httplib": "yhirose", "pybind11": "Wenzel Jakob",
                         "llamafile-sgemm": "Mozilla", "xxhash": "Yann Collet", "rotate-bits": "MIT"}.items():
         assert words in texts[f"LICENSE-{name}"], name
+
+
+def test_the_projects_own_licence_is_in_the_metadata():
+    dist = importlib.metadata.distribution("spikingbrain-cpp")
+    assert dist.metadata["License-Expression"] == "MIT" and dist.metadata.get_all("License-File") == ["LICENSE"]
+    text = next(f for f in dist.files or [] if f.parts[-2:] == ("licenses", "LICENSE")).read_text()
+    assert text == (ROOT / "LICENSE").read_text() and text.startswith("MIT License\n\nCopyright (c) 2026 the spikingbrain_cpp authors\n")
+    assert dist.metadata["Summary"] and dist.metadata["Keywords"] and "Typing :: Typed" in dist.metadata.get_all("Classifier")
+    assert dist.metadata["Description-Content-Type"] == "text/markdown"
+
+
+def test_a_source_distribution_holds_what_a_build_needs_and_no_more(tmp_path):
+    pytest.importorskip("scikit_build_core")
+    done = run(sys.executable, "-c", "import sys, scikit_build_core.build as b; b.build_sdist(sys.argv[1])", tmp_path, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = tmp_path.iterdir()
+    with tarfile.open(archive) as tar:
+        names = {m.name.split("/", 1)[1] for m in tar}
+
+    def sources(*folders: str) -> set[str]:
+        found = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True).stdout.split()
+        return set(found) or pytest.skip("not a git checkout")
+    top = {"CMakeLists.txt", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md"}
+    assert top | sources("cpp_backend", "bindings", "converter") <= names
+    assert {n.split("/")[0] for n in names} <= {"cpp_backend", "bindings", "converter", "Makefile", ".gitignore", "PKG-INFO"} | top
+    assert archive.stat().st_size < 1 << 20
 
 
 def test_the_changelog_begins_with_this_version():
