@@ -88,7 +88,8 @@ class PythonPlayer:
         return self.llama.generate(ids) if how == "generate" else self.llama(ids, max_tokens=None, stream=True)  # type: ignore[return-value]
 
     def _stretch(self, how: str, n: int, seconds: float, parts: bool) -> tuple[int, Seconds]:
-        with inside() if parts else contextlib.nullcontext({}) as spent, contextlib.closing(self._items(how)) as items:
+        clocks: contextlib.AbstractContextManager[Seconds] = inside() if parts else contextlib.nullcontext({})
+        with clocks as spent, contextlib.closing(self._items(how)) as items:
             next(items)
             n0, before, begin = self.llama.n_tokens, dict(spent), time.perf_counter()
             end, after = begin, before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -111,6 +113,21 @@ def test_a_source_distribution_holds_what_a_build_needs_and_no_more(tmp_path):
     assert top | sources("cpp_backend", "bindings", "converter") <= names
     assert {n.split("/")[0] for n in names} <= {"cpp_backend", "bindings", "converter", "Makefile", ".gitignore", "PKG-INFO"} | top
     assert archive.stat().st_size < 1 << 20
+
+
+def test_a_build_without_a_compiler_says_so_in_one_sentence(tmp_path):
+    """As `pip install .` meets it: CMake and Ninja from wheels, nothing of the system."""
+    tools = [shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}") for name in ("cmake", "ninja")]
+    if None in tools:
+        pytest.skip("no cmake or ninja here")
+    (tmp_path / "bin").mkdir()
+    for tool in [*tools, sys.executable]:
+        (tmp_path / "bin" / Path(tool).name).symlink_to(tool)
+    env = {k: v for k, v in os.environ.items() if k not in ("CC", "CXX")} | {"PATH": str(tmp_path / "bin")}
+    done = run(tmp_path / "bin" / "cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path / "build", env=env)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1 and said.count("CMake Error") == 1
+    assert "spikingbrain_cpp: compiler: got none of cc;gcc;clang, expected one; do apt-get install -y g++ (as root), or set CC" in said
 
 
 def test_the_changelog_begins_with_this_version():
