@@ -40,7 +40,8 @@ def check_contents(wheel: Path) -> None:
     wanted = {f"llama-{t}" for t in TOOLS} | {f"licenses/LICENSE-{x}" for x in LICENCES} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "llama", "llama-common")}
     wanted |= {f"libggml-cpu-{x}.so" for x in ("x64", "sse42", "haswell")}  # the lowest ones
     missing = sorted(wanted - lib) + sorted({"spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py", f"{info}/licenses/LICENSE"} - set(names))
-    foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or n.endswith((".h", ".hpp", ".cpp", ".cmake", ".a", ".o", ".pc"))]
+    foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or
+               "/licenses/" not in n and n.endswith((".h", ".hpp", ".cpp", ".cmake", ".a", ".o", ".pc"))]
     if missing or foreign or "libggml-cpu.so" in lib:
         raise SystemExit(f"check_wheel: {wheel}: got no {missing}, and {foreign}, expected all of the first and none of the second")
     print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files, {', '.join(tags)}", flush=True)
