@@ -6,6 +6,8 @@ variable set by the user overrides:
 - LLAMA_ARG_FIT=off: nothing to fit, memory does not depend on the context size; upstream's fitting would multiply
   the unbounded size by the number of slots (overflow with --no-kv-unified);
 - LLAMA_ARG_CACHE_RAM=2048 (upstream 8192), MiB: the prompt cache holds whole windows, too;
+- LLAMA_ARG_CACHE_IDLE_SLOTS=off (upstream on): each request would move all idle slots to that cache, to free room that
+  slots of constant size do not share, and a slot asked for by its number would read its prompt again;
 - LLAMA_ARG_BATCH=512 (upstream 2048): between two batches a server cancels what nobody waits for and serves the other
   slots, and a bar moves; 512 is one micro-batch, so larger batches gain nothing.
 
@@ -30,6 +32,7 @@ LIB = Path(__file__).resolve().parent / "lib"
 
 FIT = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
 CACHE = {"LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram"))}
+IDLE = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
 BATCH = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
 CHECKPOINTS = "SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never"
 
@@ -87,7 +90,7 @@ def completion() -> NoReturn:
 
 def server() -> NoReturn:
     refuse(refusals.checkpoint_ram("sb-server"))
-    run("llama-server", FIT | CACHE | BATCH, CHECKPOINTS)
+    run("llama-server", FIT | CACHE | IDLE | BATCH, CHECKPOINTS)
 
 
 def refuse(reason: str | None) -> None:
