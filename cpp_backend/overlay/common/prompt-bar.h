@@ -22,13 +22,13 @@ class prompt_bar {
     using clock = std::chrono::steady_clock;
 
     static constexpr auto DELAY  = std::chrono::seconds(1);
-    static constexpr auto PERIOD = std::chrono::milliseconds(500); // the seconds go on while a long batch is computed
+    static constexpr auto PERIOD = std::chrono::milliseconds(250); // the seconds go on while a long batch is computed
     static constexpr int  WIDTH  = 24;
 
     const bool enabled;
 
     std::mutex              mutex;
-    std::condition_variable changed;
+    std::condition_variable finished;
     std::thread             drawer; // as long as a prompt is read
 
     // of the prompt that is read, in tokens; n_total == 0: none
@@ -62,11 +62,11 @@ class prompt_bar {
         const auto begin = clock::now();
         const auto ended = [this] { return n_total == 0; };
 
-        changed.wait_for(lock, DELAY, ended);
+        finished.wait_for(lock, DELAY, ended);
         const bool drawn = !ended();
         while (!ended()) {
             draw(clock::now() - begin);
-            changed.wait_for(lock, PERIOD);
+            finished.wait_for(lock, PERIOD, ended);
         }
         if (drawn) {
             fprintf(stderr, "\r\033[K");
@@ -96,7 +96,6 @@ public:
             }
             n_done  = std::max(n_first, done);
             n_total = total;
-            changed.notify_all();
         }
     }
 
@@ -106,7 +105,7 @@ public:
             {
                 const std::lock_guard<std::mutex> lock(mutex);
                 n_total = 0;
-                changed.notify_all();
+                finished.notify_all();
             }
             drawer.join();
         }
