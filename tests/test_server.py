@@ -167,6 +167,32 @@ def test_tool_choice_none_calls_none(tool_client):
     assert not reply.tool_calls and reply.content
 
 
+def test_a_tool_chosen_by_name_is_the_one_that_is_called(tool_client):
+    other = {"type": "function", "function": {"name": "close_door", "description": "", "parameters": {"type": "object", "properties": {}}}}
+    asked = {"model": "any", "messages": user("How warm is it?"), "tools": [other, TOOL], "max_tokens": 300, "temperature": 0,
+             "logit_bias": {str(CALL): 50, str(END): 100}}
+    for name in ("get_temperature", "close_door"):
+        reply = tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": name}}).choices[0]
+        assert [call.function.name for call in reply.message.tool_calls] == [name]
+    with pytest.raises(openai.BadRequestError, match="got the function 'absent', expected one of tools"):
+        tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "absent"}})
+
+
+def test_auto_leaves_the_choice_to_the_model(model, folder):
+    """Random weights call nothing; nothing forces them to."""
+    template = folder / "tools.jinja"
+    template.write_text(TOOL_TEMPLATE)
+    with Server(model, folder / "auto.log", "-np", 1, "--chat-template-file", template) as s, client_of(s) as c:
+        for choice in ({}, {"tool_choice": "auto"}):
+            reply = c.chat.completions.create(model="any", messages=user("How warm is it?"), tools=[TOOL], max_tokens=12, **GREEDY, **choice).choices[0]
+            assert reply.message.content and not reply.message.tool_calls and reply.finish_reason == "length"
+
+
+def test_json_mode_gives_json(client):
+    reply = client.chat.completions.create(model="any", messages=user("x"), max_tokens=200, temperature=0, response_format={"type": "json_object"})
+    assert isinstance(json.loads(reply.choices[0].message.content), dict)
+
+
 def test_a_json_schema_is_kept_also_when_streamed(client):
     schema = {"type": "object", "properties": {"town": {"enum": ["Oslo", "Rome"]}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
               "required": ["town", "n"], "additionalProperties": False}
