@@ -173,7 +173,7 @@ def test_a_tool_chosen_by_name_is_the_one_that_is_called(tool_client):
              "logit_bias": {str(CALL): 50, str(END): 100}}
     for name in ("get_temperature", "close_door"):
         reply = tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": name}}).choices[0]
-        assert [call.function.name for call in reply.message.tool_calls] == [name]
+        assert {call.function.name for call in reply.message.tool_calls} == {name}
     with pytest.raises(openai.BadRequestError, match="got the function 'absent', expected one of tools"):
         tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "absent"}})
 

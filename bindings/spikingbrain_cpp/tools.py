@@ -20,20 +20,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from . import refusals
 
-Defaults = Mapping[str, tuple[str, tuple[str, ...]]]
+Defaults = dict[str, tuple[str, tuple[str, ...]]]
 
 LIB = Path(__file__).resolve().parent / "lib"
 
-FIT = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
-CACHE = {"LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram"))}
-IDLE = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
-BATCH = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
+FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
+CACHE: Defaults = {"LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram"))}
+IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
+BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
 CHECKPOINTS = "SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never"
 
 

@@ -137,7 +137,11 @@ public:
         if (out && !err) {
             std::filesystem::rename(part, path, err);
         }
-        return out && !err ? size + sizeof(uint64_t) : 0;
+        if (!out || err) {
+            std::remove(part.c_str()); // before the client hears of it
+            return 0;
+        }
+        return size + sizeof(uint64_t);
     }
 };
 
