@@ -271,6 +271,20 @@ def test_a_prompt_that_was_read_is_not_read_again(server):
     assert ask({"prompt": changed})["tokens"] == ask({"prompt": changed}, cache_prompt=False)["tokens"]
 
 
+def test_no_checkpoint_of_another_text_is_taken(server):
+    """One whose last token is the first that differs: upstream keeps it, and later goes on from it."""
+    tokens = server.post("/tokenize", content=TEXT)["tokens"]
+    short = [tokens[0] ^ 1, *tokens[1:5]]  # its checkpoint, 4 tokens before its end, holds one token
+    for before in ([short, tokens[:100]], [tokens[:60], [*tokens[:59], tokens[59] ^ 1, *tokens[60:100]]]):
+        for prompt in before:
+            server.complete(prompt, 4, id_slot=2)
+        for prompt in (tokens[:50], [*tokens[:59], tokens[59] ^ 1, *tokens[61:70]]):
+            warm = server.complete(prompt, 12, id_slot=2, n_probs=1)
+            cold = server.complete(prompt, 12, id_slot=1, n_probs=1, cache_prompt=False)
+            assert warm["tokens"] == cold["tokens"]
+            assert [p["logprob"] for p in warm["completion_probabilities"]] == pytest.approx([p["logprob"] for p in cold["completion_probabilities"]], abs=1e-4)
+
+
 def test_a_prompt_that_was_read_streams_at_once(server):
     """Also with the events that tell of its progress, of which one is left."""
     messages = user(TEXT[:900])

@@ -10,6 +10,8 @@
 // the same prompt is asked for again (after an answer, a restored slot file, from the prompt cache), that state is restored
 // and the first token is sampled from that row: no token is evaluated. The row lies in data_spec, which only a draft uses;
 // with a draft, several answers per prompt, media or sampling in the backend it is left to llama.cpp (4 tokens).
+// Before that it drops the checkpoints that hold more tokens than the slot and the new prompt have in common: llama.cpp
+// compares positions, by which one whose very last token differs stays, to be restored for another text later.
 
 #include "server-task.h"
 
@@ -99,21 +101,22 @@ struct server_prompt_end {
         }
     }
 
-    // n_past: how many tokens the slot has in common with its task. If that is the whole prompt and its end was kept,
-    // the slot is brought there, ready to be sampled by post_decode(N_BATCH, OFF).
+    // n_past: how many tokens the slot has in common with its task; checkpoints beyond them are dropped. If that is the whole
+    // prompt and its end was kept, the slot is brought there, ready to be sampled by post_decode(N_BATCH, OFF).
     template <typename Slot, typename State>
     static bool resume(Slot & slot, int32_t n_past, State done) {
         auto & all = slot.prompt.checkpoints;
-        const auto end = std::find_if(all.rbegin(), all.rend(), [&](const auto & cur) {
-            return cur.n_tokens == n_past && cur.data_spec.size() == n_row(slot.ctx_tgt);
-        });
-        if (n_past != slot.task->n_tokens() || end == all.rend() || slot.task->is_parent() || !possible(slot)) {
+        all.remove_if([&](const auto & cur) { return cur.n_tokens > n_past; });
+        if (all.empty() || n_past != slot.task->n_tokens() || slot.task->is_parent() || !possible(slot)) {
+            return false;
+        }
+        const auto & end = all.back();
+        if (end.n_tokens != n_past || end.data_spec.size() != n_row(slot.ctx_tgt)) {
             return false;
         }
 
-        end->load_tgt(slot.ctx_tgt, slot.id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
-        llama_spikingbrain_set_row(slot.ctx_tgt, slot.id, reinterpret_cast<const float *>(end->data_spec.data()));
-        all.erase(end.base(), all.end()); // later ones have more tokens
+        end.load_tgt(slot.ctx_tgt, slot.id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        llama_spikingbrain_set_row(slot.ctx_tgt, slot.id, reinterpret_cast<const float *>(end.data_spec.data()));
 
         slot.prompt.tokens.keep_first(n_past);
         slot.stats.n_prompt_cached = n_past;
