@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,19 +16,21 @@ BIN = Path(sys.executable).parent
 
 
 class Server:
-    """Runs for the length of the `with` block. `log` gets its output; `threads` are its own."""
+    """Runs for the length of the `with` block. `log` gets its output; `threads` are its own; `env` is added to this process's."""
 
-    def __init__(self, model: Path, log: Path, *args: object, threads: int = 1):
+    def __init__(self, model: Path, log: Path, *args: object, threads: int = 1, env: "dict[str, str] | None" = None,
+                 program: Path = BIN / "sb-server"):
+        self.env = {**os.environ, **(env or {})}
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.url, self.log = f"http://127.0.0.1:{self.port}", log
-        self.command = [str(BIN / "sb-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(self.port),
+        self.command = [str(program), "-m", str(model), "--host", "127.0.0.1", "--port", str(self.port),
                         "-t", str(threads), *map(str, args)]
 
     def __enter__(self) -> "Server":
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.env)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -53,6 +56,13 @@ class Server:
                 return json.load(response)
         except urllib.error.HTTPError as e:
             raise AssertionError(f"{e.code}: {e.read().decode()}\n{self.log.read_text()[-3000:]}") from None
+
+    def stream(self, path: str, **body) -> list[dict]:
+        """The events of a streamed answer."""
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=120) as response:
+            data = [line[6:] for line in response.read().decode().splitlines() if line.startswith("data: ")]
+        return [json.loads(text) for text in data if text != "[DONE]"]
 
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.url + path, timeout=60) as response:

@@ -72,7 +72,14 @@ def test_every_command_explains_itself(name):
 
 def test_help_names_the_defaults_that_differ_from_llama_cpp():
     out = run(BIN / "sb-server", "--help").stdout
-    assert "LLAMA_ARG_CTX_CHECKPOINTS=4" in out and "--ctx-checkpoints" in out
+    assert "LLAMA_ARG_CACHE_RAM=2048" in out and "--cache-ram" in out and "LLAMA_ARG_CACHE_IDLE_SLOTS=off" in out
+
+
+def test_help_names_the_bound_of_checkpoints_that_the_server_has():
+    header = (ROOT / "cpp_backend/overlay/tools/server/server-checkpoints.h").read_text()
+    number = re.search(r"MIB_DEFAULT = (\d+);", header)[1]
+    for command in ("sb-server", "sb-cli"):
+        assert f"SPIKINGBRAIN_CHECKPOINT_RAM={number}: MiB" in run(BIN / command, "--help").stdout
 
 
 def test_the_package_says_what_there_is():

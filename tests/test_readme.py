@@ -90,11 +90,11 @@ def python_blocks() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def readers_folder(tmp_path_factory) -> Path:
-    """Where a reader stands after the commands above the examples: the example model under each name that they use."""
+    """Where a reader stands after the commands above the examples: the trained model under each name that they use."""
     from sb_convert.cli import main
     folder = tmp_path_factory.mktemp("reader")
     (folder / "build").mkdir()
-    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "model.gguf"), "--outtype", "q8_0"]) == 0
+    assert main([str(ROOT / "examples" / "small"), "-o", str(folder / "model.gguf"), "--outtype", "q8_0"]) == 0
     for name in {n for _, code in python_blocks() for n in re.findall(r'"([^"]+\.gguf)"', code)}:
         (folder / name).symlink_to(folder / "model.gguf")
     return folder

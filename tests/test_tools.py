@@ -123,12 +123,22 @@ def test_editing_the_last_message_restores_a_checkpoint(server):
     assert warm["choices"][0]["message"]["content"] == cold["choices"][0]["message"]["content"] != ""
 
 
-def test_asking_again_evaluates_a_few_tokens_only(server):
-    """The prompt is a prefix of what the slot holds: its end is restored from the checkpoint made just before it."""
+def test_asking_again_evaluates_nothing(server):
+    """The prompt is a prefix of what the slot holds: its end was kept, with the logits there."""
     prompt = server.post("/tokenize", content=TEXT[300:1100])["tokens"]
     first = server.complete(prompt, 30, id_slot=0)
     again = server.complete(prompt, 30, id_slot=0)
-    assert again["tokens"] == first["tokens"] and again["timings"]["prompt_n"] <= 4
+    assert again["tokens"] == first["tokens"] and again["timings"]["prompt_n"] == 0
+
+
+def test_a_slot_keeps_its_conversation_while_others_are_served(server):
+    """Upstream's default moves idle slots away whenever a request begins; here each has memory of its own."""
+    tokens = server.post("/tokenize", content=TEXT)["tokens"]
+    prompts = [tokens[i * 90:i * 90 + 300] for i in range(3)]
+    for i, prompt in enumerate(prompts):
+        server.complete(prompt, 10, id_slot=i)
+    for i, prompt in enumerate(prompts):
+        assert server.complete(prompt, 10, id_slot=i)["timings"]["prompt_n"] == 0
 
 
 def test_more_conversations_than_slots_come_back_from_the_prompt_cache(server):
@@ -299,10 +309,10 @@ def test_wrapper_passes_defaults_that_the_user_can_override(monkeypatch):
     executed = {}
     monkeypatch.setattr(tools.os, "execv", lambda path, argv: executed.update(path=path, argv=argv))
     monkeypatch.setattr(tools.os, "environ", env := {"LLAMA_ARG_CACHE_RAM": "7"})
-    monkeypatch.setattr(tools.sys, "argv", ["sb-server", "--ctx-checkpoints", "9"])
+    monkeypatch.setattr(tools.sys, "argv", ["sb-server", "--no-cache-idle-slots", "--ctx-checkpoints", "9"])
     tools.server()
     assert env == {"LLAMA_ARG_CACHE_RAM": "7", "LLAMA_ARG_FIT": "off", "LLAMA_ARG_BATCH": "512"}
-    assert Path(executed["path"]).name == "llama-server" and executed["argv"][1:] == ["--ctx-checkpoints", "9"]
+    assert Path(executed["path"]).name == "llama-server" and executed["argv"][1:] == tools.sys.argv[1:]
 
 
 def test_wrapper_names_a_missing_tool(monkeypatch, tmp_path):

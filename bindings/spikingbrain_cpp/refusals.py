@@ -1,4 +1,4 @@
-"""What upstream's tools cannot do with a spiking or INT8 model, said before they start, with what to do instead."""
+"""What upstream's tools cannot do with a spiking or INT8 model, and a wrong setting of ours, said before they start, with what to do instead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Optional
 
 from . import _core
 from .spiking import ENABLE, Spiking
+
+MOST_MIB = 1 << 30  # as server-checkpoints.h
 
 
 def imatrix(argv: Sequence[str]) -> Optional[str]:
@@ -37,6 +39,15 @@ def quantize(argv: Sequence[str]) -> Optional[str]:
                             "do sb-convert the checkpoint again with --outtype q4_0, q8_0, f16, bf16 or f32")
             break
     return None
+
+
+def checkpoint_ram(command: str) -> Optional[str]:
+    """The server reads the variable at the first checkpoint only; a wrong one is better refused before a model is loaded."""
+    text = os.environ.get("SPIKINGBRAIN_CHECKPOINT_RAM")
+    if text is None or (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_MIB):
+        return None
+    return (f"{command}: SPIKINGBRAIN_CHECKPOINT_RAM: got {text!r}, expected MiB per slot from 1 to {MOST_MIB}; "
+            "do set such a number or unset it")
 
 
 def _value(argv: Sequence[str], names: Sequence[str]) -> Optional[str]:

@@ -5,10 +5,14 @@ variable set by the user overrides:
 
 - LLAMA_ARG_FIT=off: nothing to fit, memory does not depend on the context size; upstream's fitting would multiply
   the unbounded size by the number of slots (overflow with --no-kv-unified);
-- LLAMA_ARG_CTX_CHECKPOINTS=4 (upstream 32): each checkpoint of a slot is a whole window (115 MiB for the 7B);
 - LLAMA_ARG_CACHE_RAM=2048 (upstream 8192), MiB: the prompt cache holds whole windows, too;
+- LLAMA_ARG_CACHE_IDLE_SLOTS=off (upstream on): each request would move all idle slots to that cache, to free room that
+  slots of constant size do not share, and a slot asked for by its number would read its prompt again;
 - LLAMA_ARG_BATCH=512 (upstream 2048): between two batches a server cancels what nobody waits for and serves the other
-  slots; 512 is one micro-batch, so larger batches gain nothing.
+  slots, and a bar moves; 512 is one micro-batch, so larger batches gain nothing.
+
+SPIKINGBRAIN_CHECKPOINT_RAM (MiB, read by the fork's server; 512 if unset) bounds what the checkpoints of one slot hold:
+each is up to a whole window (115 MiB for the 7B), and upstream bounds their number only.
 """
 
 from __future__ import annotations
@@ -16,22 +20,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from . import refusals
 
-Defaults = Mapping[str, tuple[str, tuple[str, ...]]]
+Defaults = dict[str, tuple[str, tuple[str, ...]]]
 
 LIB = Path(__file__).resolve().parent / "lib"
 
-FIT = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
-CACHES = {
-    "LLAMA_ARG_CTX_CHECKPOINTS": ("4", ("-ctxcp", "--ctx-checkpoints", "--swa-checkpoints")),
-    "LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram")),
-}
-BATCH = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
+FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
+CACHE: Defaults = {"LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram"))}
+IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
+BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
+CHECKPOINTS = "SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never"
 
 
 # command -> what it does; the one list of them
@@ -50,17 +52,19 @@ COMMANDS = {
 }
 
 
-def help_text(command: str, defaults: Defaults) -> str:
+def help_text(command: str, defaults: Defaults, note: str = "") -> str:
     """What stands above the tool's own --help."""
     lines = [f"{command}: {COMMANDS[command]}. Below is the help of llama.cpp's tool, which this command runs."]
     if defaults:
         lines.append("Defaults that differ here, by environment variable (an option or a variable of yours wins):")
         lines += [f"  {name}={value:<6} ({', '.join(o for o in options if o.startswith('-'))})" for name, (value, options) in defaults.items()]
+    if note:
+        lines.append(f"A variable that is read here only:\n  {note}")
     return "\n".join(lines) + "\n"
 
 
-def run(tool: str, defaults: Defaults | None = None) -> NoReturn:
-    """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it)."""
+def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn:
+    """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it); `note`: for --help."""
     path = LIB / tool
     if not path.is_file():
         sys.exit(f"{tool}: {path}: got no such file, expected the tool shipped in the package; do reinstall spikingbrain-cpp")
@@ -68,22 +72,24 @@ def run(tool: str, defaults: Defaults | None = None) -> NoReturn:
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text(tool.replace("llama-", "sb-"), defaults or {}), flush=True)
+        print(help_text(tool.replace("llama-", "sb-"), defaults or {}, note), flush=True)
         subprocess.run([path, "--help"], stderr=subprocess.STDOUT)
         sys.exit(0)  # some of the tools end with 1 here
     os.execv(path, sys.argv)
 
 
 def cli() -> NoReturn:
-    run("llama-cli", FIT | CACHES | BATCH)
+    refuse(refusals.checkpoint_ram("sb-cli"))
+    run("llama-cli", FIT | CACHE | BATCH, CHECKPOINTS)
 
 
 def completion() -> NoReturn:
-    run("llama-completion", FIT)
+    run("llama-completion", FIT | BATCH)
 
 
 def server() -> NoReturn:
-    run("llama-server", FIT | CACHES | BATCH)
+    refuse(refusals.checkpoint_ram("sb-server"))
+    run("llama-server", FIT | CACHE | IDLE | BATCH, CHECKPOINTS)
 
 
 def refuse(reason: str | None) -> None:

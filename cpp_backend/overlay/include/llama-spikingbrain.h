@@ -10,6 +10,13 @@ extern "C" {
 // states. Fixed when the context is made; independent of n_ctx and of the tokens processed.
 LLAMA_API size_t llama_spikingbrain_state_bytes(const struct llama_context * ctx);
 
+// A row of n_vocab logits that was computed earlier, kept for a sequence: llama_get_logits_ith() and whatever samples through
+// it find it at index LLAMA_SPIKINGBRAIN_ROW + seq_id. The row is copied; NULL forgets it. False if the context has another
+// model's memory or no such sequence.
+#define LLAMA_SPIKINGBRAIN_ROW (1 << 28)
+LLAMA_API bool    llama_spikingbrain_set_row(      struct llama_context * ctx, llama_seq_id seq_id, const float * logits);
+LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, llama_seq_id seq_id); // NULL if there is none
+
 #ifdef __cplusplus
 }
 #endif

@@ -17,7 +17,7 @@ static const uint32_t STATE_VERSION = 1;
 
 llama_memory_spikingbrain::llama_memory_spikingbrain(const llama_model & model, uint32_t n_window,
         ggml_type type_k, ggml_type type_v, uint32_t n_seq_max, uint32_t n_ubatch) :
-    hparams(model.hparams), n_window(n_window), n_ring(n_window + n_ubatch), type_k(type_k), type_v(type_v),
+    rows(n_seq_max), hparams(model.hparams), n_window(n_window), n_ring(n_window + n_ubatch), type_k(type_k), type_v(type_v),
     seqs(n_seq_max), k_l(hparams.n_layer()), v_l(hparams.n_layer()), s_l(hparams.n_layer()) {
     alloc();
 
@@ -474,4 +474,26 @@ size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {
         }
     }
     return n;
+}
+
+static std::vector<float> * row_of(const llama_context * ctx, llama_seq_id seq_id) {
+    auto * mem = dynamic_cast<llama_memory_spikingbrain *>(llama_get_memory(ctx));
+    return mem && seq_id >= 0 && (size_t) seq_id < mem->rows.size() ? &mem->rows[seq_id] : nullptr;
+}
+
+bool llama_spikingbrain_set_row(llama_context * ctx, llama_seq_id seq_id, const float * logits) {
+    std::vector<float> * row = row_of(ctx, seq_id);
+    if (row == nullptr) {
+        return false;
+    }
+    row->clear();
+    if (logits) {
+        row->assign(logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))));
+    }
+    return true;
+}
+
+float * llama_spikingbrain_get_row(const llama_context * ctx, llama_seq_id seq_id) {
+    std::vector<float> * row = row_of(ctx, seq_id);
+    return row && !row->empty() ? row->data() : nullptr;
 }

@@ -70,6 +70,9 @@ public:
     int32_t get_n_window() const { return n_window; }
     int32_t get_n_ring()   const { return n_ring; }
 
+    // per sequence, empty: none (llama_spikingbrain_set_row)
+    std::vector<std::vector<float>> rows;
+
 private:
     struct sequence {
         llama_pos pos_first = -1; // positions pos_first .. pos_last went into the state, -1 = empty

@@ -5,7 +5,8 @@
 // continued from the nearest checkpoint, as in the process that saved it.
 //
 //   llama_state_seq_save_file's bytes
-//   u64 number of checkpoints; per checkpoint: i64 n_tokens, i64 pos_min, i64 pos_max, u64 bytes, the bytes
+//   u64 number of checkpoints; per checkpoint: i64 n_tokens, i64 pos_min, i64 pos_max, u64 bytes, the bytes,
+//       u64 bytes, the logits at a prompt's end (server-checkpoints.h) or none
 //   u64 fingerprint of the model file, u32 magic, u32 version, u64 checksum of all before it
 //
 // All of it is checked before llama.cpp reads its part, which it reads unchecked (a short file ends the process there).
@@ -25,7 +26,7 @@
 
 struct server_slot_file {
     static constexpr uint32_t MAGIC   = 0x43534253; // "SBSC"
-    static constexpr uint32_t VERSION = 1;
+    static constexpr uint32_t VERSION = 2;
     static constexpr uint64_t N_END   = sizeof(uint64_t) + 2*sizeof(uint32_t) + sizeof(uint64_t); // fingerprint to checksum
 
     static uint64_t mix(uint64_t h, const char * data, size_t n) {
@@ -82,6 +83,17 @@ struct server_slot_file {
         in.read(reinterpret_cast<char *>(&value), sizeof(value));
         return value;
     }
+
+    static void put(std::ofstream & out, const std::vector<uint8_t> & data) {
+        put<uint64_t>(out, data.size());
+        out.write(reinterpret_cast<const char *>(data.data()), data.size());
+    }
+
+    // at most `most` bytes are believed
+    static void get(std::ifstream & in, std::vector<uint8_t> & data, uint64_t most) {
+        data.resize(std::min(get<uint64_t>(in), most));
+        in.read(reinterpret_cast<char *>(data.data()), data.size());
+    }
 };
 
 // To save a slot: `filepath` gets a temporary name, under which llama.cpp writes; seal() finishes the file and renames it.
@@ -110,8 +122,8 @@ public:
             put<int64_t> (out, cur.n_tokens);
             put<int64_t> (out, cur.pos_min);
             put<int64_t> (out, cur.pos_max);
-            put<uint64_t>(out, cur.data_tgt.size());
-            out.write(reinterpret_cast<const char *>(cur.data_tgt.data()), cur.data_tgt.size());
+            put(out, cur.data_tgt);
+            put(out, cur.data_spec);
         }
         put(out, model);
         put(out, MAGIC);
@@ -125,7 +137,11 @@ public:
         if (out && !err) {
             std::filesystem::rename(part, path, err);
         }
-        return out && !err ? size + sizeof(uint64_t) : 0;
+        if (!out || err) {
+            std::remove(part.c_str()); // before the client hears of it
+            return 0;
+        }
+        return size + sizeof(uint64_t);
     }
 };
 
@@ -157,8 +173,8 @@ public:
         expect(model == fingerprint(model_path), "slot file: model: got the slot of another model file; start the server with the one it was saved from");
     }
 
-    // n_state: bytes that llama.cpp has read. Returns how many follow them.
-    size_t checkpoints(size_t n_state, std::list<common_prompt_checkpoint> & out) {
+    // n_state: bytes that llama.cpp has read; rows: whether the slot can use logits. Returns how many bytes follow them.
+    size_t checkpoints(size_t n_state, std::list<common_prompt_checkpoint> & out, bool rows) {
         in.seekg(n_state);
         out.clear();
         for (uint64_t n = get<uint64_t>(in); n > 0; --n) {
@@ -166,8 +182,11 @@ public:
             cur.n_tokens = get<int64_t>(in);
             cur.pos_min  = get<int64_t>(in);
             cur.pos_max  = get<int64_t>(in);
-            cur.data_tgt.resize(std::min(get<uint64_t>(in), size));
-            in.read(reinterpret_cast<char *>(cur.data_tgt.data()), cur.data_tgt.size());
+            get(in, cur.data_tgt, size);
+            get(in, cur.data_spec, size);
+            if (!rows) {
+                cur.data_spec.clear();
+            }
             expect(bool(in), "slot file: checkpoints: got fewer bytes than announced; save the slot again");
         }
         return size - n_state;
