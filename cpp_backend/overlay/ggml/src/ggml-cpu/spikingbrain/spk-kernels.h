@@ -50,8 +50,8 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
             if (NT == 1) {
                 prefetch<W>(tile, n/32, b + j);
             }
-            W::pairs(tile + (b + j)*W::BLOCK, [&](int i, spk_w lo, spk_w hi) __attribute__((always_inline)) {
-                sums.dot(i, lo, hi, act, (b + j)*32 + 8*i);
+            W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
+                sums.dot(step, w, act, (b + j)*32 + step*4);
             });
         }
         sums.template add<Q8>(total, W::tile_scales(tile, scales, n/32, b), act, b);

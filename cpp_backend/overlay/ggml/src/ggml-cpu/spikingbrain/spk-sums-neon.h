@@ -13,6 +13,7 @@ struct spk_sums {
     static constexpr int  PARTS = 1;
     static constexpr bool SMALL = W::OFFSET > 0;
 
+    spk_w     even; // the step before
     int16x8_t small[NT][8];
     int32x4_t v[NT][8];
     int32_t   first[NT];
@@ -32,20 +33,24 @@ struct spk_sums {
             }
         }
     }
-    SPK_MEMBER void dot(int i, spk_w lo, spk_w hi, const ggml_spk_row * act, int64_t at) {
+    SPK_MEMBER void dot(int step, spk_w w, const ggml_spk_row * act, int64_t at) {
+        if (step % 2 == 0) {
+            even = w;
+            return;
+        }
         SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            const int8x16_t x = bytes4(act[t].s8 + at), y = bytes4(act[t].s8 + at + 4);
+            const int8x16_t x = bytes4(act[t].s8 + at - 4), y = bytes4(act[t].s8 + at);
             SPK_EACH {
                 int16x8_t a, b;
-                if (SMALL && i > 0) {
-                    a = vmlal_s8     (small[t][2*q],     vget_low_s8(lo.v[q]), vget_low_s8(x));
-                    b = vmlal_high_s8(small[t][2*q + 1], lo.v[q], x);
+                if (SMALL && step > 1) {
+                    a = vmlal_s8     (small[t][2*q],     vget_low_s8(even.v[q]), vget_low_s8(x));
+                    b = vmlal_high_s8(small[t][2*q + 1], even.v[q], x);
                 } else {
-                    a = vmull_s8     (vget_low_s8(lo.v[q]), vget_low_s8(x));
-                    b = vmull_high_s8(lo.v[q], x);
+                    a = vmull_s8     (vget_low_s8(even.v[q]), vget_low_s8(x));
+                    b = vmull_high_s8(even.v[q], x);
                 }
-                small[t][2*q]     = vmlal_s8     (a, vget_low_s8(hi.v[q]), vget_low_s8(y));
-                small[t][2*q + 1] = vmlal_high_s8(b, hi.v[q], y);
+                small[t][2*q]     = vmlal_s8     (a, vget_low_s8(w.v[q]), vget_low_s8(y));
+                small[t][2*q + 1] = vmlal_high_s8(b, w.v[q], y);
                 if (!SMALL) {
                     v[t][2*q]     = vpadalq_s16(v[t][2*q],     small[t][2*q]);
                     v[t][2*q + 1] = vpadalq_s16(v[t][2*q + 1], small[t][2*q + 1]);
@@ -193,6 +198,7 @@ struct spk_sums {
     static constexpr int PARTS = NT == 8 ? 2 : 1, NQ = 4/PARTS, Q0 = PART*NQ;
 
     spk_products<NT, NQ> products;
+    spk_w     even; // the step before
     int32x4_t acc[NT*NQ];
 
     struct floats { float32x4_t v[NT*NQ]; };
@@ -209,12 +215,12 @@ struct spk_sums {
         }
         products.start(acc, first);
     }
-    SPK_MEMBER void dot(int i, spk_w lo, spk_w hi, const ggml_spk_row * act, int64_t at) {
-        if (i % 2 == 0) {
-            products.load(act, at);
-            products.template dot<0>(acc, lo.v + Q0, hi.v + Q0);
-        } else {
-            products.template dot<1>(acc, lo.v + Q0, hi.v + Q0);
+    SPK_MEMBER void dot(int step, spk_w w, const ggml_spk_row * act, int64_t at) {
+        switch (step % 4) {
+            case 0: products.load(act, at); even = w;                          break;
+            case 1: products.template dot<0>(acc, even.v + Q0, w.v + Q0);      break;
+            case 2: even = w;                                                  break;
+            case 3: products.template dot<1>(acc, even.v + Q0, w.v + Q0);      break;
         }
     }
     template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, const ggml_spk_row * act, int64_t b) {

@@ -21,13 +21,10 @@ struct spk_sums {
             acc[t] = W::OFFSET == 8 ? i_start_4bit(bias[t]) : W::OFFSET == 16 ? i_start_5bit(bias[t]) : i_start_signed(bias[t]);
         }
     }
-    // two steps, the i-th pair of a block: columns `at` and `at + 4` of the activations on
-    SPK_MEMBER void dot(int, spk_w lo, spk_w hi, const ggml_spk_row * act, int64_t at) {
+    // a step of a block: columns `at` of the activations on
+    SPK_MEMBER void dot(int, spk_w w, const ggml_spk_row * act, int64_t at) {
         SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            W::OFFSET ? i_dot(acc[t], lo, act[t].s8 + at) : i_dot_signed(acc[t], lo, act[t].s8 + at);
-        }
-        SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            W::OFFSET ? i_dot(acc[t], hi, act[t].s8 + at + 4) : i_dot_signed(acc[t], hi, act[t].s8 + at + 4);
+            W::OFFSET ? i_dot(acc[t], w, act[t].s8 + at) : i_dot_signed(acc[t], w, act[t].s8 + at);
         }
     }
     // the group ends: scaled and added; block b of the activations has their scale

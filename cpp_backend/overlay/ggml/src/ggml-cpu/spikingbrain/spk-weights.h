@@ -1,6 +1,6 @@
 // The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
 // on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale. TILE_SCALES: their bytes per block of a tile.
-// Stored are codes + OFFSET. pairs(): f(i, step 2i, step 2i + 1) for the 4 pairs of steps of a block.
+// Stored are codes + OFFSET. steps(): f(i, step i) for the 8 steps of a block.
 
 #define SPK_STEPS _Pragma("GCC unroll 8")
 
@@ -21,9 +21,9 @@ static void column_of_nibbles(int32_t * code, const uint8_t * block, int i) {
 struct weights_i8 {
     static constexpr int GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0, OFFSET = 0;
 
-    template <class F> SPK_INLINE void pairs(const uint8_t * block, F && f) {
-        SPK_STEPS for (int i = 0; i < 4; ++i) {
-            f(i, w_signed(block + 128*i), w_signed(block + 128*i + 64));
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        SPK_STEPS for (int i = 0; i < 8; ++i) {
+            f(i, w_signed(block + 64*i));
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t *, const float * scales, int64_t, int64_t b) { return f_load(scales + b/4*SPK_ROWS); }
@@ -44,8 +44,8 @@ struct weights_blocks {
 struct weights_q8_0 : weights_blocks {
     static constexpr int BLOCK = 512, DISK = 34, OFFSET = 0;
 
-    template <class F> SPK_INLINE void pairs(const uint8_t * block, F && f) {
-        weights_i8::pairs(block, f);
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_i8::steps(block, f);
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
         return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
@@ -59,11 +59,12 @@ struct weights_q8_0 : weights_blocks {
 struct weights_q4_0 : weights_blocks {
     static constexpr int BLOCK = 256, DISK = 18, OFFSET = 8;
 
-    template <class F> SPK_INLINE void pairs(const uint8_t * block, F && f) {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
             spk_w lo, hi;
             w_nibbles(block + 64*i, lo, hi);
-            f(i, lo, hi);
+            f(2*i,     lo);
+            f(2*i + 1, hi);
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
@@ -83,11 +84,12 @@ struct weights_q4_0 : weights_blocks {
 struct weights_q5_0 : weights_blocks {
     static constexpr int BLOCK = 320, DISK = 22, OFFSET = 16;
 
-    template <class F> SPK_INLINE void pairs(const uint8_t * block, F && f) {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
             spk_w lo, hi;
             w_nibbles(block + 64*i, lo, hi);
-            f(i, w_fifth_bit(lo, block + 256 + 16*i), w_fifth_bit(hi, block + 256 + 16*i + 8));
+            f(2*i,     w_fifth_bit(lo, block + 256 + 16*i));
+            f(2*i + 1, w_fifth_bit(hi, block + 256 + 16*i + 8));
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
