@@ -65,7 +65,7 @@ def products(rows: list[Row]) -> str:
         line, mine = [case], ours(rows, case)
         for isa in ISAS:
             theirs = upstream(rows, case, LEVEL[isa])
-            line += [number(mine[isa]["extra"]["per_mac"]), number(theirs["extra"]["per_mac"]) if theirs else "-",
+            line += [f"{mine[isa]['extra']['per_mac']:.3f}", f"{theirs['extra']['per_mac']:.3f}" if theirs else "-",
                      number(mine[isa]["extra"]["upstream_over_this"]) + "x"]
         body.append(line + [number(mine[isa]["extra"]["generic_over_this"]) + "x" for isa in ISAS[1:]])
     return table(["product", *(x for isa in ISAS for x in (isa, f"upstream {LEVEL[isa]}", "fewer")), "dotprod to generic", "i8mm to generic"], body)
