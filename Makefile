@@ -15,13 +15,14 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full check-system clean
+.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system clean
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: about 40"
+	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
 	@echo "make lint    mypy --strict over the Python package"
@@ -69,6 +70,9 @@ bench: $(VENV)/.plot-extras
 bench-full: $(VENV)/.plot-extras
 	$(PY) -m bench run --full
 	$(PY) -m bench report
+
+count-arm64: $(VENV)/.installed
+	$(PY) -m mobile.arm64.count
 
 wheel: $(VENV)/.build-requires
 	@rm -rf build/wheels

@@ -235,7 +235,8 @@ json operator_bench::build(const json & r) {
     } else {
         fail("op: got '" + op + "', expected products, gla, swa or encode, the last three of the fork only");
     }
-    g->allocate(spikes ? "CPU_SPK" : op == "products" ? "CPU_REPACK" : "-");
+    const std::string weights_in = r.value("weights_in", spikes ? "CPU_SPK" : op == "products" ? "CPU_REPACK" : "CPU");
+    g->allocate(weights_in.c_str());
     g->set_positions(T, window);
     return { { "bytes", g->bytes }, { "ops", g->ops } };
 }

@@ -153,7 +153,7 @@ GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_tensor  * out_value,
         struct ggml_tensor  * act);
 
-// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE and SPK_GLA run on: "avx512", "avx2", "dotprod" or "generic";
+// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE and SPK_GLA run on: "avx512", "avx2", "i8mm", "dotprod" or "generic";
 // the environment variable SPIKINGBRAIN_ISA overrides the choice. The CPU backend's get_proc_address has it as "ggml_spk_isa".
 typedef const char * (*ggml_spk_isa_t)(void);
 

@@ -8,8 +8,12 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #define SPK_INLINE static inline __attribute__((always_inline))
+#define SPK_MEMBER inline __attribute__((always_inline))
+#define SPK_UNROLL   _Pragma("GCC unroll 8")
+#define SPK_UNROLL16 _Pragma("GCC unroll 16")
 
 // the kernels of one namespace, in the order of spk_isa
 #define SPK_TABLE(ns) { #ns, ns::encode_row, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::swa_row, ns::swa_codes }

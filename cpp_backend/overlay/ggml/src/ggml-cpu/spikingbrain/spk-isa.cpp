@@ -8,6 +8,9 @@
 #ifndef HWCAP_ASIMDDP
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
+#ifndef HWCAP2_I8MM
+#define HWCAP2_I8MM (1 << 13)
+#endif
 #endif
 
 // best first; NULL entries belong to another processor family, or this CPU lacks them
@@ -43,8 +46,17 @@ static const spk_isa * usable_dotprod() {
     return nullptr;
 }
 
+static const spk_isa * usable_i8mm() {
+#if defined(__aarch64__) && defined(__linux__)
+    if (usable_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM)) { // single tokens use the dot product
+        return spk_isa_i8mm();
+    }
+#endif
+    return nullptr;
+}
+
 static const spk_isa & pick() {
-    const spk_isa * const usable[] = { usable_avx512(), usable_avx2(), usable_dotprod(), spk_isa_generic() };
+    const spk_isa * const usable[] = { usable_avx512(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
 
     const char * wanted = getenv("SPIKINGBRAIN_ISA");
     const spk_isa * best = nullptr;
@@ -57,7 +69,7 @@ static const spk_isa & pick() {
         }
     }
     if (wanted) {
-        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (avx512, avx2, dotprod, generic); using %s\n", wanted, best->name);
+        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (avx512, avx2, i8mm, dotprod, generic); using %s\n", wanted, best->name);
     }
     return *best;
 }

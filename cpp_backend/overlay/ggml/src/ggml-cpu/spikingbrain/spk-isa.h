@@ -62,3 +62,4 @@ const spk_isa * spk_isa_generic();
 const spk_isa * spk_isa_avx2();
 const spk_isa * spk_isa_avx512();
 const spk_isa * spk_isa_dotprod();
+const spk_isa * spk_isa_i8mm();

@@ -6,8 +6,11 @@
 #include "spk-swa.h"
 #include "spk-encode.h"
 #include "spk-weights.h"
-
-#define SPK_UNROLL _Pragma("GCC unroll 8")
+#if defined(__aarch64__)
+#include "spk-sums-neon.h"
+#else
+#include "spk-sums.h"
+#endif
 
 // One token reads weights from memory: ask for blocks and scales some way ahead, over the end of the tile into the next,
 // where the processor's own prefetch would start anew.
@@ -26,45 +29,48 @@ SPK_INLINE void prefetch(const uint8_t * tile, int64_t n_block, int64_t b) {
     }
 }
 
-// 16 rows times NT tokens; a group is summed in integers, then scaled and added in float
-template <class W, int NT, bool Q8>
-static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
-                        const double * corr, float * y, int64_t stride_y, int n_rows) {
+// 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
+template <class W, int NT, bool Q8, int PART = 0>
+static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, float * out) {
     constexpr int N_BLOCK = Q8 ? 1 : W::GROUP/32;
 
-    spk_f sum[NT];
-    SPK_UNROLL for (int t = 0; t < NT; ++t) {
-        sum[t] = f_zero();
-    }
+    spk_sums<W, NT, PART> sums;
+    typename spk_sums<W, NT, PART>::floats total;
+    sums.zero(total);
     for (int64_t b = 0; b < n/32; b += N_BLOCK) {
-        spk_i acc[NT];
+        int32_t bias[NT];
         SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            int32_t bias = act[t].bias[b];
+            bias[t] = act[t].bias[b];
             for (int j = 1; j < N_BLOCK; ++j) {
-                bias += act[t].bias[b + j];
+                bias[t] += act[t].bias[b + j];
             }
-            acc[t] = W::start(bias);
         }
+        sums.start(bias);
         for (int j = 0; j < N_BLOCK; ++j) {
             if (NT == 1) {
                 prefetch<W>(tile, n/32, b + j);
             }
             W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
-                SPK_UNROLL for (int t = 0; t < NT; ++t) {
-                    W::dot(acc[t], w, act[t].s8 + (b + j)*32 + step*4);
-                }
+                sums.dot(step, w, act, (b + j)*32 + step*4);
             });
         }
-        const spk_f scale = W::tile_scales(tile, scales, n/32, b);
-        SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            sum[t] = f_fma(i_float(acc[t]), Q8 ? f_scale(scale, act[t].scales[b]) : scale, sum[t]);
-        }
+        sums.template add<Q8>(total, W::tile_scales(tile, scales, n/32, b), act, b);
     }
+    sums.store(out, total);
+    if constexpr (PART + 1 < spk_sums<W, NT, PART>::PARTS) {
+        tile_sums<W, NT, Q8, PART + 1>(n, tile, scales, act, out);
+    }
+}
+
+template <class W, int NT, bool Q8>
+static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
+                        const double * corr, float * y, int64_t stride_y, int n_rows) {
+    float out[NT*SPK_ROWS];
+    tile_sums<W, NT, Q8>(n, tile, scales, act, out);
     for (int t = 0; t < NT; ++t) {
-        float out[SPK_ROWS];
-        f_store(out, sum[t]);
         for (int r = 0; r < n_rows; ++r) {
-            y[t*stride_y + r] = corr ? (float) (act[t].v_th*(out[r] + corr[t*SPK_ROWS + r])) : act[t].v_th*out[r];
+            const float sum = out[t*SPK_ROWS + r];
+            y[t*stride_y + r] = corr ? (float) (act[t].v_th*(sum + corr[t*SPK_ROWS + r])) : act[t].v_th*sum;
         }
     }
 }

@@ -1,4 +1,5 @@
-// AArch64 NEON, with the dot product where the namespace allows it (SPK_DOTPROD): 16 rows are four registers.
+// AArch64 NEON, with the dot product (SPK_DOTPROD) and the integer matrix product (SPK_I8MM) where the namespace allows
+// them: 16 rows are four registers. The sums of a tile product are in spk-sums-neon.h.
 // Included once, inside the namespace of its instruction set.
 
 struct spk_w { int8x16_t   v[4]; }; // a step: 16 rows x 4 columns, one byte each
@@ -30,46 +31,12 @@ SPK_INLINE int8x16_t bytes4(const int8_t * s) {
 }
 
 #ifdef SPK_DOTPROD
-static const int SPK_NT = 4; // tokens whose sums stay in registers together
-
-struct spk_i { int32x4_t v[4]; }; // 16 int32, one per row
-
-SPK_INLINE spk_i i_start_4bit(int32_t bias) { spk_i a; SPK_EACH a.v[q] = vdupq_n_s32(bias); return a; }
-SPK_INLINE void  i_dot(spk_i & acc, spk_w w, const int8_t * s) {
-    const int8x16_t x = bytes4(s);
-    SPK_EACH acc.v[q] = vdotq_s32(acc.v[q], w.v[q], x);
-}
-SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[q] = vcvtq_f32_s32(a.v[q]); return x; }
 SPK_INLINE int32x4_t dot128(int32x4_t acc, int8x16_t w, int8x16_t s) { return vdotq_s32(acc, w, s); }
 #else
-static const int SPK_NT = 2;
-
-// pairs of columns are summed apart: v[q] holds rows 4q and 4q + 1, u[q] rows 4q + 2 and 4q + 3
-struct spk_i { int32x4_t v[4], u[4]; };
-
-SPK_INLINE spk_i i_start_4bit(int32_t bias) {
-    const int32x4_t x = vreinterpretq_s32_s64(vdupq_n_s64((int64_t) (uint32_t) bias));
-    spk_i a;
-    SPK_EACH { a.v[q] = x; a.u[q] = x; }
-    return a;
-}
-SPK_INLINE void  i_dot(spk_i & acc, spk_w w, const int8_t * s) {
-    const int8x16_t x = bytes4(s);
-    SPK_EACH {
-        acc.v[q] = vpadalq_s16(acc.v[q], vmull_s8(vget_low_s8(w.v[q]), vget_low_s8(x)));
-        acc.u[q] = vpadalq_s16(acc.u[q], vmull_high_s8(w.v[q], x));
-    }
-}
-SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[q] = vcvtq_f32_s32(vpaddq_s32(a.v[q], a.u[q])); return x; }
 SPK_INLINE int32x4_t dot128(int32x4_t acc, int8x16_t w, int8x16_t s) {
-    acc = vpadalq_s16(acc, vmull_s8(vget_low_s8(w), vget_low_s8(s)));
-    return vpadalq_s16(acc, vmull_high_s8(w, s));
+    return vpadalq_s16(acc, vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(s)), w, s));
 }
 #endif
-
-SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_start_4bit(2*bias); }
-SPK_INLINE spk_i i_start_signed(int32_t)      { return i_start_4bit(0); }
-SPK_INLINE void  i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
 
 SPK_INLINE spk_f f_zero()                { spk_f x; SPK_EACH x.v[q] = vdupq_n_f32(0.0f); return x; }
 SPK_INLINE spk_f f_load(const float * p) { spk_f x; SPK_EACH x.v[q] = vld1q_f32(p + 4*q); return x; }

@@ -7,13 +7,13 @@ static void swa_scores(float * out, const float * q, const float * k, int64_t d,
     int64_t j = 0;
     for (; j + 4 <= n; j += 4) {
         const float * k0 = k + j*d;
-        spk_vec a0{}, a1{}, a2{}, a3{};
+        spk_vec a0 = spk_set(0.0f), a1 = a0, a2 = a0, a3 = a0;
         for (int64_t i = 0; i < dv; i += SPK_VEC) {
             const spk_vec x = spk_load(q + i);
-            a0 += x*spk_load(k0 + i);
-            a1 += x*spk_load(k0 + d + i);
-            a2 += x*spk_load(k0 + 2*d + i);
-            a3 += x*spk_load(k0 + 3*d + i);
+            a0 = spk_fma(x, spk_load(k0 + i), a0);
+            a1 = spk_fma(x, spk_load(k0 + d + i), a1);
+            a2 = spk_fma(x, spk_load(k0 + 2*d + i), a2);
+            a3 = spk_fma(x, spk_load(k0 + 3*d + i), a3);
         }
         float s[4] = { spk_sum(a0), spk_sum(a1), spk_sum(a2), spk_sum(a3) };
         for (int64_t i = dv; i < d; ++i) {
@@ -26,9 +26,9 @@ static void swa_scores(float * out, const float * q, const float * k, int64_t d,
         }
     }
     for (; j < n; ++j) {
-        spk_vec a{};
+        spk_vec a = spk_set(0.0f);
         for (int64_t i = 0; i < dv; i += SPK_VEC) {
-            a += spk_load(q + i)*spk_load(k + j*d + i);
+            a = spk_fma(spk_load(q + i), spk_load(k + j*d + i), a);
         }
         out[j] = spk_sum(a);
         for (int64_t i = dv; i < d; ++i) {
@@ -41,15 +41,15 @@ static void swa_scores(float * out, const float * q, const float * k, int64_t d,
 template <int NV>
 static void swa_values(float * o, const float * p, const float * v, int64_t d, int64_t n, float old) {
     spk_vec acc[NV];
-    for (int c = 0; c < NV; ++c) {
+    SPK_UNROLL for (int c = 0; c < NV; ++c) {
         acc[c] = spk_load(o + c*SPK_VEC)*old;
     }
     for (int64_t j = 0; j < n; ++j) {
-        for (int c = 0; c < NV; ++c) {
-            acc[c] += spk_load(v + j*d + c*SPK_VEC)*p[j];
+        SPK_UNROLL for (int c = 0; c < NV; ++c) {
+            acc[c] = spk_fma(spk_load(v + j*d + c*SPK_VEC), p[j], acc[c]);
         }
     }
-    for (int c = 0; c < NV; ++c) {
+    SPK_UNROLL for (int c = 0; c < NV; ++c) {
         spk_store(o + c*SPK_VEC, acc[c]);
     }
 }
@@ -73,19 +73,27 @@ static void swa_values_all(float * o, const float * p, const float * v, int64_t 
 
 // exp(x) for x <= 0, relative error below 2e-7; below -87 the result is that of -87, 10^-38
 // x = n ln 2 + r, |r| <= ln(2)/2; exp(r) by its Taylor series up to r^6/6!
-static spk_vec swa_exp(spk_vec x) {
-    typedef int32_t ints __attribute__((vector_size(64)));
-    const spk_vec low = spk_vec{} - 87.0f;
+SPK_INLINE spk_part swa_exp(spk_part x) {
+    const spk_part low = spk_part{} - 87.0f;
     x = x < low ? low : x; // NaN stays
-    const ints    n = __builtin_convertvector(x*1.44269504f - 0.5f, ints); // towards zero, so the nearest of x <= 0
-    const spk_vec f = __builtin_convertvector(n, spk_vec);
-    const spk_vec r = (x - f*0.693359375f) + f*2.12194440e-4f;
-    spk_vec y = r*(1.0f/720.0f) + 1.0f/120.0f;
+    const spk_part_int n = __builtin_convertvector(x*1.44269504f - 0.5f, spk_part_int); // towards zero, so the nearest of x <= 0
+    const spk_part f = __builtin_convertvector(n, spk_part);
+    const spk_part r = (x - f*0.693359375f) + f*2.12194440e-4f;
+    spk_part y = r*(1.0f/720.0f) + 1.0f/120.0f;
     y = y*r + 1.0f/24.0f;
     y = y*r + 1.0f/6.0f;
     y = y*r + 0.5f;
     y = y*r*r + r + 1.0f;
-    return y*(spk_vec) ((n + 127) << 23);
+    return y*(spk_part) ((n + 127) << 23);
+}
+
+SPK_INLINE spk_vec swa_exp_all(spk_vec x) {
+#ifdef __aarch64__
+    SPK_PARTS x.v[i] = swa_exp(x.v[i]);
+    return x;
+#else
+    return swa_exp(x);
+#endif
 }
 
 static void swa_row(float * part, const float * q, const float * k, const float * v, const float * k_scale, int64_t d, int64_t n, float scale, float * score) {
@@ -98,18 +106,18 @@ static void swa_row(float * part, const float * q, const float * k, const float 
     const float old = part[0] == -INFINITY ? 0.0f : expf(part[0] - max);
 
     // up to a whole number of vectors: score has room, and the sum leaves the rest out
-    spk_vec sum{};
+    spk_vec sum = spk_set(0.0f);
     for (int64_t j = n; j % SPK_VEC != 0; ++j) {
         score[j] = -INFINITY;
     }
     for (int64_t j = 0; j < n; j += SPK_VEC) {
-        spk_store(score + j, swa_exp(spk_load(score + j) - max));
+        spk_store(score + j, swa_exp_all(spk_load(score + j) - max));
     }
     for (int64_t j = n; j % SPK_VEC != 0; ++j) {
         score[j] = 0.0f;
     }
     for (int64_t j = 0; j < n; j += SPK_VEC) {
-        sum += spk_load(score + j);
+        sum = sum + spk_load(score + j);
     }
     part[0] = max;
     part[1] = part[1]*old + spk_sum(sum);

@@ -1,5 +1,6 @@
 // The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
 // on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale. TILE_SCALES: their bytes per block of a tile.
+// Stored are codes + OFFSET. steps(): f(i, step i) for the 8 steps of a block.
 
 #define SPK_STEPS _Pragma("GCC unroll 8")
 
@@ -18,10 +19,8 @@ static void column_of_nibbles(int32_t * code, const uint8_t * block, int i) {
 }
 
 struct weights_i8 {
-    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0;
+    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0, OFFSET = 0;
 
-    SPK_INLINE spk_i start(int32_t bias) { return i_start_signed(bias); }
-    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot_signed(acc, w, s); }
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 8; ++i) {
             f(i, w_signed(block + 64*i));
@@ -43,10 +42,8 @@ struct weights_blocks {
 };
 
 struct weights_q8_0 : weights_blocks {
-    static constexpr int BLOCK = 512, DISK = 34;
+    static constexpr int BLOCK = 512, DISK = 34, OFFSET = 0;
 
-    SPK_INLINE spk_i start(int32_t bias) { return i_start_signed(bias); }
-    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot_signed(acc, w, s); }
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         weights_i8::steps(block, f);
     }
@@ -60,10 +57,8 @@ struct weights_q8_0 : weights_blocks {
 };
 
 struct weights_q4_0 : weights_blocks {
-    static constexpr int BLOCK = 256, DISK = 18;
+    static constexpr int BLOCK = 256, DISK = 18, OFFSET = 8;
 
-    SPK_INLINE spk_i start(int32_t bias) { return i_start_4bit(bias); }
-    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
             spk_w lo, hi;
@@ -87,10 +82,8 @@ struct weights_q4_0 : weights_blocks {
 };
 
 struct weights_q5_0 : weights_blocks {
-    static constexpr int BLOCK = 320, DISK = 22;
+    static constexpr int BLOCK = 320, DISK = 22, OFFSET = 16;
 
-    SPK_INLINE spk_i start(int32_t bias) { return i_start_5bit(bias); }
-    SPK_INLINE void  dot(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
             spk_w lo, hi;

@@ -1,0 +1,237 @@
+// The sums of a tile product on NEON (contract: spk-sums.h). Each group ends in the same float operations in the same
+// order on all three, so that their results have the same bits. Included inside the namespace of the instruction set.
+
+#if !defined(SPK_DOTPROD)
+
+static const int SPK_NT = 2; // tokens whose sums stay in registers together
+
+// Products of bytes are added in 16 bits while they cannot overflow: the 8 steps of a block where a weight is below 32
+// (31*127*8 < 2^15), two of int8 weights (128*127*2 < 2^15).
+// v[t][2q] holds pairs of columns of rows 4q and 4q + 1, v[t][2q + 1] of rows 4q + 2 and 4q + 3
+template <class W, int NT, int PART>
+struct spk_sums {
+    static constexpr int  PARTS = 1;
+    static constexpr bool SMALL = W::OFFSET > 0;
+
+    spk_w     even; // the step before
+    int16x8_t small[NT][8];
+    int32x4_t v[NT][8];
+    int32_t   first[NT];
+
+    struct floats { spk_f v[NT]; };
+
+    SPK_MEMBER static void zero(floats & sum) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            sum.v[t] = f_zero();
+        }
+    }
+    SPK_MEMBER void start(const int32_t * bias) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            first[t] = W::OFFSET/8*bias[t];
+            SPK_UNROLL for (int q = 0; q < 8; ++q) {
+                v[t][q] = vdupq_n_s32(0);
+            }
+        }
+    }
+    SPK_MEMBER void dot(int step, spk_w w, const ggml_spk_row * act, int64_t at) {
+        if (step % 2 == 0) {
+            even = w;
+            return;
+        }
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            const int8x16_t x = bytes4(act[t].s8 + at - 4), y = bytes4(act[t].s8 + at);
+            SPK_EACH {
+                int16x8_t a, b;
+                if (SMALL && step > 1) {
+                    a = vmlal_s8     (small[t][2*q],     vget_low_s8(even.v[q]), vget_low_s8(x));
+                    b = vmlal_high_s8(small[t][2*q + 1], even.v[q], x);
+                } else {
+                    a = vmull_s8     (vget_low_s8(even.v[q]), vget_low_s8(x));
+                    b = vmull_high_s8(even.v[q], x);
+                }
+                small[t][2*q]     = vmlal_s8     (a, vget_low_s8(w.v[q]), vget_low_s8(y));
+                small[t][2*q + 1] = vmlal_high_s8(b, w.v[q], y);
+                if (!SMALL) {
+                    v[t][2*q]     = vpadalq_s16(v[t][2*q],     small[t][2*q]);
+                    v[t][2*q + 1] = vpadalq_s16(v[t][2*q + 1], small[t][2*q + 1]);
+                }
+            }
+        }
+    }
+    template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, const ggml_spk_row * act, int64_t b) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            spk_f x;
+            SPK_EACH {
+                if (SMALL) {
+                    const int32x4_t a = vpaddq_s32(vpaddlq_s16(small[t][2*q]), vpaddlq_s16(small[t][2*q + 1]));
+                    x.v[q] = vcvtq_f32_s32(vaddq_s32(a, vdupq_n_s32(first[t])));
+                } else {
+                    x.v[q] = vcvtq_f32_s32(vpaddq_s32(v[t][2*q], v[t][2*q + 1]));
+                }
+            }
+            sum.v[t] = f_fma(x, Q8 ? f_scale(scale, act[t].scales[b]) : scale, sum.v[t]);
+        }
+    }
+    SPK_MEMBER static void store(float * out, const floats & sum) {
+        for (int t = 0; t < NT; ++t) {
+            f_store(out + t*SPK_ROWS, sum.v[t]);
+        }
+    }
+};
+
+#else
+
+static const int SPK_NT = 8;
+
+// four rows of a register and a token: acc[t*NQ + j], row 4*j on
+template <int NT, int NQ>
+struct spk_dots {
+    int8x16_t x[NT]; // 16 columns of each token
+
+    SPK_MEMBER void start(int32x4_t * acc, const int32_t * bias) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            SPK_UNROLL for (int j = 0; j < NQ; ++j) {
+                acc[t*NQ + j] = vdupq_n_s32(bias[t]);
+            }
+        }
+    }
+    SPK_MEMBER void load(const ggml_spk_row * act, int64_t at) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            x[t] = vld1q_s8(act[t].s8 + at);
+        }
+    }
+    // columns 8*ODD .. 8*ODD + 7 of x
+    template <int ODD> SPK_MEMBER void dot(int32x4_t * acc, const int8x16_t * lo, const int8x16_t * hi) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            SPK_UNROLL for (int j = 0; j < NQ; ++j) {
+                acc[t*NQ + j] = vdotq_laneq_s32(acc[t*NQ + j], lo[j], x[t], 2*ODD);
+            }
+        }
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            SPK_UNROLL for (int j = 0; j < NQ; ++j) {
+                acc[t*NQ + j] = vdotq_laneq_s32(acc[t*NQ + j], hi[j], x[t], 2*ODD + 1);
+            }
+        }
+    }
+    template <bool Q8> SPK_MEMBER void add(float32x4_t * sum, const int32x4_t * acc, const float32x4_t * scale, const ggml_spk_row * act, int64_t b) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            SPK_UNROLL for (int j = 0; j < NQ; ++j) {
+                const float32x4_t s = Q8 ? vmulq_n_f32(scale[j], act[t].scales[b]) : scale[j];
+                sum[t*NQ + j] = vfmaq_f32(sum[t*NQ + j], vcvtq_f32_s32(acc[t*NQ + j]), s);
+            }
+        }
+    }
+    SPK_MEMBER static void store(float * out, const float32x4_t * sum) {
+        for (int t = 0; t < NT; ++t) {
+            for (int j = 0; j < NQ; ++j) {
+                vst1q_f32(out + t*SPK_ROWS + 4*j, sum[t*NQ + j]);
+            }
+        }
+    }
+};
+
+#ifdef SPK_I8MM
+// two rows and two tokens over 8 columns at once: acc[p*2*NQ + r] holds rows 2r and 2r + 1 of tokens 2p and 2p + 1,
+// row by row. Two steps, zipped by 4 columns, are two rows of 8.
+template <int NT, int NQ>
+struct spk_mmlas {
+    int8x16_t x[NT]; // x[2p + i]: columns 8i .. 8i + 7 of tokens 2p and 2p + 1
+
+    SPK_MEMBER void start(int32x4_t * acc, const int32_t * bias) {
+        SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
+            const int32x4_t two = vreinterpretq_s32_s64(vdupq_n_s64((int64_t) ((uint64_t) (uint32_t) bias[2*p + 1] << 32 | (uint32_t) bias[2*p])));
+            SPK_UNROLL for (int r = 0; r < 2*NQ; ++r) {
+                acc[p*2*NQ + r] = two;
+            }
+        }
+    }
+    SPK_MEMBER void load(const ggml_spk_row * act, int64_t at) {
+        SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
+            const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(act[2*p].s8 + at)), b = vreinterpretq_s64_s8(vld1q_s8(act[2*p + 1].s8 + at));
+            x[2*p]     = vreinterpretq_s8_s64(vzip1q_s64(a, b));
+            x[2*p + 1] = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+        }
+    }
+    template <int ODD> SPK_MEMBER void dot(int32x4_t * acc, const int8x16_t * lo, const int8x16_t * hi) {
+        SPK_UNROLL for (int j = 0; j < NQ; ++j) {
+            const int32x4_t a = vreinterpretq_s32_s8(lo[j]), b = vreinterpretq_s32_s8(hi[j]);
+            const int8x16_t w[2] = { vreinterpretq_s8_s32(vzip1q_s32(a, b)), vreinterpretq_s8_s32(vzip2q_s32(a, b)) };
+            SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
+                int32x4_t * two = acc + p*2*NQ + 2*j;
+                two[0] = vmmlaq_s32(two[0], w[0], x[2*p + ODD]);
+                two[1] = vmmlaq_s32(two[1], w[1], x[2*p + ODD]);
+            }
+        }
+    }
+    template <bool Q8> SPK_MEMBER void add(float32x4_t * sum, const int32x4_t * acc, const float32x4_t * scale, const ggml_spk_row * act, int64_t b) {
+        SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
+            float32x4_t of_tokens;
+            if (Q8) {
+                const float two[4] = { act[2*p].scales[b], act[2*p + 1].scales[b], act[2*p].scales[b], act[2*p + 1].scales[b] };
+                of_tokens = vld1q_f32(two);
+            }
+            SPK_UNROLL for (int r = 0; r < 2*NQ; ++r) {
+                const float32x4_t s = r % 2 ? vzip2q_f32(scale[r/2], scale[r/2]) : vzip1q_f32(scale[r/2], scale[r/2]);
+                float32x4_t & to = sum[p*2*NQ + r];
+                to = vfmaq_f32(to, vcvtq_f32_s32(acc[p*2*NQ + r]), Q8 ? vmulq_f32(s, of_tokens) : s);
+            }
+        }
+    }
+    SPK_MEMBER static void store(float * out, const float32x4_t * sum) {
+        for (int p = 0; p < NT/2; ++p) {
+            for (int j = 0; j < NQ; ++j) {
+                const float32x4_t a = sum[p*2*NQ + 2*j], b = sum[p*2*NQ + 2*j + 1];
+                vst1q_f32(out + 2*p*SPK_ROWS + 4*j,       vuzp1q_f32(a, b));
+                vst1q_f32(out + (2*p + 1)*SPK_ROWS + 4*j, vuzp2q_f32(a, b));
+            }
+        }
+    }
+};
+template <int NT, int NQ> using spk_products = std::conditional_t<(NT >= 4), spk_mmlas<NT, NQ>, spk_dots<NT, NQ>>;
+#else
+template <int NT, int NQ> using spk_products = spk_dots<NT, NQ>;
+#endif
+
+// 8 tokens: 8 rows at a time, which makes 16 registers of sums, as 16 rows do for 4 tokens
+template <class W, int NT, int PART>
+struct spk_sums {
+    static constexpr int PARTS = NT == 8 ? 2 : 1, NQ = 4/PARTS, Q0 = PART*NQ;
+
+    spk_products<NT, NQ> products;
+    spk_w     even; // the step before
+    int32x4_t acc[NT*NQ];
+
+    struct floats { float32x4_t v[NT*NQ]; };
+
+    SPK_MEMBER static void zero(floats & sum) {
+        SPK_UNROLL16 for (int i = 0; i < NT*NQ; ++i) {
+            sum.v[i] = vdupq_n_f32(0.0f);
+        }
+    }
+    SPK_MEMBER void start(const int32_t * bias) {
+        int32_t first[NT];
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            first[t] = W::OFFSET/8*bias[t];
+        }
+        products.start(acc, first);
+    }
+    SPK_MEMBER void dot(int step, spk_w w, const ggml_spk_row * act, int64_t at) {
+        switch (step % 4) {
+            case 0: products.load(act, at); even = w;                          break;
+            case 1: products.template dot<0>(acc, even.v + Q0, w.v + Q0);      break;
+            case 2: even = w;                                                  break;
+            case 3: products.template dot<1>(acc, even.v + Q0, w.v + Q0);      break;
+        }
+    }
+    template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, const ggml_spk_row * act, int64_t b) {
+        products.template add<Q8>(sum.v, acc, scale.v + Q0, act, b);
+        if (NT*NQ == 16) {
+            asm("" : "+m"(sum)); // no registers are left for them: in memory once, not in the compiler's spill slots, too
+        }
+    }
+    SPK_MEMBER static void store(float * out, const floats & sum) {
+        spk_products<NT, NQ>::store(out + 4*Q0, sum.v);
+    }
+};
+
+#endif

@@ -1,0 +1,42 @@
+// The sums of a tile product: 16 rows times NT tokens, an integer register set (spk_i) per token.
+// Over the wrapper included before; NEON has its own (spk-sums-neon.h). Included inside the namespace of the instruction set.
+
+// PART: which rows of the tile, where the registers do not hold all of them (PARTS > 1)
+template <class W, int NT, int PART>
+struct spk_sums {
+    static constexpr int PARTS = 1;
+
+    spk_i acc[NT];
+
+    struct floats { spk_f v[NT]; };
+
+    SPK_MEMBER static void zero(floats & sum) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            sum.v[t] = f_zero();
+        }
+    }
+    // a group of columns begins
+    SPK_MEMBER void start(const int32_t * bias) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            acc[t] = W::OFFSET == 8 ? i_start_4bit(bias[t]) : W::OFFSET == 16 ? i_start_5bit(bias[t]) : i_start_signed(bias[t]);
+        }
+    }
+    // a step of a block: columns `at` of the activations on
+    SPK_MEMBER void dot(int, spk_w w, const ggml_spk_row * act, int64_t at) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            W::OFFSET ? i_dot(acc[t], w, act[t].s8 + at) : i_dot_signed(acc[t], w, act[t].s8 + at);
+        }
+    }
+    // the group ends: scaled and added; block b of the activations has their scale
+    template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, const ggml_spk_row * act, int64_t b) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            sum.v[t] = f_fma(i_float(acc[t]), Q8 ? f_scale(scale, act[t].scales[b]) : scale, sum.v[t]);
+        }
+    }
+    // out [NT][SPK_ROWS]
+    SPK_MEMBER static void store(float * out, const floats & sum) {
+        for (int t = 0; t < NT; ++t) {
+            f_store(out + t*SPK_ROWS, sum.v[t]);
+        }
+    }
+};
