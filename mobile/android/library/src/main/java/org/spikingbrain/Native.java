@@ -37,7 +37,7 @@ final class Native {
 
     static native byte[] description(long model);
 
-    /** {n_vocab, n_params, bytes of the weights, n_ctx_train, bos, eos, may a cancel stop a graph half way} */
+    /** {n_vocab, n_params, bytes of the weights, n_ctx_train, bos, eos} */
     static native long[] figures(long model);
 
     /** Tokens taken out of a text before it is split; control: those that are control tokens, or the others. */
