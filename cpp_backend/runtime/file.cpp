@@ -11,10 +11,10 @@ namespace sb {
 model_file::model_file(int fd) : path_("descriptor " + std::to_string(fd)) {
     struct stat s;
     if (fstat(fd, &s) != 0) {
-        throw std::runtime_error(path_ + ": got " + strerror(errno) + ", expected an open file; open it anew");
+        throw std::runtime_error(path_ + " is none that can be read: " + strerror(errno));
     }
     if (!S_ISREG(s.st_mode)) {
-        throw std::runtime_error(path_ + ": got what is no file, expected one that can be mapped; copy it to one");
+        throw std::runtime_error(path_ + " is no file");
     }
     const int copy = dup(fd); // of the same open file: one position for both
     file_ = copy >= 0 ? fdopen(copy, "rb") : nullptr;
@@ -23,7 +23,7 @@ model_file::model_file(int fd) : path_("descriptor " + std::to_string(fd)) {
         if (copy >= 0) {
             close(copy);
         }
-        throw std::runtime_error(path_ + ": got " + why + ", expected a descriptor for reading; open it anew");
+        throw std::runtime_error(path_ + " is none that can be read: " + why);
     }
     position_ = lseek(fd, 0, SEEK_CUR);
 }
@@ -52,7 +52,7 @@ llama_model * model_file::load(const llama_model_params & params) const {
     if (const auto h = header()) {
         const int64_t id = gguf_find_key(h.get(), "split.count");
         if (id >= 0 && gguf_get_kv_type(h.get(), id) == GGUF_TYPE_UINT16 && gguf_get_val_u16(h.get(), id) > 1) {
-            throw std::runtime_error(path_ + ": got a part of a split model, expected all of it in one file; load it by its path or merge it");
+            throw std::runtime_error(path_ + " is a part of a split model, which a descriptor cannot be");
         }
     }
     rewind(file_);
