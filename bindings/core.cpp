@@ -32,7 +32,7 @@ static void bind_model(py::module_ & m) {
         .def("detokenize", &model::detokenize, "tokens"_a, "remove_special"_a, "unparse_special"_a)
         .def("added_tokens", &model::added_tokens)
         .def("is_eog",     [](const model & self, llama_token t) { return llama_vocab_is_eog(self.vocab(), self.checked(t)); }, "token"_a)
-        .def("is_control", [](const model & self, llama_token t) { return llama_vocab_is_control(self.vocab(), self.checked(t)); }, "token"_a)
+        .def("is_control", [](const model & self, llama_token t) { return is_control(self.vocab(), t); }, "token"_a)
         VOCAB("n_vocab", llama_vocab_n_tokens)
         VOCAB("token_bos", llama_vocab_bos)
         VOCAB("token_eos", llama_vocab_eos)

@@ -102,6 +102,15 @@ private:
 
 // --- context.cpp: a context: sequences, decoding, state -------------------------------------------------------
 
+// asked for in any thread, seen between two nodes of a graph that is being computed
+class cancel_token {
+public:
+    void cancel()          { set_ = true; }
+    bool cancelled() const { return set_; }
+private:
+    std::atomic<bool> set_{false};
+};
+
 struct context_options {
     uint32_t n_ctx;          // 0: the model's own
     uint32_t n_batch;

@@ -7,7 +7,6 @@
 
 #include "gguf.h"
 
-#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <map>
@@ -95,6 +94,7 @@ std::string spike_isa(); // which integer kernels run, "" where the CPU library 
 
 llama_token checked(const llama_vocab * v, llama_token id); // throws when it is none of the vocabulary's
 std::vector<llama_token> tokenize(const llama_vocab * v, const std::string & text, bool add_special, bool parse_special);
+bool        is_control(const llama_vocab * v, llama_token id);
 std::string token_to_piece(const llama_vocab * v, llama_token id, bool special);
 std::string vocab_digest_input(const llama_vocab * v); // all that makes one tokenizer differ from another, but for its merges
 
@@ -163,16 +163,7 @@ private:
     bool                         failed_ = false;
 };
 
-// --- cancelling ------------------------------------------------------------------------------------------------------
-
-// asked for in any thread, seen between two nodes of a graph that is being computed
-class cancel_token {
-public:
-    void cancel()          { set_ = true; }
-    bool cancelled() const { return set_; }
-private:
-    std::atomic<bool> set_{false};
-};
+// --- decoding --------------------------------------------------------------------------------------------------------
 
 struct cancelled : std::runtime_error {
     using std::runtime_error::runtime_error;

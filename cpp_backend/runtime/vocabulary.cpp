@@ -40,7 +40,19 @@ bool can_stop_inside(const llama_model * m) {
     return arch == "spikingbrain" || !(llama_model_is_recurrent(m) || llama_model_is_hybrid(m));
 }
 
+static bool has_tokenizer(const llama_vocab * v) { return llama_vocab_type(v) != LLAMA_VOCAB_TYPE_NONE; }
+
+static void require_tokenizer(const llama_vocab * v, const char * where) { // llama.cpp aborts without
+    if (!has_tokenizer(v)) {
+        throw std::runtime_error(std::string(where) + ": got a model without a tokenizer, expected tokenizer.ggml.* in the GGUF; "
+            "give token ids instead");
+    }
+}
+
+bool is_control(const llama_vocab * v, llama_token id) { return has_tokenizer(v) && llama_vocab_is_control(v, checked(v, id)); }
+
 std::string token_to_piece(const llama_vocab * v, llama_token id, bool special) {
+    require_tokenizer(v, "detokenize");
     std::string piece(64, '\0');
     int32_t n = llama_token_to_piece(v, checked(v, id), &piece[0], piece.size(), 0, special);
     if (n < 0) {
@@ -56,10 +68,7 @@ static void check_tokenizer(const llama_vocab * v, const std::string & text, boo
         throw std::invalid_argument("tokenize: got " + std::to_string(text.size()) + " bytes, expected at most 2^30; "
             "split the text");
     }
-    if (llama_vocab_type(v) == LLAMA_VOCAB_TYPE_NONE) {
-        throw std::runtime_error("tokenize: got a model without a tokenizer, expected tokenizer.ggml.* in the GGUF; "
-            "give token ids instead");
-    }
+    require_tokenizer(v, "tokenize");
     if (add_special && ((llama_vocab_get_add_bos(v) && llama_vocab_bos(v) < 0) ||
                         (llama_vocab_get_add_eos(v) && llama_vocab_eos(v) < 0))) {
         throw std::runtime_error("tokenize: got a vocabulary without the BOS or EOS token that it asks to add, expected "
@@ -84,7 +93,7 @@ std::vector<llama_token> tokenize(const llama_vocab * v, const std::string & tex
 
 std::vector<added_token> added_tokens(const llama_vocab * v) {
     std::vector<added_token> out;
-    const int32_t n = llama_vocab_n_tokens(v);
+    const int32_t n = has_tokenizer(v) ? llama_vocab_n_tokens(v) : 0;
     for (llama_token id = 0; id < n; ++id) {
         const int attr = llama_vocab_get_attr(v, id);
         if (attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN)) {
@@ -101,9 +110,8 @@ std::string vocab_digest_input(const llama_vocab * v) {
     }
     out += llama_vocab_get_add_bos(v) ? " bos" : "";
     out += llama_vocab_get_add_eos(v) ? " eos" : "";
-    const int32_t n = llama_vocab_n_tokens(v);
-    const bool  any = llama_vocab_type(v) != LLAMA_VOCAB_TYPE_NONE;
-    for (llama_token id = 0; any && id < n; ++id) {
+    const int32_t n = has_tokenizer(v) ? llama_vocab_n_tokens(v) : 0;
+    for (llama_token id = 0; id < n; ++id) {
         out += '\n' + std::to_string(llama_vocab_get_attr(v, id)) + ' ' + llama_vocab_get_text(v, id);
     }
     return out;

@@ -4,6 +4,8 @@
 
 #include "runtime.h"
 
+#include <atomic>
+
 namespace sb {
 
 // spike: 1 on, 0 off, -1 as the file says; k: NaN as the file says

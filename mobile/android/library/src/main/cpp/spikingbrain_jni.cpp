@@ -203,7 +203,7 @@ SB_JNI(jboolean, isEog)(JNIEnv * env, jclass, jlong model, jint token) {
     return guarded(env, [&] { return (jboolean) llama_vocab_is_eog(vocab_of(model), checked(vocab_of(model), token)); });
 }
 SB_JNI(jboolean, isControl)(JNIEnv * env, jclass, jlong model, jint token) {
-    return guarded(env, [&] { return (jboolean) llama_vocab_is_control(vocab_of(model), checked(vocab_of(model), token)); });
+    return guarded(env, [&] { return (jboolean) is_control(vocab_of(model), token); });
 }
 SB_JNI(jobjectArray, applyChatTemplate)(JNIEnv * env, jclass, jlong model, jobjectArray messages, jboolean add_generation_prompt) {
     return guarded(env, [&] {
@@ -270,21 +270,21 @@ SB_JNI(void, setLogits)(JNIEnv * env, jclass, jlong handle, jobject memory, jlon
 
 SB_JNI(jobjectArray, spikeStats)(JNIEnv * env, jclass, jlong handle) {
     return guarded(env, [&] {
-        std::vector<jobject> flat;
-        for (const auto & [name, in] : session_of(handle).spikes().inputs()) {
-            if (in.n_tokens > 0) {
-                std::string names = name;
-                for (const auto & weight : in.weights) {
-                    names += '\n' + weight;
-                }
-                std::vector<jlong> numbers = { in.n, in.n_tokens, in.n_refused, in.n_over, in.over_spikes, in.largest };
-                numbers.insert(numbers.end(), in.bins.begin(), in.bins.end());
-                flat.insert(flat.end(), { to_java(env, names), to_java(env, numbers) });
+        const auto & inputs = session_of(handle).spikes().inputs();
+        jobjectArray out = ok(env->NewObjectArray(2*inputs.size(), ok(env->FindClass("java/lang/Object")), nullptr));
+        jsize i = 0;
+        for (const auto & [name, in] : inputs) {
+            std::string names = name;
+            for (const auto & weight : in.weights) {
+                names += '\n' + weight;
             }
-        }
-        jobjectArray out = ok(env->NewObjectArray(flat.size(), ok(env->FindClass("java/lang/Object")), nullptr));
-        for (size_t i = 0; i < flat.size(); ++i) {
-            env->SetObjectArrayElement(out, i, flat[i]);
+            std::vector<jlong> numbers = { in.n, in.n_tokens, in.n_refused, in.n_over, in.over_spikes, in.largest };
+            numbers.insert(numbers.end(), in.bins.begin(), in.bins.end());
+            numbers.resize(6 + spike_collector::N_BINS); // an input that was only asked about has none
+            for (jobject one : { (jobject) to_java(env, names), (jobject) to_java(env, numbers) }) {
+                env->SetObjectArrayElement(out, i++, one);
+                env->DeleteLocalRef(one);
+            }
         }
         return out;
     });

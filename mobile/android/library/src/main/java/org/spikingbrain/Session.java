@@ -437,7 +437,10 @@ public final class Session implements AutoCloseable {
             Object[] flat = Native.spikeStats(handle);
             List<SpikeInput> inputs = new ArrayList<>();
             for (int i = 0; i < flat.length; i += 2) {
-                inputs.add(new SpikeInput(Prints.text((byte[]) flat[i]), (long[]) flat[i + 1]));
+                SpikeInput input = new SpikeInput(Prints.text((byte[]) flat[i]), (long[]) flat[i + 1]);
+                if (input.nTokens > 0) {
+                    inputs.add(input);
+                }
             }
             return new SpikeStats(model.spikeK(), model.spikeScope(), inputs);
         } finally {
