@@ -28,7 +28,8 @@ def estimate(shape: Shape, type_: str, spikes: bool, n_ubatch: int) -> MemoryEst
         w = gguf.GGUFWriter(path, shape.arch)
         add_keys(w, shape, type_, spikes)
         add_tokenizer(w, shape.n_vocab)
-        w.write_padding(w.fout[0], write_header(w, tensors(shape, type_)))
+        n = write_header(w, tensors(shape, type_))
+        w.write_padding(w.fout[0], n)
         w.close()
         return memory_estimate(path, n_batch=n_ubatch, n_ubatch=n_ubatch)
 
