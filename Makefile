@@ -85,9 +85,12 @@ lint: $(VENV)/.test-extras
 # the JNI library of mobile/android for this machine, which mobile/tests drive from a desktop JVM
 jni-host: $(VENV)/.build-requires
 	@command -v javac > /dev/null || test -n "$$JAVA_HOME" -a -x "$$JAVA_HOME/bin/javac" || \
+	    { test -n "$(INSTALL)" && apt-get install -qq -y openjdk-17-jdk-headless > build/jdk.log; } || \
 	    { echo "make: jni-host: got no JDK, expected javac; do apt-get install openjdk-17-jdk-headless, or set JAVA_HOME" >&2; exit 1; }
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake -S mobile/android/library/src/main/cpp -B build/jni -G Ninja -DCMAKE_BUILD_TYPE=Release > build/jni.log
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --build build/jni --target spikingbrain_jni >> build/jni.log || { tail -n 40 build/jni.log; exit 1; }
+
+test-mobile: jni-host
 
 clean:
 	rm -rf build $(VENV)

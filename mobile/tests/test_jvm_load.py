@@ -7,9 +7,7 @@ import re
 import shutil
 
 import pytest
-from jvm import ROOT, greedy, jvm, llama, spiking, tiny  # noqa: F401
-
-LIB = ROOT / "build" / "jni" / "bin"
+from jvm import ROOT, convert, greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
 
 
 def test_a_descriptor_is_the_same_as_a_path(jvm, spiking):
@@ -108,6 +106,18 @@ def test_default_threads_are_the_big_cores(jvm, tmp_path, files, available, want
         (tmp_path / name).write_text(f"{value}\n")
     (tmp_path / "cpufreq").mkdir()
     assert jvm("Loading", "threads", tmp_path, available)["threads"] == want
+
+
+def test_a_split_model_loads_by_its_path_alone(jvm, tiny, prompt, tmp_path):
+    convert(ROOT / "examples" / "tiny", tmp_path / "split.gguf", "--outtype", "f32", "--split-max-size", "3M")
+    first = sorted(tmp_path.glob("split-00001-of-*.gguf"))[0]
+    assert jvm("Loading", "describe", first)["text"] == jvm("Loading", "describe", tiny)["text"]
+    jvm("Snapshots", "save", first, prompt, tmp_path / "s")
+    with llama(first) as llm:
+        llm.restore(tmp_path / "s")
+    with open(first, "rb") as file:
+        said = jvm.list("load", "Errors", "files", f"fd:{file.fileno()}", fds=[file.fileno()])
+    assert "is a part of a split model" in said[0]
 
 
 def test_system_info_is_pythons(jvm):

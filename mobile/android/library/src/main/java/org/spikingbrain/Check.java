@@ -21,6 +21,10 @@ final class Check {
         return got;
     }
 
+    static void room(String where, long n, int nCtx) {
+        that(n <= nCtx, where + ": requested tokens: got " + n + ", expected at most n_ctx=" + nCtx + "; reset, shorten the prompt or raise n_ctx");
+    }
+
     static <T> T given(String what, T value) {
         that(value != null, what + ": got null, expected a value");
         return value;

@@ -1,5 +1,6 @@
 package org.spikingbrain;
 
+import java.io.ByteArrayOutputStream;
 import java.security.SecureRandom;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -31,6 +32,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     private final String chat; // the prompt's text, of a chat that may grow
     private final TextStream stream;
     private final StringBuilder text = new StringBuilder();
+    private final ByteArrayOutputStream said = new ByteArrayOutputStream();
     private final long run;
     private final long[] epoch = new long[1];
     private int[] answer = new int[16];
@@ -110,7 +112,9 @@ public final class Generation implements Iterator<String>, AutoCloseable {
         }
         answer = nAnswer == answer.length ? Arrays.copyOf(answer, 2 * nAnswer) : answer;
         answer[nAnswer++] = token;
-        say(stream.push(model.piece(token)));
+        byte[] piece = model.piece(token);
+        said.write(piece, 0, piece.length);
+        say(stream.push(piece));
         if (stream.stopped() || nAnswer == options.maxTokens) {
             end(stream.stopped() ? FinishReason.STOP : FinishReason.LENGTH);
         }
@@ -129,7 +133,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
             if (chat != null && begun) {
                 int[] ids = Arrays.copyOf(prompt, prompt.length + nAnswer);
                 System.arraycopy(answer, 0, ids, prompt.length, nAnswer);
-                session.keepTurn(chat + Prints.wholeText(model.detokenize(tokens(), false)), ids);
+                session.keepTurn(chat + Prints.wholeText(said.toByteArray()), ids);
             }
         }
     }

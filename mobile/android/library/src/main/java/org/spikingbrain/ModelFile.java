@@ -3,6 +3,7 @@ package org.spikingbrain;
 import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.util.Locale;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -66,7 +67,7 @@ final class ModelFile {
         byte[][] out = new byte[split.matches() ? Integer.parseInt(split.group(3)) : 1][];
         try {
             for (int i = 0; i < out.length; ++i) {
-                String part = split.matches() ? String.format("%s-%05d-of-%s.gguf", split.group(1), i + 1, split.group(3)) : path;
+                String part = split.matches() ? String.format(Locale.ROOT, "%s-%05d-of-%s.gguf", split.group(1), i + 1, split.group(3)) : path;
                 out[i] = Native.sample(part == null ? null : Prints.utf8(part), fd);
             }
         } catch (SpikingBrainException e) {

@@ -14,7 +14,7 @@ import java.util.concurrent.locks.ReentrantLock;
  */
 public final class Session implements AutoCloseable {
     private final SpikingBrain model;
-    private final SessionOptions options;
+    private final int lastN; // tokens that the repeat penalty looks back
     private final int nCtx;
     private final int step; // tokens per call of llama.cpp
     private final ReentrantLock lock = new ReentrantLock();
@@ -40,7 +40,7 @@ public final class Session implements AutoCloseable {
 
     Session(SpikingBrain model, long modelHandle, SessionOptions o) {
         this.model = model;
-        this.options = o;
+        this.lastN = o.lastNTokens;
         handle = Native.newSession(modelHandle, o.nCtx, o.nBatch, o.nUbatch, o.threads(), o.threadsBatch(), o.spikeStats);
         int[] limits = Native.limits(handle);
         nCtx = o.nCtx > 0 ? o.nCtx : limits[0];
@@ -205,7 +205,7 @@ public final class Session implements AutoCloseable {
     }
 
     private void checkRoom(String where, long n) {
-        Check.that(n <= nCtx, where + ": requested tokens: got " + n + ", expected at most n_ctx=" + nCtx + "; reset, shorten the prompt or raise n_ctx");
+        Check.room(where, n, nCtx);
     }
 
     // --- text ----------------------------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ public final class Session implements AutoCloseable {
             if (todo.length > 0) {
                 eval("generate", todo, progress, run);
             }
-            Native.newChain(handle, seed, o.topK, (float) o.topP, (float) o.minP, (float) o.temperature, (float) o.repeatPenalty, options.lastNTokens);
-            Native.accept(handle, history.last(prompt.length, options.lastNTokens));
+            Native.newChain(handle, seed, o.topK, (float) o.topP, (float) o.minP, (float) o.temperature, (float) o.repeatPenalty, lastN);
+            Native.accept(handle, history.last(prompt.length, lastN));
             return new long[] { todo.length, ++epoch };
         } finally {
             lock.unlock();
@@ -335,32 +335,17 @@ public final class Session implements AutoCloseable {
      */
     public void snapshot(File file) throws IOException {
         Check.given("snapshot: file", file);
-        try (SnapshotFile made = take()) {
-            made.save(file);
-        }
-    }
-
-    private SnapshotFile take() {
+        SnapshotFile made;
         enter();
         try {
-            int n = Native.lastPos(handle) + 1;
-            long nData = n > 0 ? Native.stateSize(handle) : 0;
-            long dataAt = n > 0 && Native.logitsPos(handle) == n - 1 ? 4L * model.nVocab() : 0;
-            NativeMemory memory = new NativeMemory(dataAt + nData);
-            try {
-                if (dataAt > 0) {
-                    Native.getLogits(handle, memory.handle(), 0, dataAt);
-                }
-                if (nData > 0) {
-                    Native.getState(handle, memory.handle(), dataAt, nData);
-                }
-                return new SnapshotFile(model.fingerprint(), model.tokenizerPrint(), n, history.cut(n), memory, 0, dataAt, dataAt + nData);
-            } catch (RuntimeException e) {
-                memory.close();
-                throw e;
-            }
+            made = Transfer.take(handle, model, history);
         } finally {
             lock.unlock();
+        }
+        try {
+            made.save(file);
+        } finally {
+            made.close();
         }
     }
 
@@ -377,54 +362,13 @@ public final class Session implements AutoCloseable {
         try (SnapshotFile made = SnapshotFile.load(file)) {
             enter();
             try {
-                checkFits(made);
+                Transfer.checkFits(made, model, nCtx);
                 ++epoch;
-                Native.clear(handle);
-                if (made.nTokens > 0) {
-                    setState(made);
-                }
+                Transfer.put(handle, made);
                 history = History.of(made.nTokens, made.history);
             } finally {
                 lock.unlock();
             }
-        }
-    }
-
-    private void checkFits(SnapshotFile made) throws IOException {
-        checkSame("model", made.fingerprint, model.fingerprint());
-        checkSame("tokenizer", made.tokenizer, model.tokenizerPrint());
-        try {
-            checkRoom("restore", made.nTokens);
-            model.checked("restore", made.history.tail);
-        } catch (IllegalArgumentException e) {
-            throw new IOException(e.getMessage(), e);
-        }
-        if (made.nLogits() != 0 && made.nLogits() != model.nVocab()) {
-            throw new IOException("restore: logits: got " + made.nLogits() + ", expected " + model.nVocab() + "; save it again");
-        }
-    }
-
-    private static void checkSame(String what, String got, String want) throws IOException {
-        if (!got.equals(want)) {
-            throw new IOException("restore: " + what + ": got a snapshot of " + got.substring(0, Math.min(12, got.length())) + ", expected one of "
-                + want.substring(0, 12) + "; load the model that it was saved from");
-        }
-    }
-
-    private void setState(SnapshotFile made) {
-        try {
-            Native.setState(handle, made.memory.handle(), made.dataAt, made.end - made.dataAt);
-        } catch (SpikingBrainException e) {
-            Native.clear(handle);
-            throw new SpikingBrainException("restore: got data that llama.cpp refuses: " + e.getMessage() + "; save it again with this model");
-        }
-        int got = Native.lastPos(handle) + 1;
-        if (got != made.nTokens) {
-            Native.clear(handle);
-            throw new SpikingBrainException("restore: data: got " + got + " tokens, expected " + made.nTokens + "; save it again");
-        }
-        if (made.nLogits() > 0) {
-            Native.setLogits(handle, made.memory.handle(), made.logitsAt, made.dataAt - made.logitsAt, made.nTokens - 1);
         }
     }
 
