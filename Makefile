@@ -15,7 +15,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system clean
+.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system jni-host clean
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -25,6 +25,7 @@ help:
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
+	@echo "make jni-host  the Android library's native part for this machine, in build/jni (needs a JDK)"
 	@echo "make lint    mypy --strict over the Python package"
 	@echo "make clean   remove build/ and .venv"
 
@@ -84,6 +85,16 @@ test-wheel:
 
 lint: $(VENV)/.test-extras
 	cd bindings && ../$(PY) -m mypy --config-file ../pyproject.toml -p spikingbrain_cpp
+
+# the JNI library of mobile/android for this machine, which mobile/tests drive from a desktop JVM
+jni-host: $(VENV)/.build-requires
+	@command -v javac > /dev/null || test -n "$$JAVA_HOME" -a -x "$$JAVA_HOME/bin/javac" || \
+	    { test -n "$(INSTALL)" && apt-get install -qq -y openjdk-17-jdk-headless > build/jdk.log; } || \
+	    { echo "make: jni-host: got no JDK, expected javac; do apt-get install openjdk-17-jdk-headless, or set JAVA_HOME" >&2; exit 1; }
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake -S mobile/android/library/src/main/cpp -B build/jni -G Ninja -DCMAKE_BUILD_TYPE=Release > build/jni.log
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --build build/jni --target spikingbrain_jni >> build/jni.log || { tail -n 40 build/jni.log; exit 1; }
+
+test-mobile: jni-host
 
 clean:
 	rm -rf build $(VENV)

@@ -125,9 +125,8 @@ def header_hash(path: Path, n: int) -> str:
         return hashlib.sha256(f.read(n) + str(SEED).encode()).hexdigest()
 
 
-def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
-    """Writes the whole file; returns the length of its header."""
-    blocks = Blocks()
+def write_header(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
+    """Keys and tensor infos; returns their length."""
     for t in table:
         raw = gguf.GGMLQuantizationType[t.stored]
         shape = gguf.quant_shape_to_byte_shape(t.shape, raw) if t.stored.startswith("Q") else t.shape
@@ -136,8 +135,14 @@ def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_ti_data_to_file()
+    return int(w.fout[0].tell())
+
+
+def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
+    """Writes the whole file; returns the length of its header."""
+    blocks = Blocks()
+    header = write_header(w, table)
     file = w.fout[0]
-    header = int(file.tell())
     for t in table:
         w.write_padding(file, file.tell())
         blocks.write(t, file)

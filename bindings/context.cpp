@@ -75,8 +75,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
         ctx_ = llama_init_from_model(handle, params);
     }
     if (!ctx_) {
-        const auto why = log.errors();
-        throw std::runtime_error(why.empty() ? "llama.cpp gave no reason" : why);
+        throw std::runtime_error(log.reason());
     }
     ++model_->n_contexts;
     if (!memory()) {
@@ -157,13 +156,7 @@ void context::run(llama_batch & batch, const char * what, const cancel_token * c
     if (spikes_) {
         spikes_->check();
     }
-    if (rc == 0) {
-        return;
-    }
-    const auto why = log.errors();
-    const std::string got = rc == 1 ? "no room in the model's memory" : why.empty() ? "code " + std::to_string(rc) : why;
-    throw std::runtime_error(std::string(what) + ": llama.cpp: got " + got + ", expected success" +
-        (rc == 1 ? "; raise n_ctx or reset" : ""));
+    check_decoded(rc, what, log);
 }
 
 void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq, const py::object & rows,
@@ -344,9 +337,27 @@ spike_collector & context::spikes(const char * what) const {
     return *spikes_;
 }
 
+// a dict per input, see _core.pyi
+static py::list to_list(const spike_collector & c) {
+    using namespace py::literals;
+    py::list out;
+    for (const auto & [name, in] : c.inputs()) {
+        if (in.n_tokens == 0) {
+            continue;
+        }
+        py::array_t<int32_t> kept({ in.n_kept, std::min(in.n, c.keep_neurons()) });
+        std::copy(in.kept.begin(), in.kept.end(), kept.mutable_data());
+        out.append(py::dict("name"_a = name, "n"_a = in.n, "n_tokens"_a = in.n_tokens, "n_refused"_a = in.n_refused,
+            "bins"_a = py::array_t<int64_t>(in.bins.size(), in.bins.data()), "n_over"_a = in.n_over,
+            "over_spikes"_a = in.over_spikes, "largest"_a = in.largest, "kept"_a = kept,
+            "weights"_a = std::vector<std::string>(in.weights.begin(), in.weights.end())));
+    }
+    return out;
+}
+
 py::list context::spike_stats() const {
     SB_USE("spike_stats");
-    return spikes("spike_stats").read();
+    return to_list(spikes("spike_stats"));
 }
 
 void context::reset_spike_stats() {

@@ -32,7 +32,7 @@ static void bind_model(py::module_ & m) {
         .def("detokenize", &model::detokenize, "tokens"_a, "remove_special"_a, "unparse_special"_a)
         .def("added_tokens", &model::added_tokens)
         .def("is_eog",     [](const model & self, llama_token t) { return llama_vocab_is_eog(self.vocab(), self.checked(t)); }, "token"_a)
-        .def("is_control", [](const model & self, llama_token t) { return llama_vocab_is_control(self.vocab(), self.checked(t)); }, "token"_a)
+        .def("is_control", [](const model & self, llama_token t) { return is_control(self.vocab(), t); }, "token"_a)
         VOCAB("n_vocab", llama_vocab_n_tokens)
         VOCAB("token_bos", llama_vocab_bos)
         VOCAB("token_eos", llama_vocab_eos)
@@ -125,19 +125,24 @@ static void bind_sampler(py::module_ & m) {
         .def("sample", &sampler::sample, "logits"_a);
 }
 
-// before anything else. backends_dir: where the CPU libraries lie that are loaded at run time, "" when one is linked.
-// llama_backend_init itself would look for them in the working directory.
-static void init(const std::string & backends_dir) {
-    log_install();
-    log_scope log(false);
-    if (!backends_dir.empty()) {
-        ggml_backend_load_all_from_path(backends_dir.c_str());
+static py::dict measure_model(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch,
+        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t type_k, int32_t type_v) {
+    using namespace py::literals;
+    const auto given = read_overrides(kv_overrides);
+    auto params = llama_context_default_params();
+    params.n_ctx         = n_ctx;
+    params.n_batch       = n_batch;
+    params.n_ubatch      = n_ubatch;
+    params.n_seq_max     = n_seq_max;
+    params.n_outputs_max = n_outputs_max;
+    params.type_k        = type_k == -1 ? params.type_k : (ggml_type) type_k;
+    params.type_v        = type_v == -1 ? params.type_v : (ggml_type) type_v;
+    memory_use use;
+    {
+        py::gil_scoped_release nogil;
+        use = measure(model_file(path), given, params);
     }
-    if (ggml_backend_reg_count() == 0) {
-        throw std::runtime_error("init: " + backends_dir + ": got no CPU library that runs here, expected one; "
-            "install the package again");
-    }
-    llama_backend_init();
+    return py::dict("model"_a = use.model, "state"_a = use.state, "compute"_a = use.compute, "n_vocab"_a = use.n_vocab);
 }
 
 PYBIND11_MODULE(_core, m) {
@@ -152,11 +157,11 @@ PYBIND11_MODULE(_core, m) {
     m.def("check_grammar", &check_grammar, "text"_a, "root"_a);
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
-    m.def("measure", &measure, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,
+    m.def("measure", &measure_model, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,
         "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "type_k"_a = -1, "type_v"_a = -1);
-    m.def("missing_bytes", &missing_bytes, "path"_a);
+    m.def("missing_bytes", [](const std::string & path) { return missing_bytes(model_file(path)); }, "path"_a);
     m.def("spike_isa", &spike_isa);
-    m.def("vocab_digest_input", &vocab_digest_input, "model"_a);
+    m.def("vocab_digest_input", [](const model & m) { return py::bytes(vocab_digest_input(m.vocab())); }, "model"_a);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });
     m.def("ggml_type_name", [](int32_t t) {
         return t >= 0 && t < GGML_TYPE_COUNT && ggml_type_name((ggml_type) t) ? std::string(ggml_type_name((ggml_type) t)) : std::string(); }, "type"_a);

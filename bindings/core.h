@@ -1,56 +1,28 @@
 // spikingbrain_cpp._core: handles on llama.cpp's model, context and sampler chain.
 //
-// Thin by rule: no policy, no printing, nothing that knows an architecture (spikes.cpp knows an operator). Everything llama.cpp would answer with an
-// abort is checked here and becomes a C++ exception; everything long runs with the GIL released.
+// Thin by rule: no policy, no printing; what knows no Python lies in cpp_backend/runtime. Everything llama.cpp would answer with an
+// abort is checked here or there and becomes a C++ exception; everything long runs with the GIL released.
 // Errors: std::invalid_argument -> ValueError, std::out_of_range -> IndexError, std::runtime_error -> RuntimeError.
 #pragma once
 
-#include "llama.h"
 #include "llama-spikingbrain.h"
+#include "runtime.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <atomic>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
 namespace py = pybind11;
 
-struct ggml_spk_row;
-
 namespace sb {
 
-// --- log.cpp: llama.cpp's log, kept per thread instead of printed --------------------------------------------
-
-// What this thread logs during the life of one such scope: printed when verbose, else only the errors are kept.
-class log_scope {
-public:
-    explicit log_scope(bool verbose);
-    ~log_scope();
-    log_scope(const log_scope &) = delete;
-    log_scope & operator=(const log_scope &) = delete;
-
-    // the first and the last line logged as an error, "" when there was none
-    std::string errors() const;
-
-    void add(ggml_log_level level, const char * text);
-
-private:
-    bool                     verbose_;
-    ggml_log_level           last_level_ = GGML_LOG_LEVEL_NONE;
-    std::vector<std::string> errors_;
-    log_scope *              outer_;
-};
-
-void log_install();
-
-// --- a handle is usable by one thread at a time, in the process that made it ---------------
+// --- owned.cpp: a handle is usable by one thread at a time, in the process that made it ---------------
 
 class owned {
 public:
@@ -71,13 +43,6 @@ private:
     pid_t                     pid_ = getpid();
     mutable std::atomic<bool> busy_{false};
 };
-
-// --- header.cpp: refuses, with a sentence, what llama.cpp would abort on ------------------------------------------
-
-void check_header(const std::string & path, const std::vector<llama_model_kv_override> & overrides);
-
-// names of the types that the tensors of a file have
-std::vector<std::string> tensor_types(const std::string & path);
 
 // --- model.cpp: a model and its vocabulary -------------------------------------------------------------------
 
@@ -119,49 +84,6 @@ public:
     std::atomic<int> n_contexts{0}; // open ones
 };
 
-// --- spikes.cpp: counts of the spikes that the projections read -----------------------------------------------------
-
-// One histogram of |s| per encoded input (graph node), and which weights read it. Attached to a context that asks for
-// it as llama.cpp's cb_eval, which runs the graph in pieces; a context that does not has none.
-class spike_collector {
-public:
-    spike_collector(int64_t keep_tokens, int64_t keep_neurons);
-    spike_collector(const spike_collector &) = delete;
-
-    static bool on_node(ggml_tensor * t, bool ask, void * self);
-
-    void     check(); // throws when something was left out since the last call
-    void     reset();
-    py::list read() const; // a dict per input, see _core.pyi
-
-private:
-    static const int64_t N_BINS = 4096;
-
-    struct input {
-        std::vector<int64_t>  bins;            // of |s| < N_BINS
-        int64_t               n_over      = 0; // counts above, and their set bits
-        int64_t               over_spikes = 0;
-        int64_t               largest     = 0;
-        int64_t               n           = 0; // channels
-        int64_t               n_tokens    = 0;
-        int64_t               n_refused   = 0; // rows that could not be encoded: in no histogram
-        int64_t               n_kept      = 0;
-        std::vector<int32_t>  kept;            // counts of the first tokens and neurons
-        std::set<std::string> weights;
-    };
-
-    void add(const ggml_tensor * t);
-    void keep(input & in, const char * row, int64_t n);
-    static void count(input & in, const ggml_spk_row & row, int64_t n);
-
-    std::map<std::string, input> inputs_;
-    std::vector<char>            copy_;
-    std::vector<int32_t>         counts_;
-    int64_t                      keep_tokens_;
-    int64_t                      keep_neurons_;
-    bool                         failed_ = false;
-};
-
 // --- adapter.cpp: LoRA ------------------------------------------------------------------------------------------
 
 class adapter {
@@ -187,10 +109,6 @@ public:
     bool cancelled() const { return set_; }
 private:
     std::atomic<bool> set_{false};
-};
-
-struct cancelled : std::runtime_error {
-    using std::runtime_error::runtime_error;
 };
 
 struct context_options {
@@ -278,16 +196,7 @@ private:
     owned                  owner_;
 };
 
-// --- estimate.cpp: what a file would take, nothing allocated ---------------------------------------------------------
-
-// {"model", "state", "compute"}: bytes, and "n_vocab"
-py::dict    measure(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch, uint32_t n_ubatch,
-                    uint32_t n_seq_max, uint32_t n_outputs_max, int32_t type_k, int32_t type_v);
-int64_t     missing_bytes(const std::string & path); // of a file that ends before its tensors do
-std::string spike_isa(); // which integer kernels run, "" where the CPU library does not say
-py::bytes   vocab_digest_input(const model & m);
-
-std::vector<llama_model_kv_override> read_overrides(const py::dict & dict); // model.cpp
+overrides read_overrides(const py::dict & dict); // model.cpp
 
 // --- sampler.cpp: upstream's sampler chain ----------------------------------------------------------------------
 
@@ -312,9 +221,6 @@ public:
     llama_token sample(const py::array_t<float, py::array::c_style> & logits);
 
 private:
-    void        fill(const float * row, int32_t n_vocab);
-    llama_token choose();
-
     std::shared_ptr<model>        model_;
     llama_sampler *               chain_;
     std::unique_ptr<grammar>      grammar_; // beside the chain: see sample()

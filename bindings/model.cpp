@@ -4,8 +4,8 @@
 
 namespace sb {
 
-std::vector<llama_model_kv_override> read_overrides(const py::dict & dict) {
-    std::vector<llama_model_kv_override> out;
+overrides read_overrides(const py::dict & dict) {
+    overrides out;
     for (auto item : dict) {
         llama_model_kv_override o;
         memset(&o, 0, sizeof(o));
@@ -59,7 +59,7 @@ static bool on_progress(float, void * interrupted) {
 
 model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_mlock, bool check_tensors,
              const py::dict & kv_overrides, bool verbose) : vocab_only_(vocab_only), verbose_(verbose) {
-    const auto overrides = read_overrides(kv_overrides);
+    const auto given = read_overrides(kv_overrides);
     bool interrupted = false;
 
     auto params = llama_model_default_params();
@@ -68,15 +68,16 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
     params.check_tensors = check_tensors;
     params.load_mode     = use_mmap ? (use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP)
                                     : (use_mlock ? LLAMA_LOAD_MODE_MLOCK      : LLAMA_LOAD_MODE_NONE);
-    params.kv_overrides  = overrides.empty() ? nullptr : overrides.data();
+    params.kv_overrides  = given.empty() ? nullptr : given.data();
     params.progress_callback           = on_progress;
     params.progress_callback_user_data = &interrupted;
 
     log_scope log(verbose);
     {
         py::gil_scoped_release nogil;
-        check_header(path, overrides);
-        model_ = llama_model_load_from_file(path.c_str(), params);
+        const model_file file(path);
+        check_header(file, given);
+        model_ = file.load(params);
     }
     if (interrupted) {
         close();
@@ -84,8 +85,7 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
         throw py::error_already_set();
     }
     if (!model_) {
-        const auto why = log.errors();
-        throw std::runtime_error(why.empty() ? "llama.cpp gave no reason" : why);
+        throw std::runtime_error(log.reason());
     }
 }
 
@@ -114,25 +114,7 @@ llama_model * model::get() { return const_cast<llama_model *>(static_cast<const 
 
 const llama_vocab * model::vocab() const { return llama_model_get_vocab(get()); }
 
-llama_token model::checked(llama_token id) const {
-    const int32_t n = llama_vocab_n_tokens(vocab());
-    if (id < 0 || id >= n) {
-        throw std::invalid_argument("token: got " + std::to_string(id) + ", expected 0 to " + std::to_string(n - 1));
-    }
-    return id;
-}
-
-// a value of any length through llama.cpp's (buffer, size) calls; f returns the length it needs or a negative number
-template <typename F> static std::string read_string(F f) {
-    std::string s(256, '\0');
-    int32_t n = f(&s[0], s.size());
-    if (n >= (int32_t) s.size()) {
-        s.resize(n + 1);
-        n = f(&s[0], s.size());
-    }
-    s.resize(n < 0 ? 0 : n);
-    return s;
-}
+llama_token model::checked(llama_token id) const { return sb::checked(vocab(), id); }
 
 static py::str text(const std::string & s) {
     PyObject * o = PyUnicode_DecodeUTF8(s.data(), s.size(), "replace");
@@ -143,20 +125,14 @@ static py::str text(const std::string & s) {
 }
 
 py::dict model::metadata() const {
-    const auto * m = get();
     py::dict out;
-    for (int32_t i = 0; i < llama_model_meta_count(m); ++i) {
-        const auto key = read_string([&](char * b, size_t n) { return llama_model_meta_key_by_index(m, i, b, n); });
-        const auto val = read_string([&](char * b, size_t n) { return llama_model_meta_val_str_by_index(m, i, b, n); });
-        out[text(key)] = text(val);
+    for (const auto & [key, value] : sb::metadata(get())) {
+        out[text(key)] = text(value);
     }
     return out;
 }
 
-std::string model::desc() const {
-    const auto * m = get();
-    return read_string([&](char * b, size_t n) { return llama_model_desc(m, b, n); });
-}
+std::string model::desc() const { return description(get()); }
 
 py::object model::chat_template(const py::object & name) const {
     const auto   key = name.is_none() ? std::string() : py::cast<std::string>(name);
@@ -166,47 +142,12 @@ py::object model::chat_template(const py::object & name) const {
 
 py::bytes model::token_text(llama_token id) const { return py::bytes(llama_vocab_get_text(vocab(), checked(id))); }
 
-py::bytes model::token_to_piece(llama_token id, bool special) const {
-    const auto * v = vocab();
-    std::string piece(64, '\0');
-    int32_t n = llama_token_to_piece(v, checked(id), &piece[0], piece.size(), 0, special);
-    if (n < 0) {
-        piece.resize(-n);
-        n = llama_token_to_piece(v, id, &piece[0], piece.size(), 0, special);
-    }
-    return py::bytes(piece.data(), n < 0 ? 0 : n);
-}
+py::bytes model::token_to_piece(llama_token id, bool special) const { return py::bytes(sb::token_to_piece(vocab(), id, special)); }
 
 std::vector<llama_token> model::tokenize(const std::string & text, bool add_special, bool parse_special) const {
-    if (text.size() > INT32_MAX / 2) {
-        throw std::invalid_argument("tokenize: got " + std::to_string(text.size()) + " bytes, expected at most 2^30; "
-            "split the text");
-    }
     const auto * v = vocab();
-    if (llama_vocab_type(v) == LLAMA_VOCAB_TYPE_NONE) {
-        throw std::runtime_error("tokenize: got a model without a tokenizer, expected tokenizer.ggml.* in the GGUF; "
-            "give token ids instead");
-    }
-    if (add_special && ((llama_vocab_get_add_bos(v) && llama_vocab_bos(v) < 0) ||
-                        (llama_vocab_get_add_eos(v) && llama_vocab_eos(v) < 0))) {
-        throw std::runtime_error("tokenize: got a vocabulary without the BOS or EOS token that it asks to add, expected "
-            "one; tokenize without add_bos");
-    }
-    std::vector<llama_token> out(text.size() + 8);
-    int32_t n;
-    {
-        py::gil_scoped_release nogil;
-        n = llama_tokenize(v, text.data(), text.size(), out.data(), out.size(), add_special, parse_special);
-        if (n < 0 && n != INT32_MIN) {
-            out.resize(-n);
-            n = llama_tokenize(v, text.data(), text.size(), out.data(), out.size(), add_special, parse_special);
-        }
-    }
-    if (n < 0) {
-        throw std::runtime_error("tokenize: got more tokens than 2^31; split the text");
-    }
-    out.resize(n);
-    return out;
+    py::gil_scoped_release nogil;
+    return sb::tokenize(v, text, add_special, parse_special);
 }
 
 py::bytes model::detokenize(const tokens_in & tokens, bool remove_special, bool unparse_special) const {
@@ -229,15 +170,9 @@ py::bytes model::detokenize(const tokens_in & tokens, bool remove_special, bool 
 }
 
 py::list model::added_tokens() const {
-    const auto * v = vocab();
     py::list out;
-    const int32_t n = llama_vocab_n_tokens(v);
-    for (llama_token id = 0; id < n; ++id) {
-        const int attr = llama_vocab_get_attr(v, id);
-        if (attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN)) {
-            const bool control = attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN);
-            out.append(py::make_tuple(id, text(llama_vocab_get_text(v, id)), control));
-        }
+    for (const auto & t : sb::added_tokens(vocab())) {
+        out.append(py::make_tuple(t.id, text(t.text), t.control));
     }
     return out;
 }

@@ -1,7 +1,6 @@
 #include "core.h"
 #include "grammar.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace sb {
@@ -95,12 +94,12 @@ llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logit
     }
     log_scope log(model_->verbose());
     py::gil_scoped_release nogil;
-    fill(logits.data(), n_vocab);
-    llama_token id = choose();
+    fill_candidates(cur_, logits.data(), n_vocab);
+    llama_token id = choose(chain_, cur_);
     if (grammar_ && (id < 0 || !grammar_->allows(id))) { // a grammar is slow on all tokens: first the likely case that this one fits
-        fill(logits.data(), n_vocab);
+        fill_candidates(cur_, logits.data(), n_vocab);
         grammar_->forbid(cur_);
-        id = choose();
+        id = choose(chain_, cur_);
         if (id < 0 || !grammar_->allows(id)) {
             throw std::runtime_error("sample: grammar: got no token that it and the logits allow, expected one; "
                 "change the grammar, logit_bias or logits_processor");
@@ -110,33 +109,6 @@ llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logit
         throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
     }
     return id;
-}
-
-// all tokens of a row as candidates
-void sampler::fill(const float * row, int32_t n_vocab) {
-    cur_.resize(n_vocab);
-    for (llama_token id = 0; id < n_vocab; ++id) {
-        if (std::isnan(row[id])) {
-            throw std::runtime_error("sample: logits: got NaN for token " + std::to_string(id) +
-                ", expected numbers; check the model file");
-        }
-        cur_[id] = llama_token_data{ id, row[id], 0.0f };
-    }
-}
-
-// the chain's choice among the candidates, -1: none is allowed
-llama_token sampler::choose() {
-    llama_token_data_array array = { cur_.data(), cur_.size(), -1, false };
-    if (std::all_of(cur_.begin(), cur_.end(), [](const auto & t) { return t.logit == -INFINITY; })) {
-        return -1;
-    }
-    llama_sampler_apply(chain_, &array);
-    if (array.selected < 0 || array.selected >= (int64_t) array.size) {
-        throw std::runtime_error("sample: got a chain that selects nothing, expected one that ends in greedy, dist or "
-            "mirostat");
-    }
-    const auto & chosen = array.data[array.selected];
-    return chosen.logit == -INFINITY ? -1 : chosen.id;
 }
 
 } // namespace sb

@@ -1,7 +1,5 @@
 // What llama.cpp answers with an abort when it reads a damaged GGUF header, found before and said as an error.
-#include "core.h"
-
-#include "gguf.h"
+#include "runtime.h"
 
 #include <cmath>
 #include <unordered_set>
@@ -16,13 +14,7 @@ namespace {
 
 class header {
 public:
-    header(const std::string & path, const std::vector<llama_model_kv_override> & overrides) : overrides(overrides) {
-        gguf = gguf_init_from_file(path.c_str(), { /*.no_alloc =*/ true, /*.ctx =*/ nullptr });
-    }
-    ~header() { gguf_free(gguf); }
-    header(const header &) = delete;
-
-    bool readable() const { return gguf != nullptr; }
+    header(const gguf_context * gguf, const overrides & given) : gguf(gguf), given(given) {}
 
     void check() const {
         check_overrides();
@@ -47,13 +39,13 @@ public:
     }
 
 private:
-    gguf_context * gguf;
-    const std::vector<llama_model_kv_override> & overrides;
+    const gguf_context * gguf;
+    const overrides &    given;
 
     std::string key(const char * name) const { return text("general.architecture", "") + "." + name; }
 
     std::string text(const std::string & k, const char * otherwise) const {
-        for (const auto & o : overrides) {
+        for (const auto & o : given) {
             if (k == o.key && o.tag == LLAMA_KV_OVERRIDE_TYPE_STR) {
                 return o.val_str;
             }
@@ -65,7 +57,7 @@ private:
     // wrong types are left to llama.cpp, which says so itself
     int64_t number(const char * name, int64_t otherwise) const {
         const std::string k = key(name);
-        for (const auto & o : overrides) {
+        for (const auto & o : given) {
             if (k == o.key && o.tag == LLAMA_KV_OVERRIDE_TYPE_INT) {
                 return (uint32_t) o.val_i64;
             }
@@ -76,7 +68,7 @@ private:
 
     // llama.cpp would warn and go on without the override
     void check_overrides() const {
-        for (const auto & o : overrides) {
+        for (const auto & o : given) {
             const int64_t id = o.key[0] ? gguf_find_key(gguf, o.key) : -1;
             if (id < 0) {
                 continue;
@@ -120,7 +112,7 @@ private:
         const std::string k = key(name);
         const int64_t id = gguf_find_key(gguf, k.c_str());
         double eps = id >= 0 && gguf_get_kv_type(gguf, id) == GGUF_TYPE_FLOAT32 ? gguf_get_val_f32(gguf, id) : 0.0;
-        for (const auto & o : overrides) {
+        for (const auto & o : given) {
             eps = k == o.key && o.tag == LLAMA_KV_OVERRIDE_TYPE_FLOAT ? o.val_f64 : eps;
         }
         if (!(eps >= 0.0) || !std::isfinite(eps)) {
@@ -170,22 +162,20 @@ private:
 
 std::vector<std::string> tensor_types(const std::string & path) {
     log_scope log(false);
-    gguf_context * gguf = gguf_init_from_file(path.c_str(), { /*.no_alloc =*/ true, /*.ctx =*/ nullptr });
+    const auto gguf = model_file(path).header();
     if (!gguf) {
         throw std::runtime_error(path + ": got no GGUF file, expected one; check the path");
     }
     std::set<std::string> found;
-    for (int64_t i = 0; i < gguf_get_n_tensors(gguf); ++i) {
-        found.insert(ggml_type_name(gguf_get_tensor_type(gguf, i)));
+    for (int64_t i = 0; i < gguf_get_n_tensors(gguf.get()); ++i) {
+        found.insert(ggml_type_name(gguf_get_tensor_type(gguf.get(), i)));
     }
-    gguf_free(gguf);
     return { found.begin(), found.end() };
 }
 
-void check_header(const std::string & path, const std::vector<llama_model_kv_override> & overrides) {
-    header h(path, overrides);
-    if (h.readable()) { // else llama.cpp says what is wrong
-        h.check();
+void check_header(const model_file & file, const overrides & o) {
+    if (const auto gguf = file.header()) { // else llama.cpp says what is wrong
+        header(gguf.get(), o).check();
     }
 }
 

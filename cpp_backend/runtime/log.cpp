@@ -1,4 +1,6 @@
-#include "core.h"
+#include "runtime.h"
+
+#include "ggml-backend.h"
 
 #include <cstdio>
 
@@ -40,8 +42,12 @@ std::string log_scope::errors() const {
     if (errors_.empty()) {
         return "";
     }
-    std::string first = one_line(errors_.front());
-    return first;
+    return one_line(errors_.front());
+}
+
+std::string log_scope::reason() const {
+    const auto why = errors();
+    return why.empty() ? "llama.cpp gave no reason" : why;
 }
 
 static void log_callback(ggml_log_level level, const char * text, void *) {
@@ -50,22 +56,18 @@ static void log_callback(ggml_log_level level, const char * text, void *) {
     }
 }
 
-void log_install() { llama_log_set(log_callback, nullptr); }
-
-owned::use::use(const owned & o, const char * what, bool open) : o_(o) {
-    if (!open) {
-        throw std::runtime_error(std::string(what) + ": got a closed handle, expected an open one; make a new one");
+// llama_backend_init itself would look for the CPU libraries in the working directory
+void init(const std::string & backends_dir) {
+    llama_log_set(log_callback, nullptr);
+    log_scope log(false);
+    if (!backends_dir.empty()) {
+        ggml_backend_load_all_from_path(backends_dir.c_str());
     }
-    if (o.foreign()) {
-        throw std::runtime_error(std::string(what) + ": got process " + std::to_string(getpid()) + ", expected " +
-            std::to_string(o.pid_) + ", the one that loaded it; load the model after the fork");
+    if (ggml_backend_reg_count() == 0) {
+        throw std::runtime_error("init: " + backends_dir + ": got no CPU library that runs here, expected one; "
+            "install the package again");
     }
-    if (o.busy_.exchange(true)) {
-        throw std::runtime_error(std::string(what) + ": got a second caller, expected one thread at a time; "
-            "use a lock or one handle per thread");
-    }
+    llama_backend_init();
 }
-
-owned::use::~use() { o_.busy_.store(false); }
 
 } // namespace sb

@@ -1,9 +1,10 @@
-#include "core.h"
+#include "runtime.h"
 
 #include "ggml-backend.h"
 #include "ggml-spikingbrain.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cstdlib>
 
 namespace sb {
 
@@ -127,23 +128,6 @@ void spike_collector::check() {
         failed_ = false;
         throw std::runtime_error("spike statistics: got no memory for them, expected some; keep fewer counts, and reset them");
     }
-}
-
-py::list spike_collector::read() const {
-    using namespace py::literals;
-    py::list out;
-    for (const auto & [name, in] : inputs_) {
-        if (in.n_tokens == 0) {
-            continue;
-        }
-        py::array_t<int32_t> kept({ in.n_kept, std::min(in.n, keep_neurons_) });
-        std::copy(in.kept.begin(), in.kept.end(), kept.mutable_data());
-        out.append(py::dict("name"_a = name, "n"_a = in.n, "n_tokens"_a = in.n_tokens, "n_refused"_a = in.n_refused,
-            "bins"_a = py::array_t<int64_t>(in.bins.size(), in.bins.data()), "n_over"_a = in.n_over,
-            "over_spikes"_a = in.over_spikes, "largest"_a = in.largest, "kept"_a = kept,
-            "weights"_a = std::vector<std::string>(in.weights.begin(), in.weights.end())));
-    }
-    return out;
 }
 
 } // namespace sb

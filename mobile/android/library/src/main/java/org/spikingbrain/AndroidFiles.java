@@ -1,0 +1,57 @@
+package org.spikingbrain;
+
+import android.app.ActivityManager;
+import android.content.Context;
+import android.net.Uri;
+import android.os.ParcelFileDescriptor;
+
+import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+
+/** All of the library that needs Android; not compiled where there is no android.jar, and not yet run. */
+public final class AndroidFiles {
+    private AndroidFiles() {}
+
+    /** Say where this app's CPU libraries lie. Call it before anything else. SpikingBrainException: they are still inside the APK. */
+    public static void initialize(Context context) {
+        File folder = new File(context.getApplicationInfo().nativeLibraryDir);
+        String[] found = folder.list((in, name) -> name.startsWith("libggml-cpu-"));
+        if (found == null || found.length == 0) {
+            throw new SpikingBrainException("init: " + folder + ": got no libggml-cpu-*.so, expected them outside the APK; "
+                + "do set packaging.jniLibs.useLegacyPackaging = true in the app");
+        }
+        SpikingBrain.initialize(folder);
+    }
+
+    /** Load a model that the user chose (ACTION_OPEN_DOCUMENT) without a copy. Errors: see {@link SpikingBrain#load(int, ModelOptions)}. */
+    public static SpikingBrain load(Context context, Uri uri, ModelOptions options) throws IOException {
+        initialize(context);
+        try (ParcelFileDescriptor file = open(context, uri)) {
+            return SpikingBrain.load(file.getFd(), options);
+        }
+    }
+
+    /** What it would take. Errors: see {@link SpikingBrain#estimate(int, ModelOptions, SessionOptions)}. */
+    public static MemoryEstimate estimate(Context context, Uri uri, ModelOptions options, SessionOptions session) throws IOException {
+        initialize(context);
+        try (ParcelFileDescriptor file = open(context, uri)) {
+            return SpikingBrain.estimate(file.getFd(), options, session);
+        }
+    }
+
+    /** Bytes that Android says are available before it begins to end other apps. */
+    public static long availableMemory(Context context) {
+        ActivityManager.MemoryInfo info = new ActivityManager.MemoryInfo();
+        ((ActivityManager) context.getSystemService(Context.ACTIVITY_SERVICE)).getMemoryInfo(info);
+        return info.availMem - info.threshold;
+    }
+
+    private static ParcelFileDescriptor open(Context context, Uri uri) throws FileNotFoundException {
+        ParcelFileDescriptor file = context.getContentResolver().openFileDescriptor(uri, "r");
+        if (file == null) {
+            throw new FileNotFoundException("load: " + uri + ": got no file, expected one; choose it anew");
+        }
+        return file;
+    }
+}

@@ -1,0 +1,78 @@
+package org.spikingbrain;
+
+import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.util.Locale;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** A model file that is not loaded yet: a path or a descriptor. */
+final class ModelFile {
+    private static final Pattern SPLIT = Pattern.compile("(.*)-(\\d{5})-of-(\\d{5})\\.gguf");
+
+    private final String path; // null: by descriptor
+    private final int fd;
+
+    private ModelFile(String path, int fd) {
+        this.path = path;
+        this.fd = fd;
+    }
+
+    static ModelFile of(String where, File file) throws FileNotFoundException {
+        Check.given(where + ": file", file);
+        if (!file.isFile()) {
+            throw new FileNotFoundException(where + ": file: got " + file + ", expected a GGUF file; check the path");
+        }
+        return new ModelFile(file.getPath(), -1);
+    }
+
+    static ModelFile of(String where, int fd) {
+        Check.that(fd >= 0, where + ": descriptor: got " + fd + ", expected an open one");
+        return new ModelFile(null, fd);
+    }
+
+    String name() {
+        return path != null ? path : "descriptor " + fd;
+    }
+
+    private byte[] pathBytes() {
+        return path == null ? null : Prints.utf8(path);
+    }
+
+    MemoryEstimate estimate(String where, Overrides o, SessionOptions s) throws ModelLoadException {
+        try {
+            long[] got = Native.measure(pathBytes(), fd, o.spikeForNative(), o.kForNative(), s.nCtx, s.nBatch, s.nUbatch, 1);
+            return new MemoryEstimate(got[0], got[1], got[2], 2 * 4 * got[3]);
+        } catch (SpikingBrainException e) {
+            throw refused(where, e);
+        }
+    }
+
+    long load(Overrides o, boolean useMmap) throws ModelLoadException {
+        try {
+            return Native.loadModel(pathBytes(), fd, o.spikeForNative(), o.kForNative(), useMmap);
+        } catch (SpikingBrainException e) {
+            throw refused("load", e);
+        }
+    }
+
+    private ModelLoadException refused(String where, SpikingBrainException e) {
+        return new ModelLoadException(where + ": " + name() + ": got a file that llama.cpp cannot load: " + e.getMessage() + "; convert or copy it again");
+    }
+
+    /** Bytes that tell one file from another, of each part of a split one. */
+    byte[][] samples() throws IOException {
+        Matcher split = SPLIT.matcher(path == null ? "" : path);
+        byte[][] out = new byte[split.matches() ? Integer.parseInt(split.group(3)) : 1][];
+        try {
+            for (int i = 0; i < out.length; ++i) {
+                String part = split.matches() ? String.format(Locale.ROOT, "%s-%05d-of-%s.gguf", split.group(1), i + 1, split.group(3)) : path;
+                out[i] = Native.sample(part == null ? null : Prints.utf8(part), fd);
+            }
+        } catch (SpikingBrainException e) {
+            throw new IOException(e.getMessage(), e);
+        }
+        return out;
+    }
+}

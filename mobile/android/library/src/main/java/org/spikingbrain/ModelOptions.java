@@ -1,0 +1,38 @@
+package org.spikingbrain;
+
+/** How a model file is loaded. Setters return this object. */
+public final class ModelOptions {
+    Boolean spike;
+    Double spikeK;
+    boolean useMmap = true;
+    boolean checkMemory = true;
+
+    /** Integer spike counts as inputs of the projections; null (the default): as the file says. */
+    public ModelOptions spike(Boolean on) {
+        spike = on;
+        return this;
+    }
+
+    /**
+     * Threshold of a row = mean |x| / k; larger: more spikes, more accurate. null (the default): the file's, else 3.
+     * IllegalArgumentException: not a number above 0.
+     */
+    public ModelOptions spikeK(Double k) {
+        Check.that(k == null || (k.floatValue() > 0 && !Float.isInfinite(k.floatValue())), // the model computes with float
+            "load: spike_k: got " + k + ", expected a number above 0, as 3.0");
+        spikeK = k;
+        return this;
+    }
+
+    /** Map the file (the default) or read it into memory. */
+    public ModelOptions useMmap(boolean on) {
+        useMmap = on;
+        return this;
+    }
+
+    /** Refuse, before anything is loaded, a model that with one session needs more memory than the system has (the default). */
+    public ModelOptions checkMemory(boolean on) {
+        checkMemory = on;
+        return this;
+    }
+}

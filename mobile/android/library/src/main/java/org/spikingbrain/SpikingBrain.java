@@ -1,0 +1,326 @@
+package org.spikingbrain;
+
+import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.locks.ReentrantReadWriteLock;
+import java.util.function.Supplier;
+
+/**
+ * A loaded model. Sessions belong to it and are closed with it.
+ *
+ * <pre>
+ * try (SpikingBrain model = SpikingBrain.load(file, new ModelOptions());
+ *      Session session = model.newSession(new SessionOptions());
+ *      Generation answer = session.chat(messages, new GenerateOptions().maxTokens(256), null)) {
+ *     while (answer.hasNext()) {
+ *         show(answer.next());
+ *     }
+ * }
+ * </pre>
+ *
+ * Every method may be called from any thread. After close() they throw IllegalStateException; llama.cpp's own refusals are
+ * {@link SpikingBrainException}.
+ */
+public final class SpikingBrain implements AutoCloseable {
+    private final ReentrantReadWriteLock lock = new ReentrantReadWriteLock(); // read: the handle is in use
+    private final List<Session> sessions = new ArrayList<>();
+    private final Map<String, String> metadata;
+    private final Overrides overrides;
+    private final Tokenizer tokenizer;
+    private final ModelFile file;
+    private final byte[][] samples; // of the file, for its fingerprint
+    private final long[] figures;
+    private long handle;
+    private boolean closing; // guarded by sessions
+    private String print;
+    private String vocabPrint;
+
+    private SpikingBrain(ModelFile file, ModelOptions options) throws IOException {
+        Overrides given = new Overrides(Check.given("load: options", options));
+        this.file = file;
+        if (options.checkMemory) {
+            Fit fit = file.estimate("load", given, new SessionOptions()).fit();
+            if (!fit.ok) {
+                throw new SpikingBrainException("load: " + file.name() + ": " + fit.sentence());
+            }
+        }
+        handle = file.load(given, options.useMmap);
+        try {
+            samples = file.samples();
+            figures = Native.figures(handle);
+            metadata = readMetadata(handle);
+            given.check(metadata);
+            overrides = given.withoutIdle(metadata);
+            tokenizer = new Tokenizer(handle, metadata, (int) figures[4]);
+        } catch (IOException | RuntimeException e) {
+            Native.freeModel(handle);
+            throw e;
+        }
+    }
+
+    // --- before a model is loaded --------------------------------------------------------------------------------
+
+    /**
+     * Load the native libraries; needed only to name the folder where the CPU libraries (libggml-cpu-*.so) lie, on Android
+     * ApplicationInfo.nativeLibraryDir. Without it they are looked for beside libspikingbrain_jni.so. The first call counts.
+     * SpikingBrainException: no library there runs on this CPU. UnsatisfiedLinkError: libspikingbrain_jni.so was not found.
+     */
+    public static void initialize(File nativeLibraryDir) {
+        Library.load(nativeLibraryDir);
+    }
+
+    /**
+     * Load a GGUF file (the first part of a split one).
+     *
+     * @throws FileNotFoundException there is none
+     * @throws ModelLoadException    no GGUF, cut short, or refused by llama.cpp
+     * @throws SpikingBrainException too large for the memory there is (see {@link ModelOptions#checkMemory})
+     * @throws IllegalArgumentException an option that means nothing to this model
+     */
+    public static SpikingBrain load(File file, ModelOptions options) throws IOException {
+        Library.load(null);
+        return new SpikingBrain(ModelFile.of("load", file), options);
+    }
+
+    /**
+     * Load from a file descriptor, as ContentResolver.openFileDescriptor gives, without a copy: the file is mapped. The descriptor stays
+     * the caller's and may be closed afterwards. Errors: see above; a descriptor of what is no file is a ModelLoadException.
+     */
+    public static SpikingBrain load(int fd, ModelOptions options) throws IOException {
+        Library.load(null);
+        return new SpikingBrain(ModelFile.of("load", fd), options);
+    }
+
+    /** What loading and a session would take, from the header alone: nothing is allocated. Errors: see load. */
+    public static MemoryEstimate estimate(File file, ModelOptions options, SessionOptions session) throws IOException {
+        Library.load(null);
+        return ModelFile.of("estimate", file).estimate("estimate", new Overrides(options), session);
+    }
+
+    /** The same of a file descriptor. */
+    public static MemoryEstimate estimate(int fd, ModelOptions options, SessionOptions session) throws IOException {
+        Library.load(null);
+        return ModelFile.of("estimate", fd).estimate("estimate", new Overrides(options), session);
+    }
+
+    /** Number of big cores: all clusters but the slowest, since one slow core holds up all others; else all processors. */
+    public static int defaultThreads() {
+        return Threads.bigCores(new File("/sys/devices/system/cpu"), Runtime.getRuntime().availableProcessors());
+    }
+
+    /** What computes here: CPU features, kernels. */
+    public static SystemInfo systemInfo() {
+        Library.load(null);
+        return new SystemInfo(Prints.text(Native.systemInfo()), Prints.text(Native.spikeIsa()));
+    }
+
+    // --- life ----------------------------------------------------------------------------------------------------
+
+    /** A new sequence with memory of its own. SpikingBrainException: no memory, or llama.cpp refuses the options. */
+    public Session newSession(SessionOptions options) {
+        Check.given("session: options", options);
+        return use(() -> {
+            Check.that(!options.spikeStats || spiking(),
+                "session: spike_stats: got true for a model that does not spike, expected one that does; load it with spike(true)");
+            Session session = new Session(this, handle, options);
+            synchronized (sessions) {
+                if (!closing) {
+                    sessions.add(session);
+                    return session;
+                }
+            }
+            session.close();
+            throw closed();
+        });
+    }
+
+    void forget(Session session) {
+        synchronized (sessions) {
+            sessions.remove(session);
+        }
+    }
+
+    /** Cancel and close all sessions, free the model. Calling it again is harmless. */
+    @Override
+    public void close() {
+        List<Session> open;
+        synchronized (sessions) {
+            closing = true; // no new session from here on
+            open = new ArrayList<>(sessions);
+        }
+        for (Session session : open) { // without the lock: what they finish may need the model
+            session.close();
+        }
+        lock.writeLock().lock();
+        try {
+            if (handle != 0) {
+                Native.freeModel(handle);
+            }
+            handle = 0;
+        } finally {
+            lock.writeLock().unlock();
+        }
+    }
+
+    private <T> T use(Supplier<T> call) {
+        lock.readLock().lock();
+        try {
+            if (handle == 0) {
+                throw closed();
+            }
+            return call.get();
+        } finally {
+            lock.readLock().unlock();
+        }
+    }
+
+    private static IllegalStateException closed() {
+        return new IllegalStateException("model: got a closed one, expected an open one; load it again");
+    }
+
+    // --- the model -----------------------------------------------------------------------------------------------
+
+    /** The file's metadata, as llama.cpp prints it. */
+    public Map<String, String> metadata() {
+        return metadata;
+    }
+
+    /** llama.cpp's short description. */
+    public String description() {
+        return use(() -> Prints.text(Native.description(handle)));
+    }
+
+    /** Entries of the vocabulary. */
+    public int nVocab() {
+        return (int) figures[0];
+    }
+
+    public long nParams() {
+        return figures[1];
+    }
+
+    /** Bytes of all weights. */
+    public long modelSize() {
+        return figures[2];
+    }
+
+    /** Beginning-of-sequence token, -1: none. */
+    public int tokenBos() {
+        return (int) figures[4];
+    }
+
+    /** End-of-sequence token, -1: none. Generation ends on any end-of-generation token. */
+    public int tokenEos() {
+        return (int) figures[5];
+    }
+
+    /** Whether the projections read integer spike counts. */
+    public boolean spiking() {
+        return overrides.enabled(metadata);
+    }
+
+    /** Threshold = mean |x| / k; NaN when the model does not spike. */
+    public double spikeK() {
+        return spiking() ? overrides.k(metadata) : Double.NaN;
+    }
+
+    /** "paper": every projection spikes; "released": not the MLP's down projection; null: none does. */
+    public String spikeScope() {
+        return spiking() ? Overrides.scope(metadata) : null;
+    }
+
+    /** The file it was loaded from, as messages name it. */
+    public String name() {
+        return file.name();
+    }
+
+    // --- text and tokens -----------------------------------------------------------------------------------------
+
+    /**
+     * Token ids of a text. addBos: add the tokens that the model's keys ask for; SpikingBrain's ask for none. special: recognise control
+     * tokens such as &lt;|im_end|&gt; in the text.
+     */
+    public int[] tokenize(String text, boolean addBos, boolean special) {
+        Check.given("tokenize: text", text);
+        return use(() -> tokenizer.encode(text, addBos, special));
+    }
+
+    /** Bytes of the tokens, maybe a part of a character; special: show control tokens. IllegalArgumentException: no such token. */
+    public byte[] detokenize(int[] tokens, boolean special) {
+        Check.given("detokenize: tokens", tokens);
+        return use(() -> tokenizer.decode(tokens, special));
+    }
+
+    /** The prompt of a chat, rendered by llama.cpp with the model's own template. IllegalArgumentException: the template refuses it. */
+    public String applyChatTemplate(List<ChatMessage> messages, boolean addGenerationPrompt) {
+        return chatPrompt(messages, addGenerationPrompt)[0];
+    }
+
+    /** {prompt, stop strings that the template asks for ...} */
+    String[] chatPrompt(List<ChatMessage> messages, boolean addGenerationPrompt) {
+        Check.that(messages != null && !messages.isEmpty(), "chat: messages: got none, expected at least one");
+        byte[][] flat = new byte[2 * messages.size()][];
+        for (int i = 0; i < messages.size(); ++i) {
+            flat[2 * i] = Prints.utf8(messages.get(i).role);
+            flat[2 * i + 1] = Prints.utf8(messages.get(i).content);
+        }
+        byte[][] found = use(() -> Native.applyChatTemplate(handle, flat, addGenerationPrompt));
+        String[] out = new String[found.length];
+        for (int i = 0; i < out.length; ++i) {
+            out[i] = Prints.text(found[i]);
+        }
+        return out;
+    }
+
+    byte[] piece(int token) {
+        return use(() -> Native.piece(handle, token, false));
+    }
+
+    boolean isEog(int token) {
+        return use(() -> Native.isEog(handle, token));
+    }
+
+    boolean isControl(int token) {
+        return use(() -> Native.isControl(handle, token));
+    }
+
+    /** IllegalArgumentException: a token that is not in the vocabulary. */
+    int[] checked(String where, int[] tokens) {
+        Check.given(where + ": tokens", tokens);
+        for (int t : tokens) {
+            Check.that(t >= 0 && t < nVocab(), where + ": tokens: got " + t + ", expected 0 to " + (nVocab() - 1) + "; use this model's tokens");
+        }
+        return tokens;
+    }
+
+    // --- what a snapshot belongs to ------------------------------------------------------------------------------
+
+    synchronized String fingerprint() {
+        if (print == null) {
+            print = Prints.model(overrides, samples);
+        }
+        return print;
+    }
+
+    synchronized String tokenizerPrint() {
+        if (vocabPrint == null) {
+            vocabPrint = use(() -> Prints.tokenizer(Native.vocabDigestInput(handle), metadata));
+        }
+        return vocabPrint;
+    }
+
+    private static Map<String, String> readMetadata(long handle) {
+        byte[][] flat = Native.metadata(handle);
+        Map<String, String> out = new LinkedHashMap<>();
+        for (int i = 0; i < flat.length; i += 2) {
+            out.put(Prints.text(flat[i]), Prints.text(flat[i + 1]));
+        }
+        return Collections.unmodifiableMap(out);
+    }
+}

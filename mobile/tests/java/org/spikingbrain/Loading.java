@@ -1,0 +1,91 @@
+package org.spikingbrain;
+
+import java.io.File;
+import java.io.IOException;
+
+/** Models: how they are loaded, what they take, how they end. */
+final class Loading {
+    private Loading() {}
+
+    static void describe(String[] a) throws IOException {
+        try (SpikingBrain model = Setup.load(a[0]); Session session = model.newSession(Setup.small())) {
+            Run.out("architecture", model.metadata().get("general.architecture"));
+            Run.out("n_vocab", model.nVocab());
+            Run.out("size", model.modelSize());
+            Run.out("state_bytes", session.stateBytes());
+            Run.out("n_ctx", session.nCtx());
+            Run.out("text", Setup.read(session.generate("the", Setup.GREEDY, null)));
+            Run.out("maps", mapped());
+        }
+    }
+
+    /** Bytes of GGUF files mapped into this process. */
+    private static long mapped() throws IOException {
+        long sum = 0;
+        for (String line : java.nio.file.Files.readAllLines(new File("/proc/self/maps").toPath())) {
+            if (line.endsWith(".gguf")) {
+                String[] range = line.split("[- ]");
+                sum += Long.parseLong(range[1], 16) - Long.parseLong(range[0], 16);
+            }
+        }
+        return sum;
+    }
+
+    /** file, n_ctx, n_batch, n_ubatch, spike (none, true, false) */
+    static void estimate(String[] a) throws IOException {
+        ModelOptions options = new ModelOptions().spike(a[4].equals("none") ? null : Boolean.valueOf(a[4]));
+        SessionOptions session = new SessionOptions().nCtx(Integer.parseInt(a[1])).nBatch(Integer.parseInt(a[2])).nUbatch(Integer.parseInt(a[3]));
+        MemoryEstimate e = a[0].startsWith("fd:") ? SpikingBrain.estimate(Integer.parseInt(a[0].substring(3)), options, session)
+            : SpikingBrain.estimate(new File(a[0]), options, session);
+        Run.out("estimate", new long[] { e.model, e.state, e.compute, e.output });
+        Run.out("total", e.total());
+        Run.out("two", e.total(2));
+        Fit tight = e.fit(e.total() + Fit.RESERVE);
+        Fit short1 = e.fit(e.total() + Fit.RESERVE - 1);
+        Run.out("go", tight.ok);
+        Run.out("no_go", short1.ok);
+        Run.out("sentence", short1.sentence());
+        Run.out("here", e.fit().ok);
+        Run.out("available", e.fit().available);
+    }
+
+    /** A file whose estimate exceeds the machine: refused before anything is loaded. */
+    static void tooLarge(String[] a) throws IOException {
+        Run.out("failure", Run.failure(() -> Setup.load(a[0]).close()));
+        Run.out("unchecked", Run.failure(() -> Setup.load(a[0], new ModelOptions().checkMemory(false)).close()));
+    }
+
+    /** file, cycles: anonymous memory after a fifth of them and at the end, in kB. */
+    static void cycles(String[] a) throws IOException {
+        int n = Integer.parseInt(a[1]);
+        for (int i = 1; i <= n; ++i) {
+            try (SpikingBrain model = Setup.load(a[0])) {
+                Session session = model.newSession(Setup.small());
+                session.eval(new int[] { 1, 2, 3 }, null); // and is closed with its model
+            }
+            if (i == n / 5) {
+                System.gc();
+                Run.out("early", Setup.rssAnonKb());
+            }
+        }
+        System.gc();
+        Run.out("late", Setup.rssAnonKb());
+    }
+
+    static void threads(String[] a) {
+        Run.out("threads", Threads.bigCores(new File(a[0]), Integer.parseInt(a[1])));
+    }
+
+    static void system(String[] a) {
+        SystemInfo info = SpikingBrain.systemInfo();
+        Run.out("line", info.llamaCpp);
+        Run.out("kernels", info.spikeKernels);
+        Run.out("features", info.features.size());
+        Run.out("default_threads", info.defaultThreads);
+    }
+
+    static void folder(String[] a) {
+        SpikingBrain.initialize(new File(a[0]));
+        Run.out("cpus", SpikingBrain.systemInfo().cpus);
+    }
+}
