@@ -86,7 +86,7 @@ test-wheel:
 # --- mobile: ARM Linux ---
 
 check-arm64:
-	@sh mobile/arm64/check-system.sh $(INSTALL)
+	@sh mobile/arm64/check-system.sh $(or $(ARM64_FOR),build) $(INSTALL)
 
 build/arm64/.sysroot: mobile/arm64/sysroot.py
 	@mkdir -p build/arm64
@@ -128,6 +128,7 @@ $(VENV)/.mobile-extras: $(VENV)/.installed
 	@touch $@
 
 test-mobile: INSTALL := --install
+test-mobile: ARM64_FOR := test
 test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
 	$(PY) -m pytest mobile/tests
 

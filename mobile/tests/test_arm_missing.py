@@ -37,13 +37,15 @@ def with_programs(folder: Path, *names: str) -> str:
 
 
 def test_cross_compiler_and_qemu(tmp_path: Path) -> None:
-    assert "apt-get install -y g++-aarch64-linux-gnu qemu-user" in refused(SHELL, ARM64 / "check-system.sh", path=with_programs(tmp_path / "none"))
+    none = with_programs(tmp_path / "none")
+    assert "apt-get install -y g++-aarch64-linux-gnu (" in refused(SHELL, ARM64 / "check-system.sh", "build", path=none)
+    assert "apt-get install -y g++-aarch64-linux-gnu qemu-user (" in refused(SHELL, ARM64 / "check-system.sh", "test", path=none)
     some = with_programs(tmp_path / "some", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "id")
-    assert "got no qemu-user, " in refused(SHELL, ARM64 / "check-system.sh", path=some)
+    assert "got no qemu-user, " in refused(SHELL, ARM64 / "check-system.sh", "test", path=some)
     # without apt-get, or without root, --install names them, too
-    assert "apt-get install -y qemu-user" in refused(SHELL, ARM64 / "check-system.sh", "--install", path=some)
+    assert "apt-get install -y qemu-user" in refused(SHELL, ARM64 / "check-system.sh", "test", "--install", path=some)
     everything = with_programs(tmp_path / "all", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "qemu-aarch64")
-    assert subprocess.run([SHELL, ARM64 / "check-system.sh"], env={"PATH": everything}).returncode == 0
+    assert subprocess.run([SHELL, ARM64 / "check-system.sh", "test"], env={"PATH": everything}).returncode == 0
 
 
 def test_package_tools(tmp_path: Path) -> None:
