@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -106,11 +107,40 @@ def test_the_server_answers(folder: Path, models: Models, tmp_path: Path) -> Non
         server.wait(60)
 
 
-def test_the_wrong_flavour_is_not_chosen() -> None:
-    """adb-run.sh reads the features of /proc/cpuinfo: tried on the lines of CPUs with and without the dot product."""
-    script = ROOT / "mobile" / "arm64" / "adb-run.sh"
-    for features, want in (("fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid", "armv8.0"),
-                           ("fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp", "armv8.2-dotprod")):
-        text = f"processor\t: 0\nBogoMIPS\t: 38.40\nFeatures\t: {features}\nCPU implementer\t: 0x41\n"
-        done = subprocess.run(["sh", script, "--flavour"], input=text, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == want
+OLD = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+NEW = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+ADB_RUN = ROOT / "mobile" / "arm64" / "adb-run.sh"
+# stands for adb and a phone: its shell is this machine's, its programs run under qemu
+ADB = """#!/bin/sh
+echo "$@" >> "$PHONE/calls"
+case "$1 $2" in
+    "get-state ") echo device ;;
+    "shell cat") cat "$PHONE/cpuinfo" ;;
+    push*) cp "$2" "$3" ;;
+    shell*) shift; sh -c "$(printf %s "$*" | sed "s|'./|qemu-aarch64 -cpu cortex-a76 './|")" ;;
+esac
+"""
+
+
+def cpuinfo(*features: str) -> str:
+    return "\n".join(f"processor\t: {i}\r\nFeatures\t: {f}\r\nCPU implementer\t: 0x41\r\n" for i, f in enumerate(features))
+
+
+@pytest.mark.parametrize("cores, want", [([OLD], "armv8.0"), ([NEW], "armv8.2-dotprod"), ([OLD, NEW], "armv8.0"), ([], "armv8.0")], ids=["old", "new", "mixed", "unknown"])
+def test_adb_run_picks_the_flavour_that_every_core_has(cores: list[str], want: str) -> None:
+    done = subprocess.run(["sh", ADB_RUN, "--flavour"], input=cpuinfo(*cores).replace("\r", ""), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == want
+
+
+def test_adb_run_pushes_and_runs(models: Models, tmp_path: Path) -> None:
+    """With a program in adb's place: what it is asked to do, and that a prompt with quotes and spaces arrives as it is."""
+    (tmp_path / "cpuinfo").write_text(cpuinfo(NEW))
+    (tmp_path / "adb").write_text(ADB)
+    (tmp_path / "adb").chmod(0o755)
+    model, phone = models(SMALL, "--outtype", "q4_0", "--spike"), tmp_path / "phone"
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PHONE": str(tmp_path), "ADB_DIR": str(phone)}
+    prompt = "it's a \"file\" $HOME"
+    done = subprocess.run(["sh", ADB_RUN, model, "llama-completion", "-p", prompt, "-n", "4", "--temp", "0", "-no-cnv", "-t", "1"], env=env, capture_output=True, text=True, check=True)
+    assert prompt in done.stdout and "armv8.2-dotprod" in done.stderr
+    assert (phone / "llama-completion").read_bytes() == (STATIC / "armv8.2-dotprod" / "llama-completion").read_bytes()
+    assert (phone / model.name).is_file()
