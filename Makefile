@@ -8,6 +8,8 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 # ranges within which the build was tried; the tests' PyTorch is the one their numbers were taken with
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
+STATIC_REQUIRES := "ziglang==0.17.1"
+MOBILE_TEST_REQUIRES := "pytest>=7.4"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
@@ -15,7 +17,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system jni-host clean
+.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system jni-host clean arm64 arm64-static test-mobile check-arm64
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -25,6 +27,9 @@ help:
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
+	@echo "make arm64   cross-compile an aarch64 wheel with every CPU library and tool, in build/wheels-arm64 (long; mobile/arm64/README.md)"
+	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
+	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, in build/jni (needs a JDK)"
 	@echo "make lint    mypy --strict over the Python package"
 	@echo "make clean   remove build/ and .venv"
@@ -82,6 +87,55 @@ wheel: $(VENV)/.build-requires
 
 test-wheel:
 	$(PY) tests/check_wheel.py build/wheels/*.whl
+
+# --- mobile: ARM Linux ---
+
+check-arm64:
+	@sh mobile/arm64/check-system.sh $(or $(ARM64_FOR),build) $(INSTALL)
+
+build/arm64/.sysroot: mobile/arm64/sysroot.py
+	@mkdir -p build/arm64
+	python3 mobile/arm64/sysroot.py build/arm64/sysroot
+	@touch $@
+
+build/arm64/.wheel-ON build/arm64/.wheel-OFF: build/arm64/.wheel-%: $(VENV)/.build-requires build/arm64/.sysroot build/sources.list $(SOURCES) $(shell find mobile/arm64 -name '*.cmake' -o -name build-wheel.sh) | check-arm64
+	@echo "cross-compiling for arm64 (minutes the first time; build/arm64/build.log tells)"
+	@rm -f build/arm64/.wheel-*
+	@sh mobile/arm64/build-wheel.sh $(VENV) $*
+	@touch $@
+
+arm64: build/arm64/.wheel-ON
+
+$(VENV)/.zig: $(VENV)/.build-requires
+	$(PIP) install --quiet $(STATIC_REQUIRES)
+	@touch $@
+
+build/arm64-static/.built: $(VENV)/.zig build/sources.list $(SOURCES) mobile/arm64/build-static.sh
+	@echo "building static tools for arm64 (minutes the first time; build/arm64-static/build.log tells)"
+	@sh mobile/arm64/build-static.sh $(VENV)
+	@touch $@
+
+arm64-static: build/arm64-static/.built
+
+# the smaller set builds no tool, unless they are there
+ifeq ($(SPIKINGBRAIN_MOBILE),full)
+ARM64_PARTS := build/arm64/.wheel-ON build/arm64-static/.built
+else
+ARM64_PARTS := $(firstword $(wildcard build/arm64/.wheel-ON) build/arm64/.wheel-OFF)
+endif
+
+build/arm64/.site: $(ARM64_PARTS) pyproject.toml mobile/arm64/install-site.sh
+	@sh mobile/arm64/install-site.sh $(VENV)
+	@touch $@
+
+$(VENV)/.mobile-extras: $(VENV)/.installed
+	$(PIP) install --quiet $(MOBILE_TEST_REQUIRES)
+	@touch $@
+
+test-mobile: INSTALL := --install
+test-mobile: ARM64_FOR := test
+test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
+	$(PY) -m pytest mobile/tests
 
 lint: $(VENV)/.test-extras
 	cd bindings && ../$(PY) -m mypy --config-file ../pyproject.toml -p spikingbrain_cpp

@@ -3,11 +3,11 @@
 // Runs on the instruction set that SPIKINGBRAIN_ISA names; tests/test_cpp.py runs it on each.
 
 #include "check.h"
+#include "cpu.h"
 
 #include "ggml.h"
 #include "ggml-backend.h"
 #include "ggml-alloc.h"
-#include "ggml-cpu.h"
 #include "ggml-spikingbrain.h"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ static const char * name_of(ggml_backend_buffer_type_t buft) {
 }
 
 static void find_buffer_types() {
-    cpu        = ggml_backend_cpu_init();
+    cpu        = cpu_backend();
     buft_plain = ggml_backend_get_default_buffer_type(cpu);
 
     ggml_backend_dev_t dev = ggml_backend_get_device(cpu);
@@ -52,8 +52,7 @@ struct tensors {
     void compute(ggml_tensor * t, int n_threads) const {
         ggml_cgraph * gf = ggml_new_graph(ctx);
         ggml_build_forward_expand(gf, t);
-        ggml_backend_cpu_set_n_threads(cpu, n_threads);
-        GGML_ASSERT(ggml_backend_graph_compute(cpu, gf) == GGML_STATUS_SUCCESS);
+        cpu_compute(gf, n_threads);
     }
 };
 

@@ -3,9 +3,9 @@
 // leave a factor of a few for the softmax and the recurrence.
 
 #include "check.h"
+#include "cpu.h"
 
 #include "ggml.h"
-#include "ggml-cpu.h"
 #include "ggml-spikingbrain.h"
 
 #include <algorithm>
@@ -30,7 +30,7 @@ struct graph {
     std::vector<float> run(ggml_tensor * t, int n_threads) {
         ggml_cgraph * gf = ggml_new_graph(ctx);
         ggml_build_forward_expand(gf, t);
-        ggml_graph_compute_with_ctx(ctx, gf, n_threads);
+        cpu_compute(gf, n_threads);
         return std::vector<float>((float *) t->data, (float *) t->data + ggml_nelements(t));
     }
 };

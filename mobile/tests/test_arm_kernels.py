@@ -1,0 +1,58 @@
+"""The C++ tests of the operators and of the memory, cross-compiled: every CPU library by itself, on a CPU that has what it needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import BUILD, FULL, ROOT, Machine, Models, qemu
+
+ALONE = [("armv8.0_1", "cortex-a53"), ("armv8.2_1", "cortex-a76"), ("armv8.2_2", "cortex-a76"), ("armv8.2_3", "max"), ("armv8.6_1", "max"), ("armv8.6_2", "max")]
+if FULL:
+    ALONE += [("armv8.0_1", "cortex-a72"), ("armv8.0_1", "a64fx"), ("armv8.2_2", "neoverse-n1"), ("armv8.2_2", "max,sve=off"),
+              *((library, f"max,sve-default-vector-length={n}") for library in ("armv8.2_3", "armv8.6_1", "armv8.6_2") for n in (16, 32))]
+BEST = {"cortex-a53": "generic", "cortex-a72": "generic", "a64fx": "generic"}  # of our kernels; others: as test-spk-matmul says
+FORCED = {"armv8.6_2": ["dotprod", "generic"], "armv8.2_2": ["generic"]}       # SPIKINGBRAIN_ISA, downwards
+
+
+def test_every_variant_is_tried() -> None:
+    built = {p.name.removeprefix("libggml-cpu-").removesuffix(".so") for p in (BUILD / "site" / "spikingbrain_cpp" / "lib").glob("libggml-cpu-*.so")}
+    assert built and built <= {library for library, _ in ALONE} | {"armv9.2_1", "armv9.2_2"}  # SME: qemu 7.2 has none
+    assert {library for library, _ in ALONE} <= built
+
+
+@pytest.fixture(scope="module", params=ALONE, ids=":".join)
+def alone(request: pytest.FixtureRequest, tmp_path_factory: Any) -> tuple[Machine, Path, str]:
+    """(machine, folder with the tests and one CPU library, its name)"""
+    library, cpu = request.param
+    folder = tmp_path_factory.mktemp(library)
+    for path in (BUILD / "cmake" / "bin").iterdir():
+        if path.is_file() and (not path.name.startswith("libggml-cpu-") or path.name == f"libggml-cpu-{library}.so") and not path.name.startswith("llama-"):
+            shutil.copy(path, folder)
+    return qemu(cpu), folder, library
+
+
+def test_attention_operators_agree_with_plain_loops(alone: tuple[Machine, Path, str]) -> None:
+    machine, folder, _ = alone
+    assert " 0 failed" in machine.run(folder / "test-spk-ops").stdout
+
+
+def test_integer_products_are_exact(alone: tuple[Machine, Path, str]) -> None:
+    machine, folder, library = alone
+    said = machine.run(folder / "test-spk-matmul").stdout
+    assert " 0 failed" in said
+    cpu = machine.prefix[2]
+    assert ("spk-matmul generic:" in said) == (BEST.get(cpu) == "generic"), said
+    for isa in FORCED.get(library, []):
+        said = machine.run(folder / "test-spk-matmul", env={"SPIKINGBRAIN_ISA": isa}).stdout
+        assert f"spk-matmul {isa}:" in said and " 0 failed" in said
+
+
+@pytest.mark.parametrize("options, limit", [(("--outtype", "f32"), 0), (("--outtype", "q4_0", "--spike"), 0.1)], ids=["f32", "q4_0 spikes"])
+def test_memory_keeps_its_promises(alone: tuple[Machine, Path, str], models: Models, options: tuple[str, ...], limit: float) -> None:
+    machine, folder, _ = alone
+    words = [models(ROOT / "examples" / "tiny", *options), *([limit] if limit else [])]
+    assert " 0 failed" in machine.run(folder / "test-memory", *words).stdout
