@@ -17,7 +17,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system jni-host clean arm64 arm64-static test-mobile check-arm64
+.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -30,7 +30,7 @@ help:
 	@echo "make arm64   cross-compile an aarch64 wheel with every CPU library and tool, in build/wheels-arm64 (long; mobile/arm64/README.md)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
-	@echo "make jni-host  the Android library's native part for this machine, in build/jni (needs a JDK)"
+	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
 	@echo "make lint    mypy --strict over the Python package"
 	@echo "make clean   remove build/ and .venv"
 
@@ -140,13 +140,15 @@ test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
 lint: $(VENV)/.test-extras
 	cd bindings && ../$(PY) -m mypy --config-file ../pyproject.toml -p spikingbrain_cpp
 
-# the JNI library of mobile/android for this machine, which mobile/tests drive from a desktop JVM
-jni-host: $(VENV)/.build-requires
+# the JNI library of mobile/android for this machine, which mobile/tests drive from a desktop JVM: one more target of the build above
+check-jdk:
 	@command -v javac > /dev/null || test -n "$$JAVA_HOME" -a -x "$$JAVA_HOME/bin/javac" || \
-	    { test -n "$(INSTALL)" && apt-get install -qq -y openjdk-17-jdk-headless > build/jdk.log; } || \
+	    { test -n "$(INSTALL)" && { apt-get update -qq && apt-get install -qq -y openjdk-17-jdk-headless; } > build/jdk.log; } || \
 	    { echo "make: jni-host: got no JDK, expected javac; do apt-get install openjdk-17-jdk-headless, or set JAVA_HOME" >&2; exit 1; }
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake -S mobile/android/library/src/main/cpp -B build/jni -G Ninja -DCMAKE_BUILD_TYPE=Release > build/jni.log
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --build build/jni --target spikingbrain_jni >> build/jni.log || { tail -n 40 build/jni.log; exit 1; }
+
+jni-host: check-jdk $(VENV)/.installed
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; cmake build/cp*-linux_* > build/jni.log 2>&1 && cmake --build build/cp*-linux_* --target spikingbrain_jni >> build/jni.log 2>&1 || \
+	    { tail -n 40 build/jni.log; echo "make: jni-host: got a failure, expected none; do read build/jni.log" >&2; exit 1; }
 
 test-mobile: jni-host
 

@@ -8,7 +8,7 @@ command -v aarch64-linux-gnu-g++ >/dev/null 2>&1 && command -v aarch64-linux-gnu
 [ -n "$missing" ] || exit 0
 
 if [ "$2" = --install ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    apt-get install -y -q $missing && exit 0
+    { apt-get update -q && apt-get install -y -q $missing; } >/dev/null && exit 0
 fi
 echo "make: system packages: got no$missing, expected all of these; do apt-get install -y$missing (as root; apt-get update first, if they are not found)" >&2
 exit 1

@@ -63,10 +63,15 @@ def jvm(tmp_path_factory: pytest.TempPathFactory) -> Jvm:
     run = subprocess.run([tool("javac"), "--release", "11", "-Xlint:all,-try", "-Werror", "-d", str(classes), *map(str, sources)],
                          capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    library = Path(os.environ.get("SPIKINGBRAIN_JNI", ROOT / "build" / "jni" / "bin"))
-    if not (library / "libspikingbrain_jni.so").is_file():
-        pytest.fail(f"{library}: got no libspikingbrain_jni.so, expected it; do make jni-host")
-    return Jvm(classes, library)
+    return Jvm(classes, built() / "bin")
+
+
+def built() -> Path:
+    """The CMake folder of `make jni-host`."""
+    found = sorted(ROOT.glob("build/cp*-linux_*/bin/libspikingbrain_jni.so"))
+    if not found:
+        pytest.fail("build/: got no libspikingbrain_jni.so, expected it; do make jni-host")
+    return found[-1].parents[1]
 
 
 def convert(checkpoint: Path, out: Path, *options: str) -> Path:

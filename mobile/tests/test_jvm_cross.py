@@ -1,4 +1,4 @@
-"""The native part compiles and links for arm64 with Debian's cross compiler, without the NDK. Needs what `make jni-host` unpacked."""
+"""The native part compiles and links for arm64 with Debian's cross compiler, without the NDK. Needs what `make jni-host` built."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from jvm import CPP, JAVA, ROOT, tool
+from jvm import CPP, JAVA, ROOT, built, tool
 
 RUNTIME = ROOT / "cpp_backend" / "runtime"
-HOST = ROOT / "build" / "jni"
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +19,8 @@ def library(tmp_path_factory) -> Path:
     compiler = shutil.which("aarch64-linux-gnu-g++")
     if compiler is None:
         pytest.fail("aarch64-linux-gnu-g++: got none, expected Debian's cross compiler; do apt-get install g++-aarch64-linux-gnu")
-    if not (HOST / "llama.cpp").is_dir():
-        pytest.fail(f"{HOST}: got no llama.cpp, expected it; do make jni-host")
     java = Path(tool("javac")).resolve().parents[1] / "include"
-    upstream = [flag for folder in ("include", "ggml/include", "common", "vendor") for flag in ("-isystem", str(HOST / "llama.cpp" / folder))]
+    upstream = [flag for folder in ("include", "ggml/include", "common", "vendor") for flag in ("-isystem", str(built() / "llama.cpp" / folder))]
     out = tmp_path_factory.mktemp("cross") / "libspikingbrain_jni.so"
     run = subprocess.run([compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-z,max-page-size=16384", "-o", str(out),
                           f"-I{RUNTIME}", *upstream, f"-I{java}", f"-I{java}/linux", *map(str, [*CPP.glob("*.cpp"), *RUNTIME.glob("*.cpp")])],
@@ -47,7 +44,7 @@ def test_every_native_method_is_there_and_nothing_else(library):
 
 def test_what_it_needs_is_what_the_other_libraries_have(library):
     needed = {s for s in symbols(library, "--undefined-only") if re.match(r"(llama|ggml|gguf)_|_Z\w*(common|json_schema)", s)}
-    offered = set().union(*(symbols(p, "--defined-only") for p in (HOST / "bin").glob("*.so")))
+    offered = set().union(*(symbols(p, "--defined-only") for p in (built() / "bin").glob("*.so")))
     assert len(needed) > 40 and needed <= offered, needed - offered
 
 
