@@ -11,6 +11,7 @@ import org.json.JSONObject;
 import org.spikingbrain.AndroidFiles;
 import org.spikingbrain.app.core.Coalescer;
 import org.spikingbrain.app.core.Engine;
+import org.spikingbrain.app.core.EngineListener;
 import org.spikingbrain.app.core.Foreground;
 import org.spikingbrain.app.core.Format;
 import org.spikingbrain.app.core.ModelEntry;
@@ -23,7 +24,7 @@ import java.util.Collections;
 import java.util.List;
 
 /** Owns the engine, which outlives the screens; carries what it tells to the screen that is shown. */
-public final class SampleApp extends Application implements Engine.Listener {
+public final class SampleApp extends Application implements EngineListener {
     private static final long UPDATE_MS = 50; // a screen update at most this often
 
     private final Handler main = new Handler(Looper.getMainLooper());

@@ -6,9 +6,7 @@ import org.spikingbrain.Fit;
 import org.spikingbrain.Generation;
 import org.spikingbrain.MemoryEstimate;
 import org.spikingbrain.Session;
-import org.spikingbrain.SpikingBrain;
 
-import java.io.File;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.util.List;
@@ -16,7 +14,6 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
 
 /**
@@ -26,39 +23,19 @@ import java.util.function.Consumer;
 public final class Engine implements AutoCloseable {
     public enum State { EMPTY, LOADING, READY, GENERATING, MEASURING }
 
-    /** Called by the inference thread. */
-    public interface Listener {
-        void onState(State state);
-
-        /** The chat, or the progress of its prompt. */
-        void onChange();
-
-        /** Something the user should read. */
-        void onMessage(String text);
-
-        /** The model does not fit: the user may load it all the same. */
-        void onRefused(ModelSource source, String sentence);
-    }
-
     private final Store store;
-    private final Listener listener;
+    private final EngineListener listener;
     private final ExecutorService thread = Executors.newSingleThreadExecutor(run -> new Thread(run, "inference"));
     private volatile State state = State.EMPTY;
     private volatile Chat chat;
     private volatile Status status = Status.NONE;
-    private final AtomicLong issued = new AtomicLong(); // number of the last work that stop() can end
-    private volatile long stopped; // works up to this number were stopped
     private volatile boolean saveWanted;
-    private volatile Session computing; // what stop() cancels
-    // the inference thread's own:
-    private ModelSource source;
-    private Settings settings;
-    private SpikingBrain model;
-    private Session session;
-    private long savedAt = -1; // tokens the session had evaluated when its snapshot was written; -1: not written
+    private final Stop stop = new Stop();
+    private Loaded loaded; // the inference thread's own, as settings
+    private Settings settings = Settings.DEFAULT;
 
     /** A damaged chat is told to the listener, and a new one begins. */
-    public Engine(Store store, Listener listener) {
+    public Engine(Store store, EngineListener listener) {
         this.store = store;
         this.listener = listener;
         Chat found = new Chat();
@@ -92,16 +69,36 @@ public final class Engine implements AutoCloseable {
     /** Queues work; whatever it throws becomes a message. */
     private void submit(Work work) {
         try {
-            thread.execute(() -> {
-                try {
-                    work.run();
-                } catch (Exception | LinkageError | OutOfMemoryError e) {
-                    listener.onMessage(Format.failure(e));
-                }
-            });
+            thread.execute(() -> attempt(work));
         } catch (RejectedExecutionException e) {
             listener.onMessage("engine: got a call after close, expected none");
         }
+    }
+
+    private void attempt(Work work) {
+        try {
+            work.run();
+        } catch (Exception | LinkageError | OutOfMemoryError e) {
+            listener.onMessage(Format.failure(e));
+        }
+    }
+
+    private void submitLoaded(String where, Work work) {
+        submit(() -> {
+            if (loaded == null) {
+                listener.onMessage(where + ": got no model, expected one; do import a model first");
+            } else {
+                work.run();
+            }
+        });
+    }
+
+    /** Does work in a state of its own; how it failed is told before the state ends. */
+    private void during(State busy, Work work) {
+        enter(busy);
+        attempt(work);
+        stop.computing(null);
+        enter(loaded != null ? State.READY : State.EMPTY);
     }
 
     private void enter(State next) {
@@ -117,43 +114,33 @@ public final class Engine implements AutoCloseable {
         submit(() -> {
             saveNow();
             unload();
-            enter(State.LOADING);
-            try {
-                open(from, with, force);
-            } finally {
-                enter(session != null ? State.READY : State.EMPTY);
-            }
+            during(State.LOADING, () -> open(from, with, force));
         });
     }
 
     private void open(ModelSource from, Settings with, boolean force) throws IOException {
-        MemoryEstimate estimate = from.estimate(with.modelOptions(), with.sessionOptions(false));
+        MemoryEstimate estimate = Loaded.estimate(from, with);
         Fit fit = estimate.fit(from.availableMemory());
         if (!fit.ok && !force) {
             listener.onRefused(from, fit.sentence());
             return;
         }
-        try {
-            model = from.load(with.modelOptions().checkMemory(!force));
-            session = model.newSession(with.sessionOptions(model.spiking()));
-        } catch (IOException | RuntimeException | Error e) {
-            unload();
-            throw e;
-        }
-        source = from;
+        loaded = Loaded.open(from, with, estimate, fit, !force);
         settings = with;
-        status = new Status(from.entry().name, model.description(), estimate, fit, session.stateBytes(), fit.sentence());
-        restore();
+        status = loaded.status;
+        try {
+            loaded.restore(store.snapshotFile());
+        } catch (IOException | RuntimeException e) {
+            listener.onMessage(Format.failure(e) + ". The next message reads the chat again.");
+        }
     }
 
     private void unload() {
-        if (model != null) {
-            model.close(); // its session, too
+        if (loaded != null) {
+            loaded.close();
         }
-        model = null;
-        session = null;
+        loaded = null;
         status = Status.NONE;
-        savedAt = -1;
     }
 
     /** Settings that need no loading anew. */
@@ -161,22 +148,7 @@ public final class Engine implements AutoCloseable {
         submit(() -> settings = s);
     }
 
-    // --- snapshots -----------------------------------------------------------------------------------------------
-
-    private void restore() {
-        File file = store.snapshotFile();
-        if (!file.exists()) {
-            return;
-        }
-        try {
-            session.restore(file);
-            savedAt = session.nEvaluated();
-        } catch (IOException | RuntimeException e) {
-            listener.onMessage(Format.failure(e) + ". The next message reads the chat again.");
-        }
-    }
-
-    /** Writes the chat and the session's snapshot: now, or between two pieces of an answer. For onTrimMemory and onStop. */
+    /** Writes the chat and the session's snapshot: now, or between two pieces of an answer. For onTrimMemory. */
     public void save() {
         saveWanted = true;
         submit(() -> {
@@ -188,11 +160,10 @@ public final class Engine implements AutoCloseable {
 
     private void saveNow() {
         saveWanted = false;
+        writeChat();
         try {
-            store.write(chat);
-            if (session != null && session.nTokens() > 0 && session.nEvaluated() != savedAt) {
-                session.snapshot(store.snapshotFile());
-                savedAt = session.nEvaluated();
+            if (loaded != null) {
+                loaded.save(store.snapshotFile());
             }
         } catch (IOException | RuntimeException e) {
             listener.onMessage(Format.failure(e));
@@ -203,30 +174,22 @@ public final class Engine implements AutoCloseable {
 
     /** Asks a question and streams its answer into the chat. */
     public void send(String text) {
-        long number = issued.incrementAndGet();
-        submit(() -> {
-            if (session == null) {
-                listener.onMessage("chat: got no model, expected one; do import a model first");
-                return;
-            }
+        long number = stop.begin();
+        submitLoaded("chat", () -> {
             chat.ask(text);
-            enter(State.GENERATING);
-            try {
-                store.write(chat);
+            during(State.GENERATING, () -> {
+                writeChat();
                 answer(number);
-            } finally {
-                computing = null;
-                enter(State.READY);
-            }
+            });
         });
     }
 
-    private void answer(long number) throws IOException {
+    private void answer(long number) {
         Generation answer = null;
         try {
-            answer = session.chat(chat.prompt(), settings.generateOptions(), this::onProgress);
-            computing = session;
-            while (number > stopped && answer.hasNext()) {
+            answer = loaded.session.chat(chat.prompt(), settings.generateOptions(), this::onProgress);
+            stop.computing(loaded.session);
+            while (!stop.isStopped(number) && answer.hasNext()) {
                 chat.say(answer.next());
                 listener.onChange();
                 if (saveWanted) {
@@ -237,8 +200,17 @@ public final class Engine implements AutoCloseable {
             // by stop(): what was said stays
         } finally {
             finish(answer);
+            writeChat();
         }
-        store.write(chat);
+    }
+
+    /** A chat that cannot be written goes on. */
+    private void writeChat() {
+        try {
+            store.write(chat);
+        } catch (IOException e) {
+            listener.onMessage(Format.failure(e));
+        }
     }
 
     private void finish(Generation answer) {
@@ -259,11 +231,7 @@ public final class Engine implements AutoCloseable {
 
     /** Ends what is computed, within a micro-batch; from any thread. */
     public void stop() {
-        stopped = issued.get(); // before computing is read: one of the two threads sees the other's
-        Session now = computing;
-        if (now != null) {
-            now.cancel();
-        }
+        stop.stop();
     }
 
     /** Forgets the chat, the session's sequence and the snapshot. */
@@ -271,11 +239,10 @@ public final class Engine implements AutoCloseable {
         stop();
         submit(() -> {
             chat = new Chat();
-            if (session != null) {
-                session.reset();
+            if (loaded != null) {
+                loaded.session.reset();
             }
-            savedAt = -1;
-            store.write(chat);
+            writeChat();
             Files.deleteIfExists(store.snapshotFile().toPath());
             listener.onChange();
         });
@@ -285,34 +252,20 @@ public final class Engine implements AutoCloseable {
 
     /** Runs a benchmark in a session of its own; the rows go to the consumer, by the inference thread. */
     public void measure(Benchmark benchmark, Consumer<List<JSONObject>> done) {
-        long number = issued.incrementAndGet();
-        submit(() -> {
-            if (model == null) {
-                listener.onMessage("benchmark: got no model, expected one; do import a model first");
-                return;
-            }
-            enter(State.MEASURING);
-            try (Session own = model.newSession(settings.sessionOptions(false))) {
-                computing = own;
-                done.accept(benchmark.run(source, model, own, settings, () -> number <= stopped));
+        long number = stop.begin();
+        submitLoaded("benchmark", () -> during(State.MEASURING, () -> {
+            try (Session own = loaded.model.newSession(settings.sessionOptions(false))) {
+                stop.computing(own);
+                done.accept(benchmark.run(loaded.source, loaded.model, own, settings, () -> stop.isStopped(number)));
             } catch (CancelledException e) {
                 listener.onMessage("benchmark: stopped");
-            } finally {
-                computing = null;
-                enter(State.READY);
             }
-        });
+        }));
     }
 
     /** What the session counted; by the inference thread. */
     public void spikes(Consumer<SpikeReport> done) {
-        submit(() -> {
-            if (session == null) {
-                listener.onMessage("spikes: got no model, expected one; do import a model first");
-            } else {
-                done.accept(new SpikeReport(session.spikeStats()));
-            }
-        });
+        submitLoaded("spikes", () -> done.accept(new SpikeReport(loaded.session.spikeStats())));
     }
 
     /** Stops, saves, frees the model. Waits for at most a micro-batch and the snapshot. */
