@@ -1,0 +1,35 @@
+package org.spikingbrain.app;
+
+import android.app.Activity;
+import android.app.AlertDialog;
+
+/** What the screens share: the app's engine, messages, updates while they are shown. */
+public abstract class Screen extends Activity {
+    SampleApp app() {
+        return (SampleApp) getApplication();
+    }
+
+    @Override
+    protected void onStart() {
+        super.onStart();
+        app().attach(this);
+    }
+
+    @Override
+    protected void onStop() {
+        app().detach(this);
+        super.onStop();
+    }
+
+    /** The engine's state, chat or status changed. */
+    void showChange() {}
+
+    void showMessage(String text) {
+        new AlertDialog.Builder(this).setMessage(text).setPositiveButton(R.string.ok, null).show();
+    }
+
+    void askToLoad(String sentence, Runnable load) {
+        new AlertDialog.Builder(this).setTitle(R.string.refused).setMessage(sentence).setNegativeButton(R.string.cancel, null)
+            .setPositiveButton(R.string.load_anyway, (dialog, which) -> load.run()).show();
+    }
+}

@@ -1,0 +1,85 @@
+"""Fixtures: the sample app's sources. Its core runs on this machine's JVM with org.json as Android has it; its screens are compiled
+against the declarations of android-stubs, and its resources by aapt against Android 10's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jvm import ANDROID_ONLY, JAVA, ROOT, tool
+
+APP = ROOT / "mobile" / "android" / "app"
+SOURCES = APP / "src" / "main" / "java"
+RES = APP / "src" / "main" / "res"
+MANIFEST = APP / "src" / "main" / "AndroidManifest.xml"
+CASES = ROOT / "mobile" / "tests" / "java" / "org" / "spikingbrain" / "app" / "core"
+STUBS = ROOT / "mobile" / "tests" / "java" / "android-stubs"
+FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")  # Android 10's resources
+JSON = Path("/usr/share/java/json-android.jar")
+
+
+def need(path: Path | None, package: str) -> Path:
+    if path is None or not path.exists():
+        pytest.skip(f"{package} is not installed; apt-get install {package}")
+    return path
+
+
+def javac(out: Path, sources: list[Path]) -> Path:
+    jar = need(JSON, "libandroid-json-org-java")
+    out.mkdir(parents=True, exist_ok=True)
+    run = subprocess.run([tool("javac"), "--release", "11", "-Xlint:all,-try,-serial", "-Werror", "-d", str(out), "-cp", str(jar), *map(str, sources)],
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return out
+
+
+class App:
+    """Runs cases of mobile/tests/java/org/spikingbrain/app/core, each in a JVM of its own."""
+
+    def __init__(self, classes: Path, library: Path | None) -> None:
+        self.classes, self.library = classes, library
+
+    def run(self, *args: object) -> subprocess.CompletedProcess[str]:
+        path = [f"-Djava.library.path={self.library}", "-Xcheck:jni"] if self.library else []
+        return subprocess.run([tool("java"), "-ea", "-Xmx64m", "-XX:+UseSerialGC", *path, "-cp", f"{self.classes}:{JSON}", "org.spikingbrain.app.core.Case",
+                               *map(str, args)], capture_output=True, text=True, timeout=300)
+
+    def all(self, *args: object) -> list[tuple[str, Any]]:
+        """(name, value) of each line that a case says."""
+        run = self.run(*args)
+        assert run.returncode == 0, f"{args}: {run.returncode}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+        return said(run.stdout)
+
+    def __call__(self, *args: object) -> dict[str, Any]:
+        return dict(self.all(*args))
+
+    def list(self, name: str, *args: object) -> list[Any]:
+        """All values of one name."""
+        return [value for key, value in self.all(*args) if key == name]
+
+
+def said(out: str) -> list[tuple[str, Any]]:
+    return [(name, json.loads(value)) for name, tab, value in (line.partition("\t") for line in out.splitlines()) if tab]
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The app's core without the native library."""
+    if shutil.which("javac") is None:
+        pytest.skip("no JDK; apt-get install openjdk-17-jdk-headless")
+    library = [p for p in JAVA.glob("*.java") if p.name not in ANDROID_ONLY]
+    return App(javac(tmp_path_factory.mktemp("core"), [*library, *(SOURCES / "org/spikingbrain/app/core").glob("*.java"), *CASES.glob("*.java")]), None)
+
+
+@pytest.fixture(scope="session")
+def app(core: App) -> App:
+    """The same with the native library."""
+    library = Path(os.environ.get("SPIKINGBRAIN_JNI", ROOT / "build" / "jni" / "bin"))
+    if not (library / "libspikingbrain_jni.so").is_file():
+        pytest.skip("no libspikingbrain_jni.so; make jni-host")
+    return App(core.classes, library)

@@ -1,0 +1,6 @@
+package android.provider;
+
+public interface OpenableColumns {
+    String DISPLAY_NAME = "";
+    String SIZE = "";
+}

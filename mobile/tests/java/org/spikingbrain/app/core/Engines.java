@@ -1,0 +1,319 @@
+package org.spikingbrain.app.core;
+
+import org.json.JSONArray;
+import org.json.JSONObject;
+import org.spikingbrain.ChatMessage;
+import org.spikingbrain.MemoryEstimate;
+import org.spikingbrain.ModelOptions;
+import org.spikingbrain.SessionOptions;
+import org.spikingbrain.SpikingBrain;
+
+import java.io.File;
+import java.io.FileInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.file.Files;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+
+/** The engine on real models. */
+final class Engines {
+    private static final Settings GREEDY = new Settings("1", Settings.Spikes.AS_FILE, "", "0", "32", "24", false);
+    private static final Settings COUNTING = new Settings("1", Settings.Spikes.AS_FILE, "", "0", "32", "24", true);
+
+    private Engines() {}
+
+    /** A file in the place of a document. */
+    private static final class FileSource implements ModelSource {
+        private final File file;
+        private final long available;
+
+        FileSource(String file, long available) {
+            this.file = new File(file);
+            this.available = available;
+        }
+
+        @Override
+        public ModelEntry entry() {
+            return new ModelEntry(file.getPath(), file.getName(), file.length());
+        }
+
+        @Override
+        public MemoryEstimate estimate(ModelOptions model, SessionOptions session) throws IOException {
+            return SpikingBrain.estimate(file, model, session);
+        }
+
+        @Override
+        public SpikingBrain load(ModelOptions options) throws IOException {
+            return SpikingBrain.load(file, options);
+        }
+
+        @Override
+        public InputStream read() throws IOException {
+            return new FileInputStream(file);
+        }
+
+        @Override
+        public long availableMemory() {
+            return available;
+        }
+    }
+
+    /** Notes what the engine tells, and waits for it. */
+    private static final class Watcher implements EngineListener {
+        final BlockingQueue<Engine.State> states = new LinkedBlockingQueue<>();
+        final List<Engine.State> seen = new ArrayList<>();
+        final List<String> messages = new ArrayList<>();
+        volatile Runnable onChange = () -> {};
+
+        @Override
+        public void onState(Engine.State state) {
+            states.add(state);
+        }
+
+        @Override
+        public void onChange() {
+            onChange.run();
+        }
+
+        @Override
+        public synchronized void onMessage(String text) {
+            messages.add(text);
+        }
+
+        @Override
+        public void onRefused(ModelSource source, String sentence) {
+            onMessage("refused: " + sentence);
+        }
+
+        /** Until it is in this state. */
+        void await(Engine.State wanted) throws InterruptedException {
+            Engine.State state;
+            do {
+                state = states.poll(120, TimeUnit.SECONDS);
+                if (state == null) {
+                    throw new AssertionError("got none of " + wanted + "; seen " + seen + " " + messages);
+                }
+                seen.add(state);
+            } while (state != wanted);
+        }
+
+        synchronized String takeMessages() {
+            String out = String.join("\n", messages);
+            messages.clear();
+            return out;
+        }
+    }
+
+    private static FileSource source(String file) {
+        return new FileSource(file, 8L << 30);
+    }
+
+    private static Engine loaded(String folder, String file, Settings settings, Watcher watcher) throws InterruptedException {
+        Engine engine = new Engine(new Store(new File(folder)), watcher);
+        engine.load(source(file), settings, false);
+        watcher.await(Engine.State.READY);
+        return engine;
+    }
+
+    private static void say(String name, Engine engine) {
+        JSONArray list = new JSONArray();
+        for (ChatMessage m : engine.chat().messages()) {
+            list.put(m.content);
+        }
+        Case.out(name, list);
+    }
+
+    /** folder, model: two turns, the second stopped half way, a third that is stopped in its prompt */
+    static void chat(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = loaded(a[0], a[1], GREEDY, w)) {
+            Case.out("loaded", engine.status().line);
+            engine.send("say hello");
+            w.await(Engine.State.READY);
+            say("first", engine);
+            Case.out("line", engine.status().line);
+            int[] changes = { 0 };
+            w.onChange = () -> {
+                if (engine.chat().messages().get(3).content.length() > 0 && ++changes[0] == 4) {
+                    engine.stop();
+                }
+            };
+            engine.send("again");
+            w.await(Engine.State.READY);
+            w.onChange = () -> {};
+            say("second", engine);
+            Case.out("stopped", engine.status().line);
+            w.onChange = () -> {
+                if (engine.status().line.startsWith("prompt: ")) {
+                    engine.stop();
+                }
+            };
+            StringBuilder longText = new StringBuilder();
+            for (int i = 0; i < 2000; ++i) {
+                longText.append("the cat ");
+            }
+            engine.send(longText.toString());
+            w.await(Engine.State.READY);
+            w.onChange = () -> {};
+            say("third", engine);
+            Case.out("prefill", engine.status().line);
+            Case.out("draft", engine.chat().takeDraft().equals(longText.toString()));
+            engine.send("more");
+            engine.stop(); // before it began
+            w.await(Engine.State.READY);
+            Case.out("early", engine.chat().takeDraft());
+            engine.send("more");
+            w.await(Engine.State.READY);
+            say("fourth", engine);
+            Case.out("after", engine.status().line);
+            Case.out("memory", engine.status().memory(1024, 5L << 20));
+            engine.newChat();
+            engine.send("say hello");
+            w.await(Engine.State.READY);
+            say("new", engine);
+            Case.out("messages", w.takeMessages());
+        }
+        w.await(Engine.State.EMPTY);
+        Case.out("closed", w.seen.get(w.seen.size() - 1));
+    }
+
+    /** folder, model: is saved in the middle of the second answer, and killed */
+    static void die(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        Engine engine = loaded(a[0], a[1], GREEDY, w);
+        engine.send("say hello");
+        w.await(Engine.State.READY);
+        File snapshot = new File(a[0], "chat.snapshot");
+        int[] pieces = { 0 };
+        w.onChange = () -> {
+            if (engine.chat().messages().size() == 4 && engine.chat().messages().get(3).content.length() > 0 && ++pieces[0] == 5) {
+                engine.save(); // by another thread in life: a flag that the loop looks at
+            }
+            if (snapshot.exists()) {
+                say("before", engine);
+                Runtime.getRuntime().halt(9);
+            }
+        };
+        engine.send("tell me more of it");
+        w.await(Engine.State.READY);
+    }
+
+    /** folder, model: a new process goes on */
+    static void revive(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = loaded(a[0], a[1], GREEDY, w)) {
+            say("restored", engine);
+            engine.send("and then");
+            w.await(Engine.State.READY);
+            Case.out("line", engine.status().line);
+            say("all", engine);
+            Case.out("messages", w.takeMessages());
+        }
+    }
+
+    /** folder, model, another model, no model: what is refused, and that it goes on */
+    static void refusals(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = new Engine(new Store(new File(a[0])), w)) {
+            engine.send("nobody there");
+            engine.spikes(report -> {});
+            engine.measure(new Benchmark(1, 1, 1, new BenchRows("", "", ""), text -> {}), rows -> {});
+            engine.load(source(a[3]), GREEDY, false);
+            w.await(Engine.State.EMPTY);
+            Case.out("none", w.takeMessages());
+            engine.load(source(a[0] + "/missing.gguf"), GREEDY, false);
+            w.await(Engine.State.EMPTY);
+            Case.out("missing", w.takeMessages());
+            engine.load(new FileSource(a[1], 1 << 20), GREEDY, false);
+            w.await(Engine.State.EMPTY);
+            Case.out("large", w.takeMessages());
+            engine.load(new FileSource(a[1], 1 << 20), GREEDY, true);
+            w.await(Engine.State.READY);
+            Case.out("forced", w.takeMessages() + engine.status().line);
+            engine.load(source(a[2]), new Settings("1", Settings.Spikes.AS_FILE, "2", "0", "32", "8", false), false);
+            w.await(Engine.State.EMPTY);
+            Case.out("k", w.takeMessages());
+            engine.load(source(a[1]), GREEDY, false);
+            w.await(Engine.State.READY);
+            engine.spikes(report -> {});
+            engine.send("say hello");
+            w.await(Engine.State.READY);
+            Case.out("uncounted", w.takeMessages());
+            engine.save();
+            engine.load(source(a[2]), GREEDY, false);
+            w.await(Engine.State.READY);
+            Case.out("other", w.takeMessages());
+            engine.load(source(a[1]), GREEDY, false);
+            w.await(Engine.State.READY);
+            w.takeMessages();
+            Case.out("writes", writeNowhere(engine, w, a[0]));
+        }
+    }
+
+    /** The store's folder is gone: a message, and the chat goes on. */
+    private static String writeNowhere(Engine engine, Watcher w, String folder) throws Exception {
+        File moved = new File(folder + ".moved");
+        Files.move(new File(folder).toPath(), moved.toPath());
+        engine.send("again");
+        w.await(Engine.State.READY);
+        engine.save();
+        Files.move(moved.toPath(), new File(folder).toPath());
+        engine.send("again");
+        w.await(Engine.State.READY);
+        return w.takeMessages() + "|" + engine.chat().messages().size();
+    }
+
+    /** folder, model: rows */
+    static void bench(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = loaded(a[0], a[1], GREEDY, w)) {
+            BenchRows rows = new BenchRows("Phone", "llama-cpp-python==0.0.0", "0123456789ab");
+            List<String> progress = new ArrayList<>();
+            List<JSONObject> found = new ArrayList<>();
+            engine.measure(new Benchmark(48, 6, 5, rows, progress::add), found::addAll);
+            w.await(Engine.State.READY);
+            Case.out("progress", String.join("|", progress));
+            Files.write(new File(a[0], "rows.jsonl").toPath(), BenchRows.jsonl(found).getBytes("UTF-8"));
+            Case.out("summary", Benchmark.summary(found));
+            engine.measure(new Benchmark(48, 100000, 1, rows, text -> {
+                if (text.startsWith("tg")) {
+                    new Thread(engine::stop).start();
+                }
+            }), found::addAll);
+            w.await(Engine.State.READY);
+            Case.out("stopped", w.takeMessages() + "|" + found.size());
+            engine.send("say hello");
+            w.await(Engine.State.READY);
+            Case.out("chat", engine.chat().messages().size());
+        }
+        Case.out("wrong", Case.failure(() -> new Benchmark(0, 1, 1, null, null)));
+    }
+
+    /** folder, model */
+    static void spikes(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = loaded(a[0], a[1], COUNTING, w)) {
+            for (int turn = 0; turn < 2; ++turn) {
+                BlockingQueue<SpikeReport> got = new LinkedBlockingQueue<>();
+                engine.spikes(got::add);
+                SpikeReport report = got.poll(60, TimeUnit.SECONDS);
+                Case.out("tokens", report.nTokens);
+                Case.out("labels", String.join(" ", report.labels));
+                JSONArray shares = new JSONArray();
+                for (double share : report.shares) {
+                    shares.put(share);
+                }
+                Case.out("shares", shares);
+                Case.out("text", report.text);
+                engine.send("say hello");
+                w.await(Engine.State.READY);
+            }
+            Case.out("line", engine.status().line);
+            Case.out("messages", w.takeMessages());
+        }
+    }
+}
