@@ -215,6 +215,21 @@ final class Engines {
         }
     }
 
+    /** folder, model: eight lives of a process, each with a drawn answer: what each evaluates of its prompt */
+    static void lives(String[] a) throws Exception {
+        Settings drawn = new Settings("1", Settings.Spikes.AS_FILE, "", "1.2", "32", "40", false);
+        for (int life = 0; life < 8; ++life) {
+            Watcher w = new Watcher();
+            try (Engine engine = loaded(a[0], a[1], drawn, w)) {
+                engine.send("and then");
+                w.await(Engine.State.READY);
+                engine.save();
+                Case.out("line", engine.status().line);
+                Case.out("messages", w.takeMessages());
+            }
+        }
+    }
+
     /** folder, model, another model, no model: what is refused, and that it goes on */
     static void refusals(String[] a) throws Exception {
         Watcher w = new Watcher();

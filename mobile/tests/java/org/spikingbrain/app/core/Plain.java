@@ -54,7 +54,7 @@ final class Plain {
         fixed.open();
         Case.out("fixed", fixed.current().name);
         Case.out("nowhere", Case.failure(() -> new Store(new File(folder, "none")).use(new ModelEntry("u", "n", 0))));
-        TextFile.write(new File(folder, "chat.json"), "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"draft\": \"\"}");
+        TextFile.write(new File(folder, "chat.json"), "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"draft\": \"\", \"tokens\": []}");
         Case.out("chat", Case.failure(damaged::readChat));
     }
 
@@ -83,7 +83,9 @@ final class Plain {
         chat.ask("three");
         Case.out("prompt", chat.prompt().size());
         chat.takeBack();
+        chat.tokens(new int[] { 3, 1, 2 });
         Chat saved = Chat.fromJson(new JSONObject(chat.toJson().toString()));
+        Case.out("tokens", new JSONArray(java.util.Arrays.toString(saved.tokens())));
         Case.out("saved", flat(saved) + "draft:" + saved.takeDraft());
     }
 
