@@ -9,8 +9,8 @@ import random
 from pathlib import Path
 
 import pytest
-from app import app, core, said  # noqa: F401
 from jvm import llama, spiking, tiny  # noqa: F401
+from jvm_app import app, core, said  # noqa: F401
 
 from bench import compare, machine, report, rows, tables
 
@@ -108,6 +108,12 @@ def test_a_chat_outlives_a_kill_without_prefill(app, spiking, tmp_path):
     with llama(spiking) as llm:
         new = llm.tokenize("<|im_end|>\n<|im_start|>user\nand then<|im_end|>\n<|im_start|>assistant\n", special=True)
     assert n_new <= len(new) + 1 < n_prompt  # and the last token said, which was not read yet
+
+
+def test_a_chat_keeps_the_tokens_it_was_written_with(app, spiking):
+    got = app("Engines", "tokens", spiking)
+    assert len(got["known"]) == 11 and got["kept"] == got["known"] + got["rest"]
+    assert got["other"] == got["foreign"] == got["whole"] != got["known"]
 
 
 def test_no_answer_however_drawn_is_read_again(app, spiking, tmp_path):

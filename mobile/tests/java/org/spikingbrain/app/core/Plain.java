@@ -6,6 +6,7 @@ import org.spikingbrain.ChatMessage;
 
 import java.io.File;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /** Cases that need no native library. */
@@ -85,7 +86,7 @@ final class Plain {
         chat.takeBack();
         chat.tokens(new int[] { 3, 1, 2 });
         Chat saved = Chat.fromJson(new JSONObject(chat.toJson().toString()));
-        Case.out("tokens", new JSONArray(java.util.Arrays.toString(saved.tokens())));
+        Case.out("tokens", new JSONArray(Arrays.toString(saved.tokens())));
         Case.out("saved", flat(saved) + "draft:" + saved.takeDraft());
     }
 
