@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from app import FRAMEWORK, MANIFEST, RES, SOURCES, STUBS, javac, need
 from jvm import JAVA, tool
+from jvm_app import FRAMEWORK, MANIFEST, RES, SOURCES, STUBS, javac, need
 
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 PACKAGE = "org.spikingbrain.app"

@@ -9,8 +9,8 @@ import random
 from pathlib import Path
 
 import pytest
-from app import app, core, said  # noqa: F401
 from jvm import llama, spiking, tiny  # noqa: F401
+from jvm_app import app, core, said  # noqa: F401
 
 from bench import compare, machine, report, rows, tables
 
@@ -42,7 +42,7 @@ def test_a_question_without_an_answer_is_taken_back(core):
     assert got["killed"] == "u:one a:an draft:"            # what was said stays
     assert got["early"] == "u:one a:answer draft:two,"     # killed before the first word; handed out once
     assert got["empty"] == "u:one a:answer draft:two" and got["prompt"] == 3
-    assert got["saved"] == "u:one a:answer draft:three"
+    assert got["saved"] == "u:one a:answer draft:three" and got["tokens"] == [3, 1, 2]
 
 
 def test_the_service_is_never_stopped_before_it_started(core):
@@ -110,6 +110,20 @@ def test_a_chat_outlives_a_kill_without_prefill(app, spiking, tmp_path):
     assert n_new <= len(new) + 1 < n_prompt  # and the last token said, which was not read yet
 
 
+def test_a_chat_keeps_the_tokens_it_was_written_with(app, spiking):
+    got = app("Engines", "tokens", spiking)
+    assert len(got["known"]) == 11 and got["kept"] == got["known"] + got["rest"]
+    assert got["other"] == got["foreign"] == got["whole"] != got["known"]
+
+
+def test_no_answer_however_drawn_is_read_again(app, spiking, tmp_path):
+    got = app.all("Engines", "lives", tmp_path, spiking)
+    assert [v for k, v in got if k == "messages"] == [""] * 8
+    counts = [tuple(int(v.split()[i]) for i in (1, 3)) for k, v in got if k == "line"]
+    first = counts[0][0]
+    assert all(n_new <= first + 3 for _, n_new in counts) and counts[-1][0] > 4 * first  # <|im_end|>, newline, the last token said
+
+
 def test_what_cannot_be_done_is_said_and_the_app_goes_on(app, spiking, tiny, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
@@ -156,8 +170,5 @@ def test_spikes_are_shown_as_the_library_counts_them(app, spiking, tmp_path):
     with llama(spiking, spike_stats=True) as llm:
         llm.create_chat_completion([{"role": "user", "content": "say hello"}], max_tokens=24, temperature=0)
         stats = llm.spike_stats()
-    bins = stats.model().bins if hasattr(stats, "model") else None
-    if bins is not None:
-        total = sum(bins) + stats.model().n_over
-        assert shares[:8] == pytest.approx([bins[i] / total for i in range(8)])
+    assert shares[:8] == pytest.approx([n / stats.model().n for n in stats.model().bins[:8]])
     assert text.startswith("k = ") and "\nall: silent " in text and "\nlayer 0: " in text

@@ -4,7 +4,10 @@ plugins {
 }
 
 /** What the rows of a benchmark say of the sources. */
-val commit = providers.exec { commandLine("git", "rev-parse", "--short=12", "HEAD") }.standardOutput.asText.map { it.trim() }
+val commit = providers.exec {
+    commandLine("git", "rev-parse", "--short=12", "HEAD")
+    isIgnoreExitValue = true // sources without a repository: empty
+}.standardOutput.asText.map { it.trim() }
 val pin = providers.fileContents(rootProject.layout.projectDirectory.file("../../cpp_backend/llama.lock")).asText
     .map { Regex("(?m)^[\\w-]+==[\\w.]+").find(it)!!.value }
 

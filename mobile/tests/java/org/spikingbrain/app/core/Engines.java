@@ -14,6 +14,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -200,6 +201,7 @@ final class Engines {
         };
         engine.send("tell me more of it");
         w.await(Engine.State.READY);
+        System.exit(1); // was not saved in the middle
     }
 
     /** folder, model: a new process goes on */
@@ -212,6 +214,38 @@ final class Engines {
             Case.out("line", engine.status().line);
             say("all", engine);
             Case.out("messages", w.takeMessages());
+        }
+    }
+
+    /** model: a chat whose tokens are single characters, as no tokenizer splits it */
+    static void tokens(String[] a) throws Exception {
+        try (SpikingBrain model = SpikingBrain.load(new File(a[0]), new ModelOptions())) {
+            String before = "hello world";
+            int[] known = {};
+            for (String c : before.split("")) {
+                known = ChatTokens.join(known, model.tokenize(c, false, true));
+            }
+            Case.out("known", new JSONArray(Arrays.toString(known)));
+            Case.out("kept", new JSONArray(Arrays.toString(ChatTokens.of(model, known, before + " again"))));
+            Case.out("rest", new JSONArray(Arrays.toString(model.tokenize(" again", false, true))));
+            Case.out("other", new JSONArray(Arrays.toString(ChatTokens.of(model, known, "hello there"))));
+            Case.out("whole", new JSONArray(Arrays.toString(model.tokenize("hello there", true, true))));
+            Case.out("foreign", new JSONArray(Arrays.toString(ChatTokens.of(model, new int[] { 1 << 30 }, "hello there"))));
+        }
+    }
+
+    /** folder, model: eight lives of a process, each with a drawn answer: what each evaluates of its prompt */
+    static void lives(String[] a) throws Exception {
+        Settings drawn = new Settings("1", Settings.Spikes.AS_FILE, "", "1.2", "32", "64", false);
+        for (int life = 0; life < 8; ++life) {
+            Watcher w = new Watcher();
+            try (Engine engine = loaded(a[0], a[1], drawn, w)) {
+                engine.send("write a function that reads a file");
+                w.await(Engine.State.READY);
+                engine.save();
+                Case.out("line", engine.status().line);
+                Case.out("messages", w.takeMessages());
+            }
         }
     }
 

@@ -6,6 +6,7 @@ import org.spikingbrain.ChatMessage;
 
 import java.io.File;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /** Cases that need no native library. */
@@ -54,7 +55,7 @@ final class Plain {
         fixed.open();
         Case.out("fixed", fixed.current().name);
         Case.out("nowhere", Case.failure(() -> new Store(new File(folder, "none")).use(new ModelEntry("u", "n", 0))));
-        TextFile.write(new File(folder, "chat.json"), "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"draft\": \"\"}");
+        TextFile.write(new File(folder, "chat.json"), "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"draft\": \"\", \"tokens\": []}");
         Case.out("chat", Case.failure(damaged::readChat));
     }
 
@@ -83,7 +84,9 @@ final class Plain {
         chat.ask("three");
         Case.out("prompt", chat.prompt().size());
         chat.takeBack();
+        chat.tokens(new int[] { 3, 1, 2 });
         Chat saved = Chat.fromJson(new JSONObject(chat.toJson().toString()));
+        Case.out("tokens", new JSONArray(Arrays.toString(saved.tokens())));
         Case.out("saved", flat(saved) + "draft:" + saved.takeDraft());
     }
 

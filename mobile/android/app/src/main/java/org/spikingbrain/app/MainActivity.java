@@ -76,9 +76,11 @@ public final class MainActivity extends Screen {
     void showChange() {
         Engine engine = app().engine();
         messages.show(engine.chat().messages());
-        String draft = engine.chat().takeDraft();
-        if (!draft.isEmpty() && input.getText().length() == 0) {
-            input.setText(draft);
+        if (input.getText().length() == 0) {
+            String draft = engine.chat().takeDraft(); // a question that got no answer
+            if (!draft.isEmpty()) {
+                input.setText(draft);
+            }
         }
         send.setText(busy() ? R.string.stop : R.string.send);
         send.setEnabled(engine.state() != Engine.State.LOADING && engine.state() != Engine.State.EMPTY);

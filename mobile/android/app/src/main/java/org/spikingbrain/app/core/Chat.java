@@ -18,6 +18,7 @@ public final class Chat {
     private String question; // being answered
     private final StringBuilder answer = new StringBuilder();
     private String draft = "";
+    private int[] tokens = {}; // of the turns, as they were read and written
 
     /** A question; its answer follows. IllegalStateException: one is being answered. */
     synchronized void ask(String text) {
@@ -57,6 +58,15 @@ public final class Chat {
         return out;
     }
 
+    /** Tokens of the turns that the session holds or held; none: not known. */
+    synchronized int[] tokens() {
+        return tokens;
+    }
+
+    synchronized void tokens(int[] ids) {
+        tokens = ids;
+    }
+
     /** What the screen shows: with the answer so far. */
     public synchronized List<ChatMessage> messages() {
         List<ChatMessage> out = new ArrayList<>(done);
@@ -82,14 +92,23 @@ public final class Chat {
                 list.put(new JSONObject().put("role", m.role).put("content", m.content));
             }
         }
-        return new JSONObject().put("messages", list).put("draft", draft);
+        JSONArray ids = new JSONArray();
+        for (int id : tokens) {
+            ids.put(id);
+        }
+        return new JSONObject().put("messages", list).put("draft", draft).put("tokens", ids);
     }
 
     /** JSONException, IllegalArgumentException: no chat. */
     static Chat fromJson(JSONObject o) throws JSONException {
         Chat chat = new Chat();
         JSONArray list = o.getJSONArray("messages");
+        JSONArray ids = o.getJSONArray("tokens");
         chat.draft = o.getString("draft");
+        chat.tokens = new int[ids.length()];
+        for (int i = 0; i < chat.tokens.length; ++i) {
+            chat.tokens[i] = ids.getInt(i);
+        }
         for (int i = 0; i < list.length(); ++i) {
             String role = list.getJSONObject(i).getString("role");
             String content = list.getJSONObject(i).getString("content");

@@ -186,20 +186,23 @@ public final class Engine implements AutoCloseable {
 
     private void answer(long number) {
         Generation answer = null;
+        int[] prompt = {};
         try {
-            answer = loaded.session.chat(chat.prompt(), settings.generateOptions(), this::onProgress);
+            prompt = ChatTokens.of(loaded.model, chat.tokens(), loaded.model.applyChatTemplate(chat.prompt(), true));
+            answer = loaded.session.generate(prompt, settings.generateOptions(), this::onProgress);
             stop.computing(loaded.session);
             while (!stop.isStopped(number) && answer.hasNext()) {
                 chat.say(answer.next());
                 listener.onChange();
                 if (saveWanted) {
+                    chat.tokens(ChatTokens.join(prompt, answer.tokens()));
                     saveNow();
                 }
             }
         } catch (CancelledException e) {
             // by stop(): what was said stays
         } finally {
-            finish(answer);
+            finish(prompt, answer);
             writeChat();
         }
     }
@@ -213,11 +216,12 @@ public final class Engine implements AutoCloseable {
         }
     }
 
-    private void finish(Generation answer) {
+    private void finish(int[] prompt, Generation answer) {
         if (answer == null) {
             chat.takeBack();
         } else {
             answer.close();
+            chat.tokens(answer.text().isEmpty() ? chat.tokens() : ChatTokens.join(prompt, answer.tokens()));
             chat.end(answer.text());
             status = status.with(Format.timings(answer.timings(), answer.finishReason()));
         }
