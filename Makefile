@@ -9,7 +9,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 STATIC_REQUIRES := "ziglang==0.17.1"
-MOBILE_TEST_REQUIRES := "pytest>=7.4"
+MOBILE_TEST_REQUIRES := "pytest>=7.4" "chaquopy-stubs-android==36.20260406"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
@@ -143,7 +143,6 @@ lint: $(VENV)/.test-extras
 # the JNI library of mobile/android for this machine, which mobile/tests drive from a desktop JVM: one more target of the build above
 check-jdk:
 	@command -v javac > /dev/null || test -n "$$JAVA_HOME" -a -x "$$JAVA_HOME/bin/javac" || \
-	    { test -n "$(INSTALL)" && { apt-get update -qq && apt-get install -qq -y openjdk-17-jdk-headless; } > build/jdk.log; } || \
 	    { echo "make: jni-host: got no JDK, expected javac; do apt-get install openjdk-17-jdk-headless, or set JAVA_HOME" >&2; exit 1; }
 
 jni-host: check-jdk $(VENV)/.installed

@@ -17,3 +17,5 @@ dependencyResolutionManagement {
 
 rootProject.name = "spikingbrain-android"
 include(":library")
+include(":app")
+
