@@ -4,14 +4,13 @@ against the declarations of android-stubs, and its resources by aapt against And
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jvm import ANDROID_ONLY, JAVA, ROOT, tool
+from jvm import ANDROID_ONLY, JAVA, ROOT, built, tool
 
 APP = ROOT / "mobile" / "android" / "app"
 SOURCES = APP / "src" / "main" / "java"
@@ -79,7 +78,4 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> App:
 @pytest.fixture(scope="session")
 def app(core: App) -> App:
     """The same with the native library."""
-    library = Path(os.environ.get("SPIKINGBRAIN_JNI", ROOT / "build" / "jni" / "bin"))
-    if not (library / "libspikingbrain_jni.so").is_file():
-        pytest.skip("no libspikingbrain_jni.so; make jni-host")
-    return App(core.classes, library)
+    return App(core.classes, built() / "bin")
