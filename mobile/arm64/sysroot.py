@@ -86,6 +86,8 @@ def main(target: str) -> None:
     headers.mkdir()
     apt.get("download", f"libpython{version}-dev", cwd=headers)
     unpack(sorted(headers.glob("*.deb")), part)
+    include = part / "usr" / "include"  # Debian's pyconfig.h includes the architecture's from where a native compiler looks
+    shutil.copy(include / "aarch64-linux-gnu" / f"python{version}" / "pyconfig.h", include / f"python{version}" / "pyconfig.h")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
