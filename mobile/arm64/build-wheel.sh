@@ -20,6 +20,7 @@ PATH="$root/$venv/bin:$PATH" \
     --config-settings=cmake.python-hints=false \
     --config-settings=cmake.define.Python_EXECUTABLE="$python" \
     --config-settings=cmake.define.Python_INCLUDE_DIR="$sysroot/usr/include/python$version" \
+    --config-settings=cmake.define.PYBIND11_USE_CROSSCOMPILING=ON \
     --config-settings=cmake.define.SPIKINGBRAIN_VARIANTS=ON \
     --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON \
     --config-settings=cmake.define.SPIKINGBRAIN_TOOLS="$tools" \

@@ -16,29 +16,29 @@ PROMPT = "To install a package from a local folder, give its path. " * 6  # long
 N = 24
 
 
-def test_a_checkpoint_becomes_the_same_gguf(best_arm: Machine, models: Models, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_the_same_gguf(any_arm: Machine, models: Models, tmp_path: Path) -> None:
     there = [tmp_path / f"{i}.gguf" for i in range(len(CONVERTED))]
-    codes = best_arm.jobs(tmp_path, *({"do": "convert", "words": [str(c), "-o", str(out), *o]} for out, (c, o) in zip(there, CONVERTED)))
+    codes = any_arm.jobs(tmp_path, *({"do": "convert", "words": [str(c), "-o", str(out), *o]} for out, (c, o) in zip(there, CONVERTED)))
     assert codes == [0] * len(CONVERTED)
     for out, (checkpoint, options) in zip(there, CONVERTED):
         assert out.read_bytes() == models(checkpoint, *options).read_bytes(), (checkpoint.name, options)
 
 
-def test_a_spiking_gguf_from_a_gguf_is_the_same(best_arm: Machine, here: Machine, models: Models, tmp_path: Path) -> None:
+def test_a_spiking_gguf_from_a_gguf_is_the_same(any_arm: Machine, here: Machine, models: Models, tmp_path: Path) -> None:
     source = models(TINY, "--outtype", "q4_0")
     job = {"do": "convert", "words": [str(source), "--spike", "--spike-k", "2.5", "-o"]}
     made = []
-    for machine in (here, best_arm):
+    for machine in (here, any_arm):
         made.append(tmp_path / f"{machine.name}.gguf")
         assert machine.jobs(tmp_path, {**job, "words": [*job["words"], str(made[-1])]}) == [0]
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
 @pytest.mark.parametrize("options", [("--outtype", "f32"), ("--outtype", "q8_0"), ("--outtype", "q4_0", "--spike")], ids=" ".join)
-def test_a_snapshot_travels_both_ways(best_arm: Machine, here: Machine, models: Models, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_snapshot_travels_both_ways(any_arm: Machine, here: Machine, models: Models, tmp_path: Path, options: tuple[str, ...]) -> None:
     """Restored with 0 tokens evaluated and the same greedy tokens next as on the machine that wrote it; saved again, the same bytes."""
     model = models(SMALL, *options)
-    for writer, reader in ((here, best_arm), (best_arm, here)):
+    for writer, reader in ((here, any_arm), (any_arm, here)):
         first, again = tmp_path / f"{writer.name}.snap", tmp_path / f"{writer.name}-again.snap"
         wrote = writer.jobs(tmp_path, {"do": "save", "model": model, "prompt": PROMPT, "snapshot": first, "n": N})[0]
         read = reader.jobs(tmp_path, {"do": "restore", "model": model, "snapshot": first, "again": again, "n": N})[0]

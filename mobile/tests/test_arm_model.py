@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import LIBRARY, ROOT, Machine, Models, shared
+from conftest import LIBRARY, ROOT, Machine, Models, qemu, shared
 
 SMALL = ROOT / "examples" / "small"
 DOTPROD = {"cortex-a76", "neoverse-n1", "max"}
@@ -28,9 +28,9 @@ def test_the_best_cpu_library_is_chosen(arm: Machine, cpu_of: str, tmp_path: Pat
     assert (found["spike_kernels"] == "generic") == (not has_dotprod)
 
 
-def test_our_kernels_can_be_forced_down(best_arm: Machine, tmp_path: Path) -> None:
-    for isa in ("dotprod", "generic"):
-        assert best_arm.jobs(tmp_path, {"do": "info"}, env={"SPIKINGBRAIN_ISA": isa})[0]["spike_kernels"] == isa
+def test_our_kernels_can_be_forced_down(tmp_path: Path) -> None:
+    for cpu, isa in (("max", "dotprod"), ("cortex-a76", "generic")):
+        assert qemu(cpu).jobs(tmp_path, {"do": "info"}, env={"SPIKINGBRAIN_ISA": isa})[0]["spike_kernels"] == isa
 
 
 def test_golden_logits(arm: Machine, models: Models, tmp_path: Path) -> None:
@@ -51,10 +51,13 @@ def divergence(a: Any, b: Any) -> float:
     return float((np.exp(p) * (p - q)).sum(1).mean())
 
 
-def test_golden_w8aspike(arm: Machine, models: Models, tmp_path: Path) -> None:
-    """Integer weights and spikes: as near to the reference as on x86 (tests/test_spiking_models.py)."""
+def test_golden_w8aspike(arm: Machine, cpu_of: str, models: Models, tmp_path: Path) -> None:
+    """Integer weights and spikes: as near to the reference as on x86 (tests/test_spiking_models.py).
+
+    But for the F16 down projection on armv8.2_2: llama.cpp's own product sums in half precision there (3.0e-4 instead of 1.1e-4).
+    """
     folder = shared("golden-w8aspike")
-    golden, bounds = np.load(folder / "golden.npz"), {"f16": 2e-4, "f32": 1e-5}
+    golden, bounds = np.load(folder / "golden.npz"), {"f16": 5e-4 if LIBRARY[cpu_of] == "armv8.2_2" else 2e-4, "f32": 1e-5}
     tokens = golden["tokens"].tolist()
     arm.jobs(tmp_path, *({"do": "logits", "model": models(folder, "--spike-down-type", down), "tokens": tokens, "piece": 96, "out": tmp_path / f"{down}.npy"} for down in bounds))
     for down, bound in bounds.items():
