@@ -20,7 +20,8 @@ def test_the_best_cpu_library_is_chosen(arm: Machine, cpu_of: str, tmp_path: Pat
     """By the loader for llama.cpp's kernels, by ours for the spikes'; system_info says both."""
     found = arm.jobs(tmp_path, {"do": "info"})[0]
     library, has_dotprod = LIBRARY[cpu_of], cpu_of.split(",")[0] in DOTPROD
-    assert found["machine"] == "aarch64" and found["libraries"] == [library]
+    # one that was only asked whether it fits may stay mapped: glibc unloads none that defines a unique symbol (a table of std::to_string)
+    assert found["machine"] == "aarch64" and library in found["libraries"] and len(found["libraries"]) <= 2
     assert found["features"]["NEON"]
     assert found["features"].get("DOTPROD", False) == has_dotprod
     assert found["features"].get("MATMUL_INT8", False) == library.startswith("armv8.6")
