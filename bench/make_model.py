@@ -23,14 +23,16 @@ SEED = 20250905
 
 
 def byte_tokens(n_vocab: int) -> tuple[list[str], list[int]]:
-    """Smallest GPT-2 vocabulary that encodes any text: 256 bytes, one merge, an end token, then unused ids. Types as in GGUF."""
+    """Smallest GPT-2 vocabulary that encodes any text: 256 bytes, one merge, an end token, then words. Types as in GGUF.
+
+    Words, since the weights are random: a token without text, as unused ones are, would leave a stream waiting for ever."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     chars = {b: chr(b) for b in printable}
     chars.update({b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(printable)))})
     tokens = [chars[b] for b in range(256)] + [chars[32] + chars[116], "<|end|>"]
     types = [gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL]
     n = n_vocab - len(tokens)
-    return tokens + [f"[PAD{i}]" for i in range(n)], [int(t) for t in types + [gguf.TokenType.UNUSED] * n]
+    return tokens + [f"word{i}" for i in range(n)], [int(t) for t in types + [gguf.TokenType.NORMAL] * n]
 
 
 def add_tokenizer(w: gguf.GGUFWriter, n_vocab: int) -> None:

@@ -1,5 +1,5 @@
 """`python -m bench report`: tables and plots from rows; with --readmes into the READMEs, between their marks. The same rows give
-the same bytes."""
+the same bytes. A mark may name another file of bench/results, measured on another machine: `<!-- bench: NAME of FILE begin -->`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .errors import BenchError
 from .rows import Row
 from .tables import TABLES
 
+RESULTS = ROOT / "bench" / "results"
 READMES = ("README.md", "bench/README.md", "cpp_backend/README.md")
-MARK = re.compile(r"(<!-- bench: (\w+) begin -->\n)(.*?)(<!-- bench: \2 end -->)", re.S)
+MARK = re.compile(r"(<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->\n)(.*?)(<!-- bench: \2 end -->)", re.S)
 
 
 def made(name: str, measured: list[Row], source: Path) -> str:
@@ -23,13 +24,20 @@ def made(name: str, measured: list[Row], source: Path) -> str:
 
 
 def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
-    """The text with every marked table made anew. Raises BenchError for a mark that names no table or is not closed."""
-    for name in re.findall(r"<!-- bench: (\w+) begin -->", text):
+    """The text with every marked table made anew. Raises BenchError for a mark that names no table or no file of rows, or is not closed."""
+    for name, file in re.findall(r"<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->", text):
         if name not in TABLES:
             raise BenchError(f"bench: {where}: mark {name!r}: got no such table, expected one of {', '.join(TABLES)}; do correct it")
         if f"<!-- bench: {name} end -->" not in text:
             raise BenchError(f"bench: {where}: mark {name!r}: got no end, expected <!-- bench: {name} end -->; do add it")
-    return MARK.sub(lambda m: m[1] + made(m[2], measured, source) + "\n" + m[4], text)
+        if file and not (RESULTS / file).is_file():
+            raise BenchError(f"bench: {where}: mark {name!r}: got no bench/results/{file}, expected a file of rows; do correct it")
+
+    def anew(m: re.Match[str]) -> str:
+        its = RESULTS / m[3] if m[3] else source
+        table = made(m[2], rows.read(its) if m[3] else measured, its)
+        return m[1] + (f"{made('machine', rows.read(its), its)}\n\n" if m[3] else "") + table + "\n" + m[5]
+    return MARK.sub(anew, text)
 
 
 def write_tables(measured: list[Row], root: Path, source: Path, check: bool) -> list[Path]:

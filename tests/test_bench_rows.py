@@ -142,6 +142,15 @@ def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> No
         filled(text.replace("figure7", "figure8"))
     with pytest.raises(BenchError, match="no end"):
         filled("<!-- bench: load begin -->\n")
+    with pytest.raises(BenchError, match="got no bench/results/gone.jsonl"):
+        filled("<!-- bench: load of gone.jsonl begin -->\n<!-- bench: load end -->\n")
+
+
+def test_a_mark_may_name_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    rows.append(tmp_path / "other.jsonl", measured())
+    text = report.filled("<!-- bench: figure7 of other.jsonl begin -->\n<!-- bench: figure7 end -->\n", [], "x", tmp_path / "r.jsonl")
+    assert "| 5.00x | 4.04x |" in text and "[results/other.jsonl](results/other.jsonl): " in text
 
 
 def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None:
