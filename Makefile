@@ -9,7 +9,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 STATIC_REQUIRES := "ziglang==0.17.1"
-MOBILE_TEST_REQUIRES := "pytest>=7.4" "chaquopy-stubs-android==36.20260406"
+MOBILE_TEST_REQUIRES := "pytest>=7.4" "pytest-xdist>=3.5" "chaquopy-stubs-android==36.20260406"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
@@ -135,7 +135,7 @@ $(VENV)/.mobile-extras: $(VENV)/.installed
 test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test
 test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
-	$(PY) -m pytest mobile/tests
+	$(PY) -m pytest -n auto --dist loadfile mobile/tests
 
 lint: $(VENV)/.test-extras
 	cd bindings && ../$(PY) -m mypy --config-file ../pyproject.toml -p spikingbrain_cpp

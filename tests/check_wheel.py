@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_CPUS = ("qemu64", "Nehalem", "SandyBridge", "Haswell")  # SSE2 only; SSE4.2; AVX; AVX2
+OLD_NUMPY = "numpy<2.4"  # newer wheels of NumPy begin at SSE4.2
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
 
 LICENCES = {"llama.cpp", "jsonhpp", "cpp-httplib", "pybind11", "llamafile-sgemm", "xxhash", "rotate-bits"}
@@ -85,7 +86,7 @@ def main(wheel: str) -> None:
         folder = Path(temporary)
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         python = str(folder / "venv" / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", wheel, OLD_NUMPY], check=True)
         model = folder / "tiny.gguf"
         check_commands(folder / "venv" / "bin", model)
         lib = next((folder / "venv").rglob("spikingbrain_cpp/lib"))
