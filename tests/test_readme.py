@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -16,8 +17,8 @@ except ModuleNotFoundError:  # Python 3.10
     tomllib = None
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = sorted(p for p in ROOT.rglob("README.md") if not {".venv", "build", "node_modules"} & set(p.relative_to(ROOT).parts))
 MADE = ("build", ".venv")        # folders that come into being
+READMES = sorted([ROOT / "README.md", *(p for top in ROOT.iterdir() if top.name not in MADE for p in top.rglob("README.md"))])
 NO_PATH = re.compile(r"[<>*{}$|()\[\]=:,]|\.\.\.|^-|^/|[A-Z]{3,}(?!\.md)|^\.\w+$|^\d")  # placeholders, patterns, options, suffixes, keys
 SUFFIXES = (".py", ".cpp", ".h", ".c", ".md", ".sh", ".txt", ".toml", ".lock", ".patch")
 
@@ -25,9 +26,10 @@ SUFFIXES = (".py", ".cpp", ".h", ".c", ".md", ".sh", ".txt", ".toml", ".lock", "
 def here() -> set[str]:
     """Every file and folder of the project, as /a/b/c and as each of its endings /b/c and /c: READMEs shorten paths."""
     found = set()
-    for path in ROOT.rglob("*"):
-        parts = path.relative_to(ROOT).parts
-        if not {".venv", "build", ".git", "__pycache__"} & set(parts):
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in (".venv", "build", ".git", "__pycache__")]  # not entered: a build may be changing it
+        for name in (*folders, *files):
+            parts = (Path(folder) / name).relative_to(ROOT).parts
             found |= {"/".join(parts[i:]) for i in range(len(parts))}
     return found
 
