@@ -11,7 +11,7 @@ from . import build, cases, compare, machine, report, run
 from .errors import BenchError
 from .shapes import SHAPES, TYPES, model_bytes, state_bytes_per_token, weight_bytes_per_token
 
-RESULTS = build.ROOT / "bench" / "results"
+RESULTS = report.RESULTS
 
 
 def results_file(form: str) -> Path:

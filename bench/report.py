@@ -15,7 +15,8 @@ from .tables import TABLES
 
 RESULTS = ROOT / "bench" / "results"
 READMES = ("README.md", "bench/README.md", "cpp_backend/README.md")
-MARK = re.compile(r"(<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->\n)(.*?)(<!-- bench: \2 end -->)", re.S)
+BEGIN = r"<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->"
+MARK = re.compile(rf"({BEGIN}\n)(.*?)(<!-- bench: \2 end -->)", re.S)
 
 
 def made(name: str, measured: list[Row], source: Path) -> str:
@@ -25,7 +26,7 @@ def made(name: str, measured: list[Row], source: Path) -> str:
 
 def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
     """The text with every marked table made anew. Raises BenchError for a mark that names no table or no file of rows, or is not closed."""
-    for name, file in re.findall(r"<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->", text):
+    for name, file in re.findall(BEGIN, text):
         if name not in TABLES:
             raise BenchError(f"bench: {where}: mark {name!r}: got no such table, expected one of {', '.join(TABLES)}; do correct it")
         if f"<!-- bench: {name} end -->" not in text:
@@ -34,9 +35,10 @@ def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
             raise BenchError(f"bench: {where}: mark {name!r}: got no bench/results/{file}, expected a file of rows; do correct it")
 
     def anew(m: re.Match[str]) -> str:
-        its = RESULTS / m[3] if m[3] else source
-        table = made(m[2], rows.read(its) if m[3] else measured, its)
-        return m[1] + (f"{made('machine', rows.read(its), its)}\n\n" if m[3] else "") + table + "\n" + m[5]
+        if not m[3]:
+            return m[1] + made(m[2], measured, source) + "\n" + m[5]
+        its = rows.read(RESULTS / m[3])
+        return m[1] + made("machine", its, RESULTS / m[3]) + "\n\n" + TABLES[m[2]](its) + "\n" + m[5]
     return MARK.sub(anew, text)
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,16 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ("build", ".venv")        # folders that come into being
-READMES = sorted([ROOT / "README.md", *(p for top in ROOT.iterdir() if top.name not in MADE for p in top.rglob("README.md"))])
+
+
+def project() -> Iterator[Path]:
+    """Every file and folder of the project. What a build may be changing is not entered."""
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in (*MADE, ".git", "__pycache__", "node_modules")]
+        yield from (Path(folder) / name for name in (*folders, *files))
+
+
+READMES = sorted(p for p in project() if p.name == "README.md")
 NO_PATH = re.compile(r"[<>*{}$|()\[\]=:,]|\.\.\.|^-|^/|[A-Z]{3,}(?!\.md)|^\.\w+$|^\d")  # placeholders, patterns, options, suffixes, keys
 SUFFIXES = (".py", ".cpp", ".h", ".c", ".md", ".sh", ".txt", ".toml", ".lock", ".patch")
 
@@ -26,11 +36,9 @@ SUFFIXES = (".py", ".cpp", ".h", ".c", ".md", ".sh", ".txt", ".toml", ".lock", "
 def here() -> set[str]:
     """Every file and folder of the project, as /a/b/c and as each of its endings /b/c and /c: READMEs shorten paths."""
     found = set()
-    for folder, folders, files in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in (".venv", "build", ".git", "__pycache__")]  # not entered: a build may be changing it
-        for name in (*folders, *files):
-            parts = (Path(folder) / name).relative_to(ROOT).parts
-            found |= {"/".join(parts[i:]) for i in range(len(parts))}
+    for path in project():
+        parts = path.relative_to(ROOT).parts
+        found |= {"/".join(parts[i:]) for i in range(len(parts))}
     return found
 
 

@@ -11,8 +11,7 @@ list(TRANSFORM spk_sources     REPLACE "(.+)" "ggml-cpu/spikingbrain/\\1.cpp")
 list(TRANSFORM spk_isa_sources REPLACE "(.+)" "ggml-cpu/spikingbrain/\\1.cpp")
 list(APPEND GGML_CPU_SOURCES ${spk_sources})
 
-# each of these names its own instruction set, so that every variant can hold the same object: compiled once, it is a third
-# of the time that all variants take
+# each of these names its own instruction set, so that every variant can hold the same object, compiled once
 if (GGML_BACKEND_DL)
     if (NOT TARGET ggml-spk-isa)
         add_library(ggml-spk-isa OBJECT ${spk_isa_sources})
