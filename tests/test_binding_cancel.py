@@ -137,7 +137,7 @@ async def ticks_during(work) -> tuple[int, object]:
         nonlocal count
         while True:
             count += 1
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
     ticker = asyncio.create_task(tick())
     result = await work
     ticker.cancel()

@@ -12,7 +12,9 @@ import sys
 import time
 
 import pytest
+from binding_models import ONE
 from chat_models import tiny_with
+
 
 def command(name: str, *args: object) -> list[str]:
     """The console script `name` of this Python."""
@@ -103,11 +105,22 @@ BAR = re.compile(rb"\r\[(#*)(\.*)\] +(\d+)% of (\d+) tokens, \d+ s\x1b\[K")
 ERASED = b"\r\x1b[K"
 
 
+SENTENCE = "the lighthouse keeper wrote down every ship "
+SECONDS = 4  # to read the long text: a bar is drawn after one, then four times in each
+
+
 @pytest.fixture(scope="module")
-def long(tmp_path_factory):
-    """A text of 25,000 tokens, which take some seconds to read."""
+def long(model, tmp_path_factory):
+    """A text of 25,000 tokens, or as many more as this machine reads in SECONDS."""
+    from spikingbrain_cpp import Llama
+    n_sentences = 2500
+    with Llama(model, n_ctx=0, **ONE) as llm:
+        tokens = llm.tokenize(SENTENCE * n_sentences)
+        start = time.monotonic()
+        llm.eval(tokens)
+        n_sentences = int(n_sentences * max(1, SECONDS / (time.monotonic() - start)))
     path = tmp_path_factory.mktemp("long") / "long.txt"
-    path.write_text("the lighthouse keeper wrote down every ship " * 2500)
+    path.write_text(SENTENCE * n_sentences)
     return path
 
 

@@ -21,7 +21,7 @@ import upstream  # noqa: E402
 PATCHES = sorted((BACKEND / "patches").glob("*.patch"))
 
 # The price of a fork is what must be rebased. Raise this only together with the reason in a patch's header.
-ADDED_LINES = 59
+ADDED_LINES = 61
 # the operator counts asserted in ggml.c (twice) and ggml-rpc.h, and RPC's protocol patch version
 DELETABLE = (r"static_assert\(GGML_OP_COUNT == \d+", r"#define RPC_PROTO_PATCH_VERSION\s+\d+")
 

@@ -1,4 +1,4 @@
-// The attention operators against plain loops in double: every tail length, group size, ring position and
+// The attention operators, and the product of BF16, against plain loops in double: every tail length, group size, ring position and
 // thread count. Float sums of n terms are off by at most n*2^-24 of the sum of magnitudes; the bounds below
 // leave a factor of a few for the softmax and the recurrence.
 
@@ -309,7 +309,37 @@ static void test_rope(int64_t d, int64_t n_head, int64_t T) {
     }
 }
 
+//
+// the product of BF16 matrices, whose rows spk-bf16.h multiplies on ARM
+//
+
+static void test_bf16(int64_t n) {
+    random_floats rnd(n);
+    const int64_t m = 3, T = 2;
+    auto w = rnd.normal(n*m), x = rnd.normal(n*T);
+    std::vector<ggml_bf16_t> half(n*m), half_x(n*T);
+    ggml_fp32_to_bf16_row(w.data(), half.data(), n*m);
+    ggml_bf16_to_fp32_row(half.data(), w.data(), n*m);
+    ggml_fp32_to_bf16_row(x.data(), half_x.data(), n*T); // the product rounds its input so
+    ggml_bf16_to_fp32_row(half_x.data(), x.data(), n*T);
+
+    std::vector<double> y(m*T);
+    for (int64_t t = 0; t < T; ++t) {
+        for (int64_t r = 0; r < m; ++r) {
+            for (int64_t i = 0; i < n; ++i) {
+                y[t*m + r] += (double) w[r*n + i]*x[t*n + i];
+            }
+        }
+    }
+    graph g;
+    check(max_error(g.run(ggml_mul_mat(g.ctx, g.tensor(GGML_TYPE_BF16, { n, m }, half), g.tensor(GGML_TYPE_F32, { n, T }, x)), 1), y) < BOUND,
+        "bf16 product of " + std::to_string(n) + " columns");
+}
+
 int main() {
+    for (int64_t n = 1; n <= 140; ++n) {
+        test_bf16(n);
+    }
     for (int64_t d : { 2, 6, 16, 18, 30, 32, 40, 48, 64, 80, 128 }) {
         test_gla(d, 4, 2, 5, 2);
         test_swa({ GGML_TYPE_F32, d, 4, 2, 5, 2, 7, 12, 30, 0 });

@@ -24,6 +24,7 @@ struct shape {
     size_t    row_size, tile_size, act_size;
     bool      interleaved; // in memory already
     bool      pack;        // to be interleaved on the way
+    bool      batches;     // tokens are packed side by side
     bool      has_rest;
     int64_t   chunk;       // tiles
     int       width;       // tokens side by side in what the rest is multiplied with
@@ -45,16 +46,18 @@ struct shape {
 
         interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
         pack        = !interleaved && n_tok >= MIN_TO_PACK;
+        batches     = (interleaved || pack) && n_tok >= SPK_BATCH && spk_get_isa().pack_batch;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
         chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
-    // per thread: interleaved tiles of a chunk, their scales (I8)
+    // per thread: interleaved tiles of a chunk, a batch of tokens, the tiles' scales (I8)
     size_t pack_size()   const { return pack ? GGML_PAD(chunk*tile_size, 64) : 0; }
+    size_t batch_size()  const { return batches ? n/32*sizeof(spk_batch_block) : 0; }
     size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
-    size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
+    size_t thread_size() const { return GGML_PAD(pack_size() + batch_size() + scales_size(), 64) + 64; }
 
     // the activations of all tokens, [batch][n][width], for the weights' rest: shared, or per thread for one token
     size_t spread_size() const { return has_rest ? (n_tok + width - 1)/width*n*width*sizeof(int32_t) : 0; }
@@ -124,7 +127,8 @@ struct mul_mat {
 
     void run_chunk(int64_t tile0, int64_t tile1) const {
         uint8_t * packed        = buf;
-        float   * packed_scales = (float *) (buf + sh.pack_size());
+        auto    * batch         = (spk_batch_block *) (buf + sh.pack_size());
+        float   * packed_scales = (float *) (buf + sh.pack_size() + sh.batch_size());
         const bool by_tile      = sh.interleaved || sh.pack;
 
         for (int64_t i = tile0; i < tile1; ++i) {
@@ -144,6 +148,10 @@ struct mul_mat {
                 rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
                 outliers |= rows[t].n_outliers > 0;
             }
+            const bool packed_tokens = sh.batches && n_tok == SPK_BATCH;
+            if (packed_tokens) {
+                isa.pack_batch(batch, sh.n, rows);
+            }
             for (int64_t i = tile0; i < tile1; ++i) {
                 const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
                 const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
@@ -160,8 +168,13 @@ struct mul_mat {
                 if (sh.has_rest) {
                     add_rest(i, spread + t0*sh.n, (ggml_spk_encoding) rows[0].encoding, n_tok, corr);
                 }
-                (by_tile ? isa.mul_tile : isa.mul_rows)(sh.type, sh.n, tile, tile_scales,
-                    rows, n_tok, outliers || sh.has_rest ? corr : nullptr, y + t0*sh.m + i*SPK_ROWS, sh.m, n_rows(i));
+                const double * added = outliers || sh.has_rest ? corr : nullptr;
+                float        * out   = y + t0*sh.m + i*SPK_ROWS;
+                if (by_tile) {
+                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, packed_tokens ? batch : nullptr, n_tok, added, out, sh.m, n_rows(i));
+                } else {
+                    isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, sh.m, n_rows(i));
+                }
             }
         }
     }

@@ -11,6 +11,13 @@ static const int SPK_BATCH = 8;
 // keys that window attention widens and scores together
 static const int SPK_SWA_TILE = 64;
 
+// 32 columns of that many rows of activations, side by side
+struct spk_batch_block {
+    int32_t bias[SPK_BATCH];
+    float   scales[SPK_BATCH];    // with GGML_SPK_Q8
+    int8_t  s8[2][SPK_BATCH][16]; // 16 columns of each; i8mm: columns 0 to 7 of two rows, then their columns 8 to 15
+};
+
 // gated linear attention of one key/value head over n_tok tokens, restricted to a block of value columns
 struct spk_gla_item {
     const float * q;     // {d, H, n_tok} at this group's first query head
@@ -27,11 +34,15 @@ struct spk_isa {
 
     void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding);
 
+    // batch [n/32] of act [SPK_BATCH]; NULL where mul_tile reads rows as they are
+    void (*pack_batch)(spk_batch_block * batch, int64_t n, const ggml_spk_row * act);
+
     // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok <= SPK_BATCH; corr may be NULL
     // mul_tile: an interleaved tile (spk-layout.h); scales as spk_pack_scales leaves them, for I8 only
+    //           batch: what pack_batch, where there is one, made of act, for n_tok == SPK_BATCH only
     // mul_rows: rows as they are on disk; scales [n_rows][n/128], for I8 only
     void (*mul_tile)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
-                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
+                     const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
     void (*mul_rows)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
                      const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
 

@@ -6,6 +6,16 @@
 #include "spk-swa.h"
 #include "spk-encode.h"
 #include "spk-weights.h"
+
+template <int N_BLOCK>
+SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
+    int32_t bias = row.bias[b];
+    for (int j = 1; j < N_BLOCK; ++j) {
+        bias += row.bias[b + j];
+    }
+    return bias;
+}
+
 #if defined(__aarch64__)
 #include "spk-sums-neon.h"
 #else
@@ -15,58 +25,65 @@
 // One token reads weights from memory: ask for blocks and scales some way ahead, over the end of the tile into the next,
 // where the processor's own prefetch would start anew.
 template <class W>
-SPK_INLINE void prefetch(const uint8_t * tile, int64_t n_block, int64_t b) {
-    constexpr int64_t AHEAD = 4096, SCALES_AHEAD = 16; // bytes, blocks
-    const int64_t blocks = n_block*W::BLOCK, scales = n_block*W::TILE_SCALES;
+struct prefetcher {
+    static constexpr int64_t AHEAD = 4096/W::BLOCK, SCALES_AHEAD = 16; // blocks
 
-    const int64_t next = b*W::BLOCK + AHEAD;
-    for (int i = 0; i < W::BLOCK; i += 64) {
-        __builtin_prefetch(tile + next + i + (next >= blocks ? scales : 0));
+    const uint8_t * block, * block_end, * scale, * scale_end;
+    int64_t blocks, scales;
+
+    SPK_MEMBER prefetcher(const uint8_t * tile, int64_t n_block) : blocks(n_block*W::BLOCK), scales(n_block*W::TILE_SCALES) {
+        block     = tile + AHEAD*W::BLOCK;
+        block_end = tile + blocks;
+        scale     = tile + blocks + SCALES_AHEAD*W::TILE_SCALES;
+        scale_end = tile + blocks + scales;
     }
-    if (W::TILE_SCALES > 0) {
-        const int64_t next_scale = b + SCALES_AHEAD;
-        __builtin_prefetch(tile + blocks + next_scale*W::TILE_SCALES + (next_scale >= n_block ? blocks : 0));
+    SPK_MEMBER void next() {
+        SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
+            __builtin_prefetch(block + i);
+        }
+        block += W::BLOCK;
+        block += block == block_end ? scales : 0;
+        if (W::TILE_SCALES > 0) {
+            __builtin_prefetch(scale);
+            scale += W::TILE_SCALES;
+            scale += scale == scale_end ? blocks : 0;
+        }
     }
-}
+};
 
 // 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8, int PART = 0>
-static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, float * out) {
+static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, float * out) {
     constexpr int N_BLOCK = Q8 ? 1 : W::GROUP/32;
 
     spk_sums<W, NT, PART> sums;
     typename spk_sums<W, NT, PART>::floats total;
+    const auto * x = sums.operand(act, batch);
+    prefetcher<W> ahead(tile, n/32);
     sums.zero(total);
     for (int64_t b = 0; b < n/32; b += N_BLOCK) {
-        int32_t bias[NT];
-        SPK_UNROLL for (int t = 0; t < NT; ++t) {
-            bias[t] = act[t].bias[b];
-            for (int j = 1; j < N_BLOCK; ++j) {
-                bias[t] += act[t].bias[b + j];
-            }
-        }
-        sums.start(bias);
+        sums.template start<N_BLOCK>(x, b);
         for (int j = 0; j < N_BLOCK; ++j) {
             if (NT == 1) {
-                prefetch<W>(tile, n/32, b + j);
+                ahead.next();
             }
             W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
-                sums.dot(step, w, act, (b + j)*32 + step*4);
+                sums.dot(step, w, x, b + j);
             });
         }
-        sums.template add<Q8>(total, W::tile_scales(tile, scales, n/32, b), act, b);
+        sums.template add<Q8>(total, W::tile_scales(tile, scales, n/32, b), x, b);
     }
     sums.store(out, total);
     if constexpr (PART + 1 < spk_sums<W, NT, PART>::PARTS) {
-        tile_sums<W, NT, Q8, PART + 1>(n, tile, scales, act, out);
+        tile_sums<W, NT, Q8, PART + 1>(n, tile, scales, act, batch, out);
     }
 }
 
 template <class W, int NT, bool Q8>
-static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
+static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
                         const double * corr, float * y, int64_t stride_y, int n_rows) {
     float out[NT*SPK_ROWS];
-    tile_sums<W, NT, Q8>(n, tile, scales, act, out);
+    tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
     for (int t = 0; t < NT; ++t) {
         for (int r = 0; r < n_rows; ++r) {
             const float sum = out[t*SPK_ROWS + r];
@@ -76,15 +93,15 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
 }
 
 template <class W, int NT, bool Q8>
-static void tile_all(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, int n_tok,
+static void tile_all(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, int n_tok,
                      const double * corr, float * y, int64_t stride_y, int n_rows) {
     int t = 0;
     for (; t + NT <= n_tok; t += NT) {
-        tile_tokens<W, NT, Q8>(n, tile, scales, act + t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
+        tile_tokens<W, NT, Q8>(n, tile, scales, act + t, batch, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
     }
     if constexpr (NT > 1) {
         if (t < n_tok) {
-            tile_all<W, NT/2, Q8>(n, tile, scales, act + t, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
+            tile_all<W, NT/2, Q8>(n, tile, scales, act + t, batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
         }
     }
 }
@@ -122,11 +139,11 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
     }
 
 static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
-                     const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+                     const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
     if (act->encoding == GGML_SPK_Q8) {
-        SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, true>(n, tile, scales, act, n_tok, corr, y, stride_y, n_rows)))
+        SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, true>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
     }
-    SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, false>(n, tile, scales, act, n_tok, corr, y, stride_y, n_rows)))
+    SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, false>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
 }
 
 static void mul_rows(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
