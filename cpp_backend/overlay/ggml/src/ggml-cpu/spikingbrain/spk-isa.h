@@ -29,6 +29,15 @@ struct spk_gla_item {
     float   scale;
 };
 
+// query rows of window attention
+struct spk_swa_rows {
+    const float * q;     // [n_rows][d]
+    const float * scale; // [n_rows]
+    float       * score; // room for [n_rows][SPK_SWA_TILE]
+    float       * old;   // room for [n_rows]
+    int64_t n_rows, d;
+};
+
 struct spk_isa {
     const char * name;
 
@@ -58,10 +67,9 @@ struct spk_isa {
     // S is the packed block S[d][cols], cols <= 32, updated in place; writes the outputs of n_group query heads
     void (*gla_block)(float * S, const spk_gla_item & item, int64_t n_group, int64_t cols);
 
-    // one query row over n <= SPK_SWA_TILE keys; part: running maximum, sum of exp, o[d] not yet divided by it
-    // k, v [n][d]; the score of key j is scale*(q . k[j]), times k_scale[j] unless NULL; score: room for SPK_SWA_TILE
-    void (*swa_row)(float * part, const float * q, const float * k, const float * v, const float * k_scale,
-                    int64_t d, int64_t n, float scale, float * score);
+    // n <= SPK_SWA_TILE keys, which all the rows see; part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
+    // k, v [n][d]; the score of key j is scale[r]*(q[r] . k[j]), times k_scale[j] unless NULL; values times v_scale[j] unless NULL
+    void (*swa_rows)(float * part, const spk_swa_rows & item, const float * k, const float * v, const float * k_scale, const float * v_scale, int64_t n);
     // n INT8 rows of the window (GGML_SPK_KV_ROW), stride bytes apart: codes as floats [n][d], scales beside
     void (*swa_codes)(float * out, float * scale, const int8_t * rows, int64_t stride, int64_t d, int64_t n);
 };

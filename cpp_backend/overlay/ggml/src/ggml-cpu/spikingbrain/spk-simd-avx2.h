@@ -1,5 +1,6 @@
 // AVX2 with FMA and F16C: 16 rows are two registers. Included once, inside the namespace of its instruction set.
 
+static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 2; // tokens whose sums stay in registers together
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each

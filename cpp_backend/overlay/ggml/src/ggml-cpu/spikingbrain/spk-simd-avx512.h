@@ -1,5 +1,6 @@
 // AVX-512 with VNNI: 16 rows are one register. Included once, inside the namespace of its instruction set.
 
+static const int SPK_REG = 16; // floats of a register
 static const int SPK_NT = 8; // tokens whose sums stay in registers together
 
 struct spk_w { __m512i v; }; // a step: 16 rows x 4 columns, one byte each

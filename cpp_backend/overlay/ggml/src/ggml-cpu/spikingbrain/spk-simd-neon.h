@@ -2,6 +2,8 @@
 // them: 16 rows are four registers. The sums of a tile product are in spk-sums-neon.h.
 // Included once, inside the namespace of its instruction set.
 
+static const int SPK_REG = 4; // floats of a register
+
 struct spk_w { int8x16_t   v[4]; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_f { float32x4_t v[4]; }; // 16 floats, one per row
 struct spk_d { float64x2_t v[8]; };

@@ -1,5 +1,10 @@
 // Any CPU: plain loops, the form that the others are checked against. Included once, inside its namespace.
 
+#ifdef __AVX__
+static const int SPK_REG = 8; // floats of a register
+#else
+static const int SPK_REG = 4;
+#endif
 static const int SPK_NT = 1; // tokens whose sums are kept together
 
 struct spk_w { int8_t  v[64]; }; // a step: 16 rows x 4 columns

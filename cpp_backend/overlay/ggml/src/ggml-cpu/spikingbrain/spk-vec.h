@@ -22,6 +22,9 @@ SPK_INLINE spk_vec operator+(spk_vec a, spk_vec b)       { SPK_PARTS a.v[i] = va
 SPK_INLINE spk_vec operator-(spk_vec a, float b)         { SPK_PARTS a.v[i] = vsubq_f32(a.v[i], vdupq_n_f32(b)); return a; }
 SPK_INLINE spk_vec spk_fma(spk_vec a, spk_vec b, spk_vec c) { SPK_PARTS c.v[i] = vfmaq_f32(c.v[i], a.v[i], b.v[i]); return c; }
 SPK_INLINE spk_vec spk_fma(spk_vec a, float b, spk_vec c)   { SPK_PARTS c.v[i] = vfmaq_n_f32(c.v[i], a.v[i], b); return c; }
+SPK_INLINE spk_vec operator*(spk_vec a, spk_vec b)       { SPK_PARTS a.v[i] = vmulq_f32(a.v[i], b.v[i]); return a; }
+SPK_INLINE spk_vec spk_max(spk_vec a, spk_vec b)         { SPK_PARTS a.v[i] = vmaxnmq_f32(a.v[i], b.v[i]); return a; } // of a NaN and a number: the number
+SPK_INLINE float   spk_top(spk_vec a)                    { return vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(a.v[0], a.v[2]), vmaxnmq_f32(a.v[1], a.v[3]))); }
 SPK_INLINE float   spk_sum(spk_vec a)                    { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]))); }
 
 #else
@@ -41,9 +44,20 @@ SPK_INLINE spk_vec spk_set(float x)                { return spk_vec{} + x; }
 SPK_INLINE spk_vec spk_fma(spk_vec a, spk_vec b, spk_vec c) { return a*b + c; }
 SPK_INLINE spk_vec spk_fma(spk_vec a, float b, spk_vec c)   { return a*b + c; }
 
+SPK_INLINE spk_vec spk_max(spk_vec a, spk_vec b) { return a > b ? a : b; } // of a NaN and a number b: b
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+
+SPK_INLINE float spk_top(spk_vec v) {
+    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    const v8 m = a > b ? a : b;
+    const v4 c = __builtin_shufflevector(m, m, 0, 1, 2, 3), d = __builtin_shufflevector(m, m, 4, 5, 6, 7);
+    const v4 n = c > d ? c : d;
+    const float x = n[0] > n[1] ? n[0] : n[1], y = n[2] > n[3] ? n[2] : n[3];
+    return x > y ? x : y;
+}
 SPK_INLINE float spk_sum(spk_vec v) {
-    typedef float v8 __attribute__((vector_size(32)));
-    typedef float v4 __attribute__((vector_size(16)));
     const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
     const v4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
     return (b[0] + b[1]) + (b[2] + b[3]);

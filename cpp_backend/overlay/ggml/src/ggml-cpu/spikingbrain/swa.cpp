@@ -8,7 +8,7 @@
 // Prefill: a work item is (sequence, key/value head, block of tokens); all query heads of the group and all
 // tokens of the block share each tile of keys, which is widened to float once.
 // Decode (one token per sequence): the keys are split into chunks of fixed size instead, so that several
-// threads share one head; the partial results are merged in order after a barrier. Arithmetic of a row: spk-swa.h.
+// threads share one head; the partial results are merged in order after a barrier. Arithmetic of rows and keys: spk-swa.h.
 
 namespace {
 
@@ -44,20 +44,23 @@ struct swa_shape {
 
     int64_t n_items()      const { return n_seqs*n_kv*n_block*n_chunk; }
     int64_t partial_size() const { return rows*(d + 2); }             // floats: per row max, sum, o[d]
-    int64_t scratch_size() const { return 2*SWA_TILE*d + 2*SWA_TILE + rows*(d + 1); } // floats: see swa_scratch
+    int64_t scratch_size() const { return 2*SWA_TILE*(d + 1) + rows*(SWA_TILE + d + 2); } // floats: see swa_scratch
 };
 
 // what a thread works on
 struct swa_scratch {
     float * k;       // [SWA_TILE][d]
     float * v;       // [SWA_TILE][d]
-    float * score;   // [SWA_TILE]
     float * k_scale; // [SWA_TILE], of INT8 keys
-    float * q;       // [rows][d], counts of spike-encoded queries
-    float * v_th;    // [rows]
+    float * v_scale; // [SWA_TILE]
+    float * score;   // [rows][SWA_TILE]
+    float * q;       // [rows][d], counts where the query is spike-encoded
+    float * scale;   // [rows], of q . k
+    float * old;     // [rows]
 
     swa_scratch(float * buf, const swa_shape & sh) :
-        k(buf), v(k + SWA_TILE*sh.d), score(v + SWA_TILE*sh.d), k_scale(score + SWA_TILE), q(k_scale + SWA_TILE), v_th(q + sh.rows*sh.d) {}
+        k(buf), v(k + SWA_TILE*sh.d), k_scale(v + SWA_TILE*sh.d), v_scale(k_scale + SWA_TILE), score(v_scale + SWA_TILE),
+        q(score + sh.rows*SWA_TILE), scale(q + sh.rows*sh.d), old(scale + sh.rows) {}
 };
 
 // rows row .. row + n of one head's ring as floats, in place when they are; the codes of INT8 rows, their scales beside
@@ -93,14 +96,6 @@ void swa_encode(const float * x, float k, int64_t d, float * s, float * v_th) {
     }
 }
 
-void swa_scale_rows(float * x, const float * scale, int64_t d, int64_t n) {
-    for (int64_t j = 0; j < n; ++j) {
-        for (int64_t i = 0; i < d; ++i) {
-            x[j*d + i] *= scale[j];
-        }
-    }
-}
-
 struct swa_item {
     int64_t seq, head, t0, t1; // tokens t0 .. t1 of the sequence
     int64_t p0, p1;            // positions of the keys
@@ -115,16 +110,20 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
     const spk_isa & isa = spk_get_isa();
     const bool int8 = sh.spike_k > 0.0f;
 
-    auto q_row = [&](int64_t r) {
-        return q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
-    };
     const int64_t rows = (it.t1 - it.t0)*sh.n_group;
     for (int64_t r = 0; r < rows; ++r) {
         float * x = part + r*(sh.d + 2);
         x[0] = -INFINITY;
         memset(x + 1, 0, (sh.d + 1)*sizeof(float));
-        if (int8) {
-            swa_encode(q_row(r), sh.spike_k, sh.d, scratch.q + r*sh.d, scratch.v_th + r);
+
+        const float * from = q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
+        scratch.scale[r] = sh.scale;
+        if (int8) { // q . k is a sum of integers
+            float v_th;
+            swa_encode(from, sh.spike_k, sh.d, scratch.q + r*sh.d, &v_th);
+            scratch.scale[r] *= v_th;
+        } else {
+            memcpy(scratch.q + r*sh.d, from, sh.d*sizeof(float));
         }
     }
 
@@ -132,26 +131,23 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
         const int64_t in_ring = p % sh.n_ring;
         const int64_t n   = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
         const int64_t row = seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring;
-        const float * v = swa_tile(dst->src[2], it.head, row, n, sh.d, scratch.v, scratch.k_scale);
-        if (int8) {
-            swa_scale_rows(scratch.v, scratch.k_scale, sh.d, n);
-        }
         const float * k = swa_tile(dst->src[1], it.head, row, n, sh.d, scratch.k, scratch.k_scale);
+        const float * v = swa_tile(dst->src[2], it.head, row, n, sh.d, scratch.v, scratch.v_scale);
 
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t t  = it.t0 + r/sh.n_group;
-            const int64_t lo = std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1));
-            const int64_t hi = std::min<int64_t>(p + n, (int64_t) pos[t] + 1);
+        // keys that token t sees, of this tile
+        const auto first = [&](int64_t t) { return std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1)) - p; };
+        const auto last  = [&](int64_t t) { return std::min<int64_t>(p + n, (int64_t) pos[t] + 1) - p; };
+        for (int64_t t = it.t0, next; t < it.t1; t = next) {
+            const int64_t lo = first(t), hi = last(t);
+            for (next = t + 1; next < it.t1 && first(next) == lo && last(next) == hi; ) {
+                ++next;
+            }
             if (lo >= hi) {
                 continue;
             }
-            float * x = part + r*(sh.d + 2);
-            const int64_t j = lo - p;
-            if (int8) { // q . k is a sum of integers
-                isa.swa_row(x, scratch.q + r*sh.d, k + j*sh.d, v + j*sh.d, scratch.k_scale + j, sh.d, hi - lo, scratch.v_th[r]*sh.scale, scratch.score);
-            } else {
-                isa.swa_row(x, q_row(r), k + j*sh.d, v + j*sh.d, nullptr, sh.d, hi - lo, sh.scale, scratch.score);
-            }
+            const int64_t r = (t - it.t0)*sh.n_group;
+            const spk_swa_rows item = { scratch.q + r*sh.d, scratch.scale + r, scratch.score, scratch.old, (next - t)*sh.n_group, sh.d };
+            isa.swa_rows(part + r*(sh.d + 2), item, k + lo*sh.d, v + lo*sh.d, int8 ? scratch.k_scale + lo : nullptr, int8 ? scratch.v_scale + lo : nullptr, hi - lo);
         }
         p += n;
     }
