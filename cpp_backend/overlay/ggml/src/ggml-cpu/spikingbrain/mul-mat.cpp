@@ -24,7 +24,7 @@ struct shape {
     size_t    row_size, tile_size, act_size;
     bool      interleaved; // in memory already
     bool      pack;        // to be interleaved on the way
-    bool      batches;     // tokens are packed side by side
+    int64_t   n_batches;   // of tokens that are packed side by side
     bool      has_rest;
     int64_t   chunk;       // tiles
     int       width;       // tokens side by side in what the rest is multiplied with
@@ -46,18 +46,21 @@ struct shape {
 
         interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
         pack        = !interleaved && n_tok >= MIN_TO_PACK;
-        batches     = (interleaved || pack) && n_tok >= SPK_BATCH && spk_get_isa().pack_batch;
+        n_batches   = (interleaved || pack) && spk_get_isa().pack_batch ? n_tok/SPK_BATCH : 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
         chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
-    // per thread: interleaved tiles of a chunk, a batch of tokens, the tiles' scales (I8)
+    // per thread: interleaved tiles of a chunk, their scales (I8)
     size_t pack_size()   const { return pack ? GGML_PAD(chunk*tile_size, 64) : 0; }
-    size_t batch_size()  const { return batches ? n/32*sizeof(spk_batch_block) : 0; }
     size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
-    size_t thread_size() const { return GGML_PAD(pack_size() + batch_size() + scales_size(), 64) + 64; }
+    size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
+
+    // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
+    size_t batch_size()   const { return n/32*sizeof(spk_batch_block); }
+    size_t batches_size() const { return n_batches*batch_size(); }
 
     // the activations of all tokens, [batch][n][width], for the weights' rest: shared, or per thread for one token
     size_t spread_size() const { return has_rest ? (n_tok + width - 1)/width*n*width*sizeof(int32_t) : 0; }
@@ -99,7 +102,8 @@ struct mul_mat {
     const int32_t * rest_index;
     const int16_t * rest_value;
     int64_t         n_rest;
-    const int32_t * spread; // int32 or float
+    int32_t       * spread; // int32 or float
+    uint8_t       * batches;
     float         * y;
     uint8_t       * buf;    // this thread's
 
@@ -125,10 +129,21 @@ struct mul_mat {
         }
     }
 
+    spk_batch_block * batch(int64_t i) const {
+        return (spk_batch_block *) (batches + i*sh.batch_size());
+    }
+
+    void pack_batch(int64_t i) const {
+        ggml_spk_row rows[SPK_BATCH];
+        for (int t = 0; t < SPK_BATCH; ++t) {
+            rows[t] = ggml_spk_row_get(act + (i*SPK_BATCH + t)*sh.act_size, sh.n);
+        }
+        isa.pack_batch(batch(i), sh.n, rows);
+    }
+
     void run_chunk(int64_t tile0, int64_t tile1) const {
         uint8_t * packed        = buf;
-        auto    * batch         = (spk_batch_block *) (buf + sh.pack_size());
-        float   * packed_scales = (float *) (buf + sh.pack_size() + sh.batch_size());
+        float   * packed_scales = (float *) (buf + sh.pack_size());
         const bool by_tile      = sh.interleaved || sh.pack;
 
         for (int64_t i = tile0; i < tile1; ++i) {
@@ -148,10 +163,7 @@ struct mul_mat {
                 rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
                 outliers |= rows[t].n_outliers > 0;
             }
-            const bool packed_tokens = sh.batches && n_tok == SPK_BATCH;
-            if (packed_tokens) {
-                isa.pack_batch(batch, sh.n, rows);
-            }
+            const bool batched = t0/SPK_BATCH < sh.n_batches;
             for (int64_t i = tile0; i < tile1; ++i) {
                 const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
                 const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
@@ -171,7 +183,7 @@ struct mul_mat {
                 const double * added = outliers || sh.has_rest ? corr : nullptr;
                 float        * out   = y + t0*sh.m + i*SPK_ROWS;
                 if (by_tile) {
-                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, packed_tokens ? batch : nullptr, n_tok, added, out, sh.m, n_rows(i));
+                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batched ? batch(t0/SPK_BATCH) : nullptr, n_tok, added, out, sh.m, n_rows(i));
                 } else {
                     isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, sh.m, n_rows(i));
                 }
@@ -190,16 +202,16 @@ static int32_t take(ggml_tensor * dst, int param) {
 
 size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
     const shape sh(dst);
-    return 64 + n_tasks*sh.thread_size() + (sh.n_tok == 1 ? n_tasks : 1)*sh.spread_size();
+    return 64 + n_tasks*sh.thread_size() + (sh.n_batches == 1 ? n_tasks : 1)*sh.batches_size() + (sh.n_tok == 1 ? n_tasks : 1)*sh.spread_size();
 }
 
 void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     const shape sh(dst);
     const ggml_tensor * scales = dst->src[2];
-    const bool alone = sh.n_tok == 1; // every thread spreads the token for itself
+    const bool alone = sh.n_tok == 1, one_batch = sh.n_batches == 1; // every thread spreads, or packs, for itself
 
-    char    * work = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
-    int32_t * side = (int32_t *) (work + params->nth*sh.thread_size() + (alone ? params->ith*sh.spread_size() : 0));
+    uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
+    uint8_t * side = work + params->nth*sh.thread_size(), * spread_to = side + (one_batch ? params->nth : 1)*sh.batches_size();
 
     const mul_mat mm = {
         spk_get_isa(), sh, (const uint8_t *) dst->src[0]->data, scales ? (const float *) scales->data : nullptr,
@@ -207,15 +219,23 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr,
         sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr,
         sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
-        side, (float *) dst->data, (uint8_t *) work + params->ith*sh.thread_size(),
+        (int32_t *) (spread_to + (alone ? params->ith*sh.spread_size() : 0)), side + (one_batch ? params->ith*sh.batches_size() : 0),
+        (float *) dst->data, work + params->ith*sh.thread_size(),
     };
 
+    if (one_batch) {
+        mm.pack_batch(0);
+    }
+    for (int64_t i = params->ith; !one_batch && i < sh.n_batches; i += params->nth) {
+        mm.pack_batch(i);
+    }
     if (sh.has_rest && alone) {
-        spread(side, sh, mm.act, 0);
-    } else if (sh.has_rest) {
-        for (int64_t t0 = params->ith*sh.width; t0 < sh.n_tok; t0 += params->nth*sh.width) {
-            spread(side + t0*sh.n, sh, mm.act, t0);
-        }
+        spread(mm.spread, sh, mm.act, 0);
+    }
+    for (int64_t t0 = params->ith*sh.width; sh.has_rest && !alone && t0 < sh.n_tok; t0 += params->nth*sh.width) {
+        spread(mm.spread + t0*sh.n, sh, mm.act, t0);
+    }
+    if (sh.n_batches > 1 || (sh.has_rest && !alone)) {
         ggml_barrier(params->threadpool);
     }
 

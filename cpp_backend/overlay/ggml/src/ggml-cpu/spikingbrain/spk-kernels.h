@@ -85,6 +85,10 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
     float out[NT*SPK_ROWS];
     tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
     for (int t = 0; t < NT; ++t) {
+        if (!corr && n_rows == SPK_ROWS) {
+            f_store(y + t*stride_y, f_scale(f_load(out + t*SPK_ROWS), act[t].v_th));
+            continue;
+        }
         for (int r = 0; r < n_rows; ++r) {
             const float sum = out[t*SPK_ROWS + r];
             y[t*stride_y + r] = corr ? (float) (act[t].v_th*(sum + corr[t*SPK_ROWS + r])) : act[t].v_th*sum;

@@ -101,9 +101,26 @@ void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t
     }
 }
 
+// one token reads as many scales as it multiplies them: four rows and four groups at a time
 void spk_pack_scales(float * packed, const float * scales, int64_t n_groups, int n_rows) {
+    typedef float four __attribute__((vector_size(16), aligned(4)));
+    const int64_t whole = n_rows == SPK_ROWS ? n_groups - n_groups % 4 : 0;
+
+    for (int r = 0; r < SPK_ROWS && whole > 0; r += 4) {
+        for (int64_t g = 0; g < whole; g += 4) {
+            const float * from = scales + r*n_groups + g;
+            float       * to   = packed + g*SPK_ROWS + r;
+            const four a = *(const four *) from, b = *(const four *) (from + n_groups), c = *(const four *) (from + 2*n_groups), d = *(const four *) (from + 3*n_groups);
+            const four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            const four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            *(four *) to                  = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *(four *) (to + SPK_ROWS)     = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            *(four *) (to + 2*SPK_ROWS)   = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
+            *(four *) (to + 3*SPK_ROWS)   = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+        }
+    }
     for (int r = 0; r < SPK_ROWS; ++r) {
-        for (int64_t g = 0; g < n_groups; ++g) {
+        for (int64_t g = whole; g < n_groups; ++g) {
             packed[g*SPK_ROWS + r] = r < n_rows ? scales[r*n_groups + g] : 0.0f;
         }
     }
