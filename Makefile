@@ -23,7 +23,7 @@ help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv"
-	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: about 40"
+	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: 17 to 45"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"

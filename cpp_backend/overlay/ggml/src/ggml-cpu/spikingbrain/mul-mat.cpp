@@ -6,7 +6,7 @@
 #include <cstring>
 
 // Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. The counter lies in
-// op_params and the last thread to leave resets it: no barrier before the work (a barrier costs milliseconds where
+// op_params and the last thread to leave resets it: no barrier before the work of one token (a barrier costs milliseconds where
 // threads are more than free cores). A chunk goes through all tokens, SPK_BATCH at a time, while its weights stay in
 // the second-level cache.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
@@ -61,9 +61,16 @@ struct shape {
     // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
     size_t batch_size()   const { return n/32*sizeof(spk_batch_block); }
     size_t batches_size() const { return n_batches*batch_size(); }
+    bool   own_batch()    const { return n_batches == 1; }
 
     // the activations of all tokens, [batch][n][width], for the weights' rest: shared, or per thread for one token
     size_t spread_size() const { return has_rest ? (n_tok + width - 1)/width*n*width*sizeof(int32_t) : 0; }
+    bool   own_spread()  const { return n_tok == 1; }
+
+    // of n_threads: where the batches, the spread activations and the end lie
+    size_t batches_at(int n_threads) const { return n_threads*thread_size(); }
+    size_t spread_at (int n_threads) const { return batches_at(n_threads) + (own_batch()  ? n_threads : 1)*batches_size(); }
+    size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : 1)*spread_size(); }
 };
 
 // the batch that begins at t0, tokens side by side: counts, or values with GGML_SPK_Q8
@@ -133,11 +140,15 @@ struct mul_mat {
         return (spk_batch_block *) (batches + i*sh.batch_size());
     }
 
+    void get_rows(ggml_spk_row * rows, int64_t t0, int n_tok) const {
+        for (int t = 0; t < n_tok; ++t) {
+            rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
+        }
+    }
+
     void pack_batch(int64_t i) const {
         ggml_spk_row rows[SPK_BATCH];
-        for (int t = 0; t < SPK_BATCH; ++t) {
-            rows[t] = ggml_spk_row_get(act + (i*SPK_BATCH + t)*sh.act_size, sh.n);
-        }
+        get_rows(rows, i*SPK_BATCH, SPK_BATCH);
         isa.pack_batch(batch(i), sh.n, rows);
     }
 
@@ -158,11 +169,8 @@ struct mul_mat {
         for (int64_t t0 = 0; t0 < sh.n_tok; t0 += SPK_BATCH) {
             const int n_tok = (int) std::min<int64_t>(SPK_BATCH, sh.n_tok - t0);
             ggml_spk_row rows[SPK_BATCH];
-            bool outliers = false;
-            for (int t = 0; t < n_tok; ++t) {
-                rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
-                outliers |= rows[t].n_outliers > 0;
-            }
+            get_rows(rows, t0, n_tok);
+            const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & row) { return row.n_outliers > 0; });
             const bool batched = t0/SPK_BATCH < sh.n_batches;
             for (int64_t i = tile0; i < tile1; ++i) {
                 const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
@@ -202,16 +210,14 @@ static int32_t take(ggml_tensor * dst, int param) {
 
 size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
     const shape sh(dst);
-    return 64 + n_tasks*sh.thread_size() + (sh.n_batches == 1 ? n_tasks : 1)*sh.batches_size() + (sh.n_tok == 1 ? n_tasks : 1)*sh.spread_size();
+    return 64 + sh.end_at(n_tasks);
 }
 
 void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     const shape sh(dst);
     const ggml_tensor * scales = dst->src[2];
-    const bool alone = sh.n_tok == 1, one_batch = sh.n_batches == 1; // every thread spreads, or packs, for itself
-
+    const int ith = params->ith, nth = params->nth;
     uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
-    uint8_t * side = work + params->nth*sh.thread_size(), * spread_to = side + (one_batch ? params->nth : 1)*sh.batches_size();
 
     const mul_mat mm = {
         spk_get_isa(), sh, (const uint8_t *) dst->src[0]->data, scales ? (const float *) scales->data : nullptr,
@@ -219,23 +225,18 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr,
         sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr,
         sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
-        (int32_t *) (spread_to + (alone ? params->ith*sh.spread_size() : 0)), side + (one_batch ? params->ith*sh.batches_size() : 0),
-        (float *) dst->data, work + params->ith*sh.thread_size(),
+        (int32_t *) (work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0)),
+        work + sh.batches_at(nth) + (sh.own_batch() ? ith*sh.batches_size() : 0),
+        (float *) dst->data, work + ith*sh.thread_size(),
     };
 
-    if (one_batch) {
-        mm.pack_batch(0);
-    }
-    for (int64_t i = params->ith; !one_batch && i < sh.n_batches; i += params->nth) {
+    for (int64_t i = sh.own_batch() ? 0 : ith; i < sh.n_batches; i += nth) {
         mm.pack_batch(i);
     }
-    if (sh.has_rest && alone) {
-        spread(mm.spread, sh, mm.act, 0);
-    }
-    for (int64_t t0 = params->ith*sh.width; sh.has_rest && !alone && t0 < sh.n_tok; t0 += params->nth*sh.width) {
+    for (int64_t t0 = sh.own_spread() ? 0 : ith*sh.width; sh.has_rest && t0 < sh.n_tok; t0 += nth*sh.width) {
         spread(mm.spread + t0*sh.n, sh, mm.act, t0);
     }
-    if (sh.n_batches > 1 || (sh.has_rest && !alone)) {
+    if (sh.n_batches > 1 || (sh.has_rest && !sh.own_spread())) {
         ggml_barrier(params->threadpool);
     }
 
@@ -243,7 +244,7 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     for (int64_t c = take(dst, PARAM_NEXT_CHUNK); c < n_chunks; c = take(dst, PARAM_NEXT_CHUNK)) {
         mm.run_chunk(c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
     }
-    if (take(dst, PARAM_THREADS_DONE) == params->nth - 1) { // nobody takes any more; the barrier after the node orders this
+    if (take(dst, PARAM_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
         dst->op_params[PARAM_NEXT_CHUNK]   = 0;
         dst->op_params[PARAM_THREADS_DONE] = 0;
     }

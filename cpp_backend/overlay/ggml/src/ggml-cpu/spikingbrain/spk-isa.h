@@ -69,6 +69,7 @@ struct spk_isa {
 
     // n <= SPK_SWA_TILE keys, which all the rows see; part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
     // k, v [n][d]; the score of key j is scale[r]*(q[r] . k[j]), times k_scale[j] unless NULL; values times v_scale[j] unless NULL
+    // k_scale and v_scale are read to a whole number of 16, whatever is there
     void (*swa_rows)(float * part, const spk_swa_rows & item, const float * k, const float * v, const float * k_scale, const float * v_scale, int64_t n);
     // n INT8 rows of the window (GGML_SPK_KV_ROW), stride bytes apart: codes as floats [n][d], scales beside
     void (*swa_codes)(float * out, float * scale, const int8_t * rows, int64_t stride, int64_t d, int64_t n);

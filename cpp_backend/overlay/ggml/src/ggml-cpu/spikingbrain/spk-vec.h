@@ -46,21 +46,16 @@ SPK_INLINE spk_vec spk_fma(spk_vec a, float b, spk_vec c)   { return a*b + c; }
 
 SPK_INLINE spk_vec spk_max(spk_vec a, spk_vec b) { return a > b ? a : b; } // of a NaN and a number b: b
 
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v4 __attribute__((vector_size(16)));
-
-SPK_INLINE float spk_top(spk_vec v) {
-    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    const v8 m = a > b ? a : b;
-    const v4 c = __builtin_shufflevector(m, m, 0, 1, 2, 3), d = __builtin_shufflevector(m, m, 4, 5, 6, 7);
-    const v4 n = c > d ? c : d;
-    const float x = n[0] > n[1] ? n[0] : n[1], y = n[2] > n[3] ? n[2] : n[3];
-    return x > y ? x : y;
+// the 16 floats by f, which is given halves, then quarters, then floats
+template <typename F>
+SPK_INLINE float spk_fold(spk_vec v, F f) {
+    typedef float v8 __attribute__((vector_size(32)));
+    typedef float v4 __attribute__((vector_size(16)));
+    const v8 a = f((v8) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), (v8) __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+    const v4 b = f((v4) __builtin_shufflevector(a, a, 0, 1, 2, 3), (v4) __builtin_shufflevector(a, a, 4, 5, 6, 7));
+    return f(f((float) b[0], (float) b[1]), f((float) b[2], (float) b[3]));
 }
-SPK_INLINE float spk_sum(spk_vec v) {
-    const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    const v4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-    return (b[0] + b[1]) + (b[2] + b[3]);
-}
+SPK_INLINE float spk_sum(spk_vec v) { return spk_fold(v, [](auto a, auto b) __attribute__((always_inline)) { return a + b; }); }
+SPK_INLINE float spk_top(spk_vec v) { return spk_fold(v, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; }); }
 
 #endif

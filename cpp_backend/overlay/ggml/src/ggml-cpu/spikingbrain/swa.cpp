@@ -80,7 +80,7 @@ const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int6
 
 // Counts of one query row as floats, with the sum of GGML_OP_SPK_ENCODE. sum|s| <= d*(k + 1/2), so that q . k is an
 // exact integer up to d*k of 10^5; a query that is not finite has v_th = NaN.
-void swa_encode(const float * x, float k, int64_t d, float * s, float * v_th) {
+float swa_encode(const float * x, float k, int64_t d, float * s) {
     double lane[16] = { 0.0 };
     for (int64_t i = 0; i < d; ++i) {
         lane[i % 16] += fabsf(x[i]);
@@ -90,10 +90,11 @@ void swa_encode(const float * x, float k, int64_t d, float * s, float * v_th) {
         sum += l;
     }
     const bool finite = sum <= DBL_MAX;
-    *v_th = finite ? std::min(std::max((float) (sum/d)/k, 1e-5f), 1e4f) : NAN;
+    const float v_th = finite ? std::min(std::max((float) (sum/d)/k, 1e-5f), 1e4f) : NAN;
     for (int64_t i = 0; i < d; ++i) {
-        s[i] = finite ? nearbyintf(x[i] / *v_th) : 0.0f;
+        s[i] = finite ? nearbyintf(x[i]/v_th) : 0.0f;
     }
+    return v_th;
 }
 
 struct swa_item {
@@ -119,9 +120,7 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
         const float * from = q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
         scratch.scale[r] = sh.scale;
         if (int8) { // q . k is a sum of integers
-            float v_th;
-            swa_encode(from, sh.spike_k, sh.d, scratch.q + r*sh.d, &v_th);
-            scratch.scale[r] *= v_th;
+            scratch.scale[r] *= swa_encode(from, sh.spike_k, sh.d, scratch.q + r*sh.d);
         } else {
             memcpy(scratch.q + r*sh.d, from, sh.d*sizeof(float));
         }
