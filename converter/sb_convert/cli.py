@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .convert import Options, convert
@@ -70,15 +74,17 @@ def main(argv: list[str] | None = None) -> int:
         _check_edit(p, args)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.verbose else logging.WARNING)
     logging.getLogger("gguf").setLevel(logging.INFO if args.verbose else logging.ERROR)
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(end, _terminated)
     try:
-        return run(args)
+        with ended_by_signals():
+            return run(args)
     except (ConvertError, MemoryError) as e:
         if args.verbose:
             raise
         print(f"sb-convert: {e or 'out of memory'}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell tells SIGPIPE
     except OSError as e:
         if args.verbose:
             raise
@@ -99,13 +105,30 @@ def _check_edit(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         p.error(f"{args.checkpoint}: got a file and nothing to change in it, expected a checkpoint folder; or give --spike")
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP clean up as an interrupt does, but where whoever started us had them ignored (nohup). Only a main thread may set them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {end: signal.getsignal(end) for end in (signal.SIGTERM, signal.SIGHUP)}
+    taken = {end: handler for end, handler in before.items() if handler == signal.SIG_DFL}
+    for end in taken:
+        signal.signal(end, _terminated)
+    try:
+        yield
+    finally:
+        for end, handler in taken.items():
+            signal.signal(end, handler)
+
+
 def _terminated(*_: object) -> None:
     raise KeyboardInterrupt
 
 
 def run(args: argparse.Namespace) -> int:
     if args.is_gguf:
-        print(respike(args.checkpoint, args.outfile, args.spikes, args.force, _say))
+        _say(respike(args.checkpoint, args.outfile, args.spikes, args.force, _say))
         return 0
     if args.verify:  # torch missing is told before the conversion, not after it
         from .verify import check_requirements
@@ -115,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     result = convert(args.checkpoint, options, say=_say)
     if args.dry_run:
         return 0
-    print(result.summary())
+    _say(result.summary())
     if args.verify:
         from .verify import verify
         return 0 if verify(args.checkpoint, result, _say) else 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ConvertError, bad
+from .config_fields import check_fields, check_layer_types, one_dtype, plain_rope
+from .errors import bad
+from .files import read_json
 
 ARCHITECTURE = "GLAswaForCausalLM"
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS of the fork
+NULL_IS_ABSENT = ("use_short_conv", "tie_word_embeddings", "initializer_range")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Config:
     eos_token_id: int | None = None
     rope_scaling: Any = None
     gate_logit_normalizer: float = 16.0
-    gate_low_rank_dim: int = 16   # not in the published file: read from gk_proj.0's shape; 0 = full matrix
+    more_eos_token_ids: tuple[int, ...] = ()  # of a list of ends, those after the first
+    gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
 
     @property
     def head_dim(self) -> int:
@@ -62,19 +65,26 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
+        more = fields.pop("more_eos_token_ids")
+        if more:
+            fields["eos_token_id"] = [self.eos_token_id, *more]
         del fields["gate_low_rank_dim"]
         fields["attn_layers"] = list(self.attn_layers)
         return {"architectures": [ARCHITECTURE], **fields}
 
     @classmethod
     def from_json(cls, raw: dict[str, Any], where: str = "config.json") -> "Config":
-        raw = dict(raw)
-        eos = raw.get("eos_token_id")
-        if isinstance(eos, list):  # several ends: the first is the one a GGUF names
-            raw["eos_token_id"] = eos[0] if eos else None
-        if raw.get("hidden_size") and raw.get("head_dim") is not None:
-            _check_head_dim(raw, where)
+        raw = one_dtype(plain_rope(raw, where), where)
         known = {f.name: f for f in dataclasses.fields(cls)}
+        check_fields(raw, set(known), where)
+        check_layer_types(raw, where)
+        _check_architectures(raw, where)
+        if raw.get("head_dim") is not None:
+            _check_head_dim(raw, where)
+        raw = {k: v for k, v in raw.items() if k != "more_eos_token_ids" and (v is not None or k not in NULL_IS_ABSENT)}
+        if isinstance(raw.get("eos_token_id"), list):
+            eos = _typed(raw["eos_token_id"], "tuple[int, ...]", "eos_token_id", where)
+            raw |= {"eos_token_id": eos[0] if eos else None, "more_eos_token_ids": list(eos[1:])}
         values = {name: _typed(raw[name], f.type, name, where) for name, f in known.items() if name in raw}
         for name, f in known.items():
             if name not in values and f.default is dataclasses.MISSING:
@@ -111,10 +121,9 @@ class Config:
             ("hidden_act", self.hidden_act in ("swish", "silu"), "'swish' or 'silu'", other),
             ("elementwise_affine", self.elementwise_affine, "true", other),
             ("rope_scaling", self.rope_scaling is None, "null", other),
-            ("rope_theta", self.rope_theta > 0, "a number above 0", fix),
-            ("norm_eps", self.norm_eps > 0, "a number above 0", fix),
-            ("gate_logit_normalizer", self.gate_logit_normalizer > 0, "a number above 0", fix),
         ]
+        rules += [(name, 1e-37 < getattr(self, name) < 1e38, "a number above 0 that float32 holds" if getattr(self, name) > 0 else "a number above 0", fix)
+                  for name in ("rope_theta", "norm_eps", "gate_logit_normalizer")]
         if not all(ok for _, ok, _, _ in rules):
             return rules
         d, rest = divmod(self.hidden_size, n_head)
@@ -126,15 +135,23 @@ class Config:
             ("attn_layers", len(set(self.attn_layers)) == len(self.attn_layers), "each layer once", fix),
             ("bos_token_id", self._is_token(self.bos_token_id), f"null or 0 to {self.vocab_size - 1}", fix),
             ("eos_token_id", self._is_token(self.eos_token_id), f"null or 0 to {self.vocab_size - 1}", fix),
+            ("more_eos_token_ids", all(map(self._is_token, self.more_eos_token_ids)), f"0 to {self.vocab_size - 1} (eos_token_id)", fix),
         ]
 
     def _is_token(self, token: int | None) -> bool:
         return token is None or 0 <= token < self.vocab_size
 
 
+def _check_architectures(raw: dict[str, Any], where: str) -> None:
+    """A classifier or an encoder of the same layers is another model."""
+    held = raw.get("architectures")
+    if held and held != [ARCHITECTURE]:
+        raise bad(where, "architectures", repr(held), f"['{ARCHITECTURE}']", "give a checkpoint of the language model")
+
+
 def _check_head_dim(raw: dict[str, Any], where: str) -> None:
-    n_head = raw.get("num_attention_heads")
-    if isinstance(n_head, int) and n_head > 0 and raw["head_dim"] * n_head != raw["hidden_size"]:
+    n_head, size = raw.get("num_attention_heads"), raw.get("hidden_size")
+    if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and (isinstance(raw["head_dim"], bool) or raw["head_dim"] * n_head != size):
         raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "this graph has no other head size")
 
 
@@ -143,24 +160,10 @@ def _typed(value: Any, kind: str, name: str, where: str) -> Any:
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if kind == "int" and is_int or kind == "bool" and isinstance(value, bool) or kind == "str" and isinstance(value, str):
         return value
-    if kind == "float" and (is_int or isinstance(value, float)):
+    if kind == "float" and (is_int and abs(value) < 2**63 or isinstance(value, float)):
         return float(value)
     if kind == "int | None" and (value is None or is_int) or kind == "Any":
         return value
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
         return tuple(value)
     raise bad(where, name, f"{value!r} ({type(value).__name__})", kind.replace("tuple[int, ...]", "a list of integers"), "correct config.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise bad(path, "file", "nothing", "a JSON file", "give the folder of a complete checkpoint") from None
-    except OSError as e:
-        raise ConvertError(f"{path}: file: got {e.strerror}, expected a readable file; check the path and its rights") from None
-    except ValueError as e:
-        raise bad(path, "content", f"malformed JSON ({e})", "a JSON object", "download the file again") from None
-    if not isinstance(raw, dict):
-        raise bad(path, "content", f"a {type(raw).__name__}", "a JSON object", "download the file again")
-    return raw

@@ -10,6 +10,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 from .errors import bad
+from .files import refuse_placeholder
 from .metadata import ARCH
 from .output import Output, opened
 from .progress import Progress
@@ -47,6 +48,7 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
 
 
 def read(path: Path) -> gguf.GGUFReader:
+    refuse_placeholder(path, "a GGUF file")
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, OSError, UnicodeDecodeError) as e:  # gguf raises many kinds for a damaged file

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import gguf
 
-from .config import Config, read_json
+from .config import Config
+from .files import read_json
 
 ARCH = "spikingbrain"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 from gguf import GGMLQuantizationType as T
 
 from .config import Config
@@ -20,6 +21,16 @@ from .tensors import PROJECTIONS, TOP, TOP_UNTIED, Target, targets
 
 Say = Callable[[str], None]
 Calibrate = Callable[[Config, dict[str, Tensor], list[str], SpikeKeys], dict[str, Tensor]]  # finds scales of the named weights
+WRAPPERS = {
+    "module": ("DistributedDataParallel or DeepSpeed", "save model.module.state_dict(), or take 'module.' off the names"),
+    "_orig_mod": ("torch.compile", "save model._orig_mod.state_dict(), or take '_orig_mod.' off the names"),
+    "_fsdp_wrapped_module": ("FullyShardedDataParallel", "save its full state dict"),
+    "_checkpoint_wrapped_module": ("activation checkpointing", "take '_checkpoint_wrapped_module.' off the names"),
+    "_forward_module": ("Lightning or DeepSpeed", "save the state dict of the model itself"),
+    "base_model": ("PEFT", "merge the adapter (merge_and_unload) and save that model"),
+    "lora_A": ("a LoRA adapter", "merge the adapter (merge_and_unload) and save that model"),
+    "base_layer": ("PEFT", "merge the adapter (merge_and_unload) and save that model"),
+}
 LOW_RANK, FULL = "gk_proj.0.weight", "gk_proj.weight"
 
 
@@ -67,6 +78,8 @@ def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: o
     coded = has_scales(tensors)
     keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
     check_widths(keys, config.hidden_size, config.intermediate_size, where)
+    check_wrappers(tensors, where)
+    tensors = without_buffers(tensors, config)
     config = with_gate(config, tensors, where)
     wanted = targets(config)
     check_names(wanted, tensors, config, where, partial, coded)
@@ -120,6 +133,29 @@ def _projection(t: Target, codes: Codes, outtype: str, pool: ThreadPoolExecutor,
     stem, kinds = t.gguf.removesuffix("weight"), {"weight": "codes", "scales": "scales"}
     return [_planned(Target(stem + what, t.checkpoint, shape, kinds.get(what, "outliers")), Part.of(codes, what), PARTS[what])
             for what, shape in part_shapes(codes, n_outliers).items()]
+
+
+def check_wrappers(tensors: dict[str, Tensor], where: object) -> None:
+    """A state dict saved from a wrapped model: its names say which wrapper."""
+    for name in tensors:
+        for part in name.split("."):
+            if part in WRAPPERS:
+                what, do = WRAPPERS[part]
+                raise bad(where, "tensors", f"{name!r}, a name of {what}", f"names as {TOP[0].checkpoint!r}", do)
+    if TOP[0].checkpoint not in tensors:
+        raise bad(where, "tensors", f"names as {next(iter(tensors), 'none')!r}", f"{TOP[0].checkpoint!r} among them", "give weights in the published format")
+
+
+def without_buffers(tensors: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """inv_freq is rope_theta in another form: left out where it says the same, an error where it does not."""
+    freq = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    for name, t in tensors.items():
+        if name.endswith(".inv_freq"):
+            got = t.rows(0, t.shape[0]) if t.shape == freq.shape else np.zeros(0)
+            if got.shape != freq.shape or not np.allclose(got, freq, rtol=1e-4 if t.dtype == "F32" else 2**-7, atol=0 if t.dtype != "F16" else 2**-24):
+                raise bad(t.file, name, "other rotary frequencies", f"those of rope_theta = {config.rope_theta:g} and head size {config.head_dim}",
+                          "give the config.json that belongs to these weights; scaled rotary embeddings are not implemented")
+    return {name: t for name, t in tensors.items() if not name.endswith(".inv_freq")}
 
 
 def with_gate(config: Config, tensors: dict[str, Tensor], where: object) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import read_json
+from .files import read_json, refuse_placeholder
 from .errors import ConvertError, bad
 
 AGAIN = "download the file again"
@@ -48,6 +49,8 @@ def open_checkpoint(folder: Path) -> dict[str, Tensor]:
             files = sorted(set(weight_map.values())) if is_index else [name]
             return _gather(folder / name, weight_map, [read(folder / f) for f in files])
     names = ", ".join(name for name, _, _ in forms)
+    if (folder / "adapter_config.json").is_file():
+        raise bad(folder, "weights", "a LoRA adapter only", names, "merge it into its model (PEFT's merge_and_unload) and save that")
     raise bad(folder, "weights", "none of the known files", names, "give the folder of a complete checkpoint")
 
 
@@ -79,13 +82,19 @@ def _gather(where: Path, weight_map: dict[str, str], shards: list[dict[str, Tens
 # --- safetensors ----------------------------------------------------------------------------------------------
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    refuse_placeholder(path, "a safetensors file")
     size = path.stat().st_size
     header, base = _safetensors_header(path, size)
     raw = np.memmap(path, np.uint8, "r") if size else None
-    tensors, end = {}, 0
+    tensors, spans = {}, []
     for name, entry in header.items():
-        tensors[name], stop = _safetensors_tensor(path, name, entry, raw, base, size)
-        end = max(end, stop)
+        tensors[name], span = _safetensors_tensor(path, name, entry, raw, base, size)
+        spans.append((*span, name))
+    end = 0
+    for start, stop, name in sorted(spans):
+        if start != end:
+            raise bad(path, name, f"data from byte {start}", f"{end}, where the tensor before it ends", AGAIN)
+        end = stop
     if base + end != size:
         raise bad(path, "size", f"{size} bytes", f"{base + end} (its header)", AGAIN)
     return tensors
@@ -98,7 +107,7 @@ def _safetensors_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
             raise bad(path, "header", f"{size} bytes in all", f"8 + {n} for the header alone", AGAIN)
         try:
             header = json.loads(f.read(n))
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
     if not isinstance(header, dict):
         raise bad(path, "header", "malformed JSON", "a safetensors header", AGAIN)
@@ -106,20 +115,23 @@ def _safetensors_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
     return header, 8 + n
 
 
-def _safetensors_tensor(path: Path, name: str, entry: Any, raw: Any, base: int, size: int) -> tuple[Tensor, int]:
+def _safetensors_tensor(path: Path, name: str, entry: Any, raw: Any, base: int, size: int) -> tuple[Tensor, tuple[int, int]]:
     try:
-        dtype, shape, (start, stop) = str(entry["dtype"]), tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+        dtype, shape, (start, stop) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+        whole = all(type(n) is int for n in (*shape, start, stop))
     except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
         raise bad(path, name, "a malformed entry", "dtype, shape and data_offsets", AGAIN) from None
     if dtype not in SAFETENSORS_DTYPES:
         raise bad(path, name, f"type {dtype}", "F32, F16 or BF16", "save the checkpoint in one of these types")
     kind = SAFETENSORS_DTYPES[dtype]
-    if start < 0 or stop - start != kind.itemsize * int(np.prod(shape, dtype=np.int64)) or min(shape, default=1) < 0:
+    if start < 0 or stop - start != kind.itemsize * math.prod(shape) or min(shape, default=1) < 0:
         raise bad(path, name, f"{stop - start} bytes", f"shape {list(shape)} of {dtype}", AGAIN)
     if base + stop > size:
         raise bad(path, name, f"a file of {size} bytes", f"at least {base + stop}; it is cut short", AGAIN)
     data = np.ndarray(shape, kind, buffer=raw, offset=base + start)
-    return Tensor(name, shape, dtype, data, path), stop
+    return Tensor(name, shape, dtype, data, path), (start, stop)
 
 
 # --- pytorch_model.bin ----------------------------------------------------------------------------------------
@@ -133,6 +145,7 @@ def import_torch(what: str) -> Any:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    refuse_placeholder(path, "a state dict in the zip format")
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as f:
             cut = f.read(2) == b"PK"
@@ -146,7 +159,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except Exception as e:  # torch raises many kinds for a damaged or unsafe file
         raise bad(path, "content", str(e).splitlines()[0], "a state dict that loads with weights_only=True", AGAIN) from e
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise bad(path, "content", type(state).__name__, "a state dict (names and tensors)", "save model.state_dict()")
+        got = f"a dict of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+        raise bad(path, "content", got, "a state dict (names and tensors)", "save model.state_dict() alone")
     kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     for name, t in state.items():
         if t.dtype not in kinds:

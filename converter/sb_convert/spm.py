@@ -15,6 +15,7 @@ from typing import Any
 from gguf import TokenType
 
 from .errors import bad
+from .files import refuse_placeholder
 from .tokenizer import Vocab, padded
 
 log = logging.getLogger("sb_convert")
@@ -52,6 +53,7 @@ def load_spm(path: Path, size: int) -> Vocab:
         from sentencepiece import SentencePieceProcessor
     except ImportError:
         raise bad(path, "sentencepiece", "no such package", "sentencepiece", "pip install 'spikingbrain_cpp[sentencepiece]'") from None
+    refuse_placeholder(path, "a SentencePiece model")
     try:
         sp = SentencePieceProcessor(model_file=str(path))
         model = list(fields(sp.serialized_model_proto()))

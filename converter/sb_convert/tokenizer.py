@@ -10,8 +10,9 @@ from typing import Any
 import gguf
 from gguf import TokenType
 
-from .config import Config, read_json
-from .errors import ConvertError, bad
+from .config import Config
+from .errors import bad
+from .files import read_json, read_optional, read_text
 
 log = logging.getLogger("sb_convert")
 TURN_END = "<|im_end|>"  # ends a chat turn in the ChatML template
@@ -83,10 +84,6 @@ def complete(vocab: Vocab, folder: Path, config: Config) -> Vocab:
     return vocab
 
 
-def read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
 def padded(ids: dict[str, int], size: int, where: Path) -> tuple[list[str], list[int]]:
     """Tokens and types by id, entries that no token uses named [PADn] and marked unused."""
     tokens, types = [f"[PAD{i}]" for i in range(size)], [int(TokenType.UNUSED)] * size
@@ -119,12 +116,9 @@ def load_bpe(folder: Path, size: int) -> Vocab:
 
 
 def read_merges(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise bad(path, "file", "nothing", "the merges that belong to vocab.json", "give the folder of a complete checkpoint") from None
+    lines = read_text(path, "the merges that belong to vocab.json").split("\n")
     lines = lines[1:] if lines[0].startswith("#version") else lines
-    merges = [line.rstrip("\r") for line in lines if line.strip("\r")]
+    merges = [line for line in lines if line]
     for line in merges:
         if len(line.split(" ")) != 2:
             raise bad(path, "line", repr(line), "two tokens with one space between them", "download the file again")
@@ -211,7 +205,4 @@ def special_ids(vocab: Vocab, config: Config, settings: dict[str, Any]) -> dict[
 def chat_template(folder: Path, settings: dict[str, Any]) -> Any:
     """A string, or a list of {"name", "template"}; chat_template.jinja wins, as in transformers."""
     path = folder / "chat_template.jinja"
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
-    except UnicodeDecodeError as e:
-        raise ConvertError(f"{path}: content: got {e.reason}, expected UTF-8 text; download the file again") from None
+    return read_text(path) if path.is_file() else settings.get("chat_template")
