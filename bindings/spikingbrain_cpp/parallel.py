@@ -86,7 +86,7 @@ class Parallel(Saving):
             self._check_room("generate_many", p.size + 1)
         first = self._next_seed(seed)
         with self._locked_model() as model:
-            jobs = [_Job(i // n, ids[i // n], build_chain(model, params, (first + i) % 2**32, self.last_n_tokens_size), TextStream(stops))
+            jobs = [_Job(i // n, ids[i // n], build_chain(model, params, (first + i) % _core.DEFAULT_SEED, self.last_n_tokens_size), TextStream(stops))
                     for i in range(n * len(ids))]
         if jobs:
             self._run_jobs(jobs, max_tokens, min(n_parallel, len(jobs)), common_prefix(ids))
