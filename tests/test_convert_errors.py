@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -258,7 +259,8 @@ def test_options(make_checkpoint, tmp_path, capsys):
     folder = make_checkpoint()
     assert "nowhere: " in error_of(capsys, folder, "-o", str(tmp_path / "nowhere" / "x.gguf"))
     assert "meta.json: file: got nothing" in error_of(capsys, folder, "--metadata", str(tmp_path / "meta.json"))
-    assert "got a folder or device of that name" in error_of(capsys, folder, "-o", "/dev/null", "--force")
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: output: got a device, a pipe or a socket, expected a regular file; " in error_of(capsys, folder, "-o", str(tmp_path / "pipe"), "--force")
     for options in (["--outtype", "q2_k"], ["--split-max-size", "12"], ["--verify", "--dry-run"]):
         with pytest.raises(SystemExit) as e:
             main([str(folder), *options])

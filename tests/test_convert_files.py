@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, converter_peak
 
-from sb_convert import output
+from sb_convert import output, whole
 from sb_convert.cli import main
 
 BIG = dict(hidden_size=512, intermediate_size=8192, vocab_size=8192, num_hidden_layers=2)  # 50 MB in bf16
@@ -34,8 +35,8 @@ def started(folder: Path, out: Path, *options: str) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path: Path, process: subprocess.Popen, size: int) -> None:
-    while process.poll() is None and not (path.exists() and path.stat().st_size > size):
+def wait_for(folder: Path, process: subprocess.Popen, size: int) -> None:
+    while process.poll() is None and not any(p.stat().st_size > size for p in folder.glob(".out.gguf.*.partial")):
         time.sleep(0.001)
 
 
@@ -43,7 +44,7 @@ def wait_for(path: Path, process: subprocess.Popen, size: int) -> None:
 def test_ended_in_the_middle(make_checkpoint, tmp_path, sig, code, left):
     folder, out = make_checkpoint(**BIG), tmp_path / "out.gguf"
     process = started(folder, out, "--outtype", "q4_0")
-    wait_for(tmp_path / ".out.partial.gguf", process, 1_000_000)
+    wait_for(tmp_path, process, 1_000_000)
     process.send_signal(sig)
     _, err = process.communicate()
     assert process.returncode == code, err
@@ -54,7 +55,7 @@ def test_ended_in_the_middle(make_checkpoint, tmp_path, sig, code, left):
 
 
 def test_what_a_killed_split_left_is_removed(make_checkpoint, tmp_path):
-    (tmp_path / ".out.partial-00001-of-00003.gguf").write_text("left")
+    (tmp_path / ".out.gguf.0123456789ab.partial").write_text("left")
     assert main([str(make_checkpoint()), "-o", str(tmp_path / "out.gguf")]) == 0
     assert files(tmp_path) == ["out.gguf"]
 
@@ -85,15 +86,19 @@ def test_existing_split_is_kept(make_checkpoint, tmp_path):
 
 
 def test_no_space_up_front(make_checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(whole.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     assert main([str(make_checkpoint()), "-o", str(tmp_path / "out.gguf")]) == 1
     assert "disk space: got 1 MB free, expected " in capsys.readouterr().err
 
 
 def test_no_space_in_the_middle(make_checkpoint, tmp_path, capsys):
-    (tmp_path / ".out.partial.gguf").symlink_to("/dev/full")  # every write there fails with ENOSPC
-    assert main([str(make_checkpoint()), "-o", str(tmp_path / "out.gguf")]) == 1
-    assert "out.gguf: disk space: got No space left on device, expected " in capsys.readouterr().err
+    folder, (soft, hard) = make_checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert main([str(folder), "-o", str(tmp_path / "out.gguf")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "out.gguf: disk space: got File too large, expected " in capsys.readouterr().err
     assert files(tmp_path) == []
 
 
@@ -102,7 +107,7 @@ def test_two_at_once(make_checkpoint, tmp_path, capsys):
     other = output.Output(out, force=False)
     other.begin()
     assert main([str(folder), "-o", str(out)]) == 1
-    assert "got another sb-convert writing it, expected one at a time; " in capsys.readouterr().err
+    assert "got another process writing it, expected one at a time; " in capsys.readouterr().err
     other.discard()
     assert main([str(folder), "-o", str(out)]) == 0
 

@@ -26,6 +26,9 @@ ADDED_LINES = 160
 REPLACED = {
     r"static_assert\(GGML_OP_COUNT == \d+": "the operator count, asserted in ggml.c twice and in ggml-rpc.h",
     r"#define RPC_PROTO_PATCH_VERSION\s+\d+": "RPC's peers must know the same operators",
+    r"common_log_set_file\(common_log_main\(\), value": "a log that is opened before all arguments are known may empty an input",
+    r"std::ofstream fout = std::ofstream\(split_path": "gguf-split opens a temporary name; a shadowed split_path would be printed",
+    r"fout\.open\(split_params\.output": "the same for a merged file; split_params is const",
 }
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
+from sb_convert.whole import write_whole
 
 from .history import BLOCK
 
@@ -57,26 +57,6 @@ def _check_sizes(what: str, header: Mapping[str, Any], names: Sequence[str], siz
         raise ValueError(f"{what}: header: got {bad or f'{total} bytes'}, expected counts that fit {size} bytes; save it again")
 
 
-def write_whole(path: AnyPath, blob: bytes) -> None:
-    """The file holds all of the bytes or is as it was: written beside, synchronised to the disk, renamed. OSError: it could not be."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)
-
-
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A sequence after n_tokens tokens, of the same size whatever n_tokens is. Made by Llama.snapshot, used by Llama.restore.
@@ -117,7 +97,7 @@ class Snapshot:
                    np.frombuffer(body, "<i4", n_tail).astype(np.int32), bytes(body[begin + 4 * logits.size:]), logits)
 
     def save(self, path: AnyPath) -> None:
-        """Write a file, whole or not at all. OSError: no room, no permission; what was there before is still there."""
+        """Write a file, whole or not at all. OSError: no regular file, no room, no permission; what was there before is still there."""
         write_whole(path, self.to_bytes())
 
     @classmethod

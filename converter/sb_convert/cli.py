@@ -18,6 +18,7 @@ from .edit import respike
 from .errors import ConvertError
 from .formats import DOWN_TYPES, OUTTYPES
 from .spike import SCOPES, SpikeOptions
+from .whole import named
 
 
 def split_size(text: str) -> int:
@@ -41,7 +42,7 @@ def spike_k(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="sb-convert", description="Converts a SpikingBrain checkpoint folder to a GGUF file.")
     p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, weights and tokenizer; or a GGUF of ours, to change its spike keys")
-    p.add_argument("-o", "--outfile", type=Path, help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder")
+    p.add_argument("-o", "--outfile", metavar="OUTFILE", help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder")
     p.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto: the checkpoint's own, int8 with weight scales (default)")
     on = p.add_mutually_exclusive_group()
     on.add_argument("--spike", dest="spike", action="store_true", default=None, help="spiking activations (default where the checkpoint has weight scales)")
@@ -90,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"sb-convert: {e.filename or args.checkpoint}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("sb-convert: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"sb-convert: interrupted; {e or 'nothing was written'}", file=sys.stderr)
         return 130
 
 
@@ -127,6 +128,7 @@ def _terminated(*_: object) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.outfile = None if args.outfile is None else named(args.outfile)
     if args.is_gguf:
         _say(respike(args.checkpoint, args.outfile, args.spikes, args.force, _say))
         return 0
@@ -141,7 +143,10 @@ def run(args: argparse.Namespace) -> int:
     _say(result.summary())
     if args.verify:
         from .verify import verify
-        return 0 if verify(args.checkpoint, result, _say) else 1
+        try:
+            return 0 if verify(args.checkpoint, result, _say) else 1
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{result.files[0].name} was written, but not verified") from None
     return 0
 
 

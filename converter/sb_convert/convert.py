@@ -60,7 +60,8 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     vocab = load_vocab(folder, config)
     check_metadata_file(options.metadata)
     plan = plan_for(folder, config, options, say)
-    output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes)
+    inputs = [path for path in (folder, options.metadata, options.spike.calibrate) if path is not None]
+    output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes, inputs)
     for p in plan.tensors:
         output.add_tensor(p.target.gguf, p.target.shape, p.qtype, p.nbytes)
     for note in plan.notes():
@@ -68,7 +69,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     if options.dry_run:
         say(table(plan, output.finals))
         return Result([], plan, time.monotonic() - begun, options)
-    output.check_free(plan.nbytes)
+    output.check_free()
     file_type = OUTTYPES[plan.outtype].file_type
     add_general(output.writer, folder, options.metadata, options.model_name, plan.n_params, file_type)
     add_hparams(output.writer, plan.config)

@@ -33,12 +33,12 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
     check_down(reader, path, keys)
     check_widths(keys, *(reader.get_field(f"{ARCH}.{name}").contents() for name in ("embedding_length", "feed_forward_length")), path)  # type: ignore[union-attr]
     target = outfile or path.with_name(f"{path.stem}-spike.gguf")
-    output = Output(target / path.name if target.is_dir() else target, force)
+    output = Output(target / path.name if target.is_dir() else target, force, inputs=[path])
     copy_keys(reader, output.writer, keys)
     total = sum(int(t.n_bytes) for t in reader.tensors)
     for t in reader.tensors:
         output.add_tensor(t.name, tuple(map(int, reversed(t.shape))), t.tensor_type, int(t.n_bytes))
-    output.check_free(total)
+    output.check_free()
     with opened(output, total), Progress(max(total, 1), say) as progress:
         for t in reader.tensors:
             progress.start(t.name)

@@ -12,6 +12,7 @@
 // All of it is checked before llama.cpp reads its part, which it reads unchecked (a short file ends the process there).
 
 #include "server-task.h"
+#include "whole-file.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -96,26 +97,34 @@ struct server_slot_file {
     }
 };
 
-// To save a slot: `filepath` gets a temporary name, under which llama.cpp writes; seal() finishes the file and renames it.
+// To save a slot: `filepath` gets a temporary name (whole-file.h), under which llama.cpp writes; seal() finishes the file and
+// puts it in place. Never over a device or a file that the server has read.
 class server_slot_writer : server_slot_file {
-    std::string path;
+    whole_file::files whole;
     std::string part;
+    std::string reason;
     uint64_t    model;
 
 public:
-    server_slot_writer(std::string & filepath, const std::string & model_path) :
-        path(filepath), part(filepath + ".part"), model(fingerprint(model_path)) {
-        filepath = part;
+    template <typename params_t>
+    server_slot_writer(std::string & filepath, const params_t & params) : model(fingerprint(params.model.path)) {
+        try {
+            filepath = part = whole.begin(filepath, whole_file::inputs_of(params));
+        } catch (const std::exception & err) {
+            reason = err.what();
+        }
     }
 
-    server_slot_writer(const server_slot_writer &) = delete;
-
-    ~server_slot_writer() {
-        std::remove(part.c_str()); // nothing there after seal()
+    // Why there can be no such file, or nullptr.
+    const char * refused() const {
+        return reason.empty() ? nullptr : reason.c_str();
     }
 
-    // Returns the file's size, or 0 if it could not be written: an older file of that name is then as it was.
-    size_t seal(const std::list<common_prompt_checkpoint> & checkpoints) {
+    // n_state: bytes that llama.cpp wrote. Returns the file's size, or 0 if it could not be written: an older file of that
+    // name is then as it was.
+    size_t seal(const std::list<common_prompt_checkpoint> & checkpoints, size_t n_state) {
+        std::error_code err;
+        const bool complete = std::filesystem::file_size(part, err) == n_state && !err; // its last bytes are written at close, unchecked
         std::ofstream out(part, std::ios::binary | std::ios::app);
         put<uint64_t>(out, checkpoints.size());
         for (const auto & cur : checkpoints) {
@@ -130,18 +139,18 @@ public:
         put(out, VERSION);
         out.flush();
 
-        std::error_code err;
         const uint64_t size = out ? std::filesystem::file_size(part, err) : 0;
         put(out, checksum(part, size));
         out.close();
-        if (out && !err) {
-            std::filesystem::rename(part, path, err);
+        try {
+            if (complete && out && !err) {
+                whole.commit();
+                return size + sizeof(uint64_t);
+            }
+        } catch (const std::exception &) {
         }
-        if (!out || err) {
-            std::remove(part.c_str()); // before the client hears of it
-            return 0;
-        }
-        return size + sizeof(uint64_t);
+        whole.discard(); // before the client hears of it
+        return 0;
     }
 };
 
