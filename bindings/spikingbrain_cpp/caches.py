@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Union
 
 import numpy as np
@@ -87,9 +88,11 @@ class LlamaDiskCache(BaseLlamaCache):
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self._folder.glob("*-*.sbstate"):
             try:
-                yield path, path.stat()
+                found = path.lstat()
             except FileNotFoundError:  # another process dropped it
-                pass
+                continue
+            if S_ISREG(found.st_mode):
+                yield path, found
 
     @staticmethod
     def _name(ids: np.ndarray) -> str:
@@ -111,6 +114,8 @@ class LlamaDiskCache(BaseLlamaCache):
     @staticmethod
     def _read(path: Path) -> Union[LlamaState, None]:
         try:
+            if not S_ISREG(path.lstat().st_mode):
+                return None
             state = LlamaState.from_bytes(path.read_bytes())
             os.utime(path)  # used now
             return state
@@ -121,7 +126,10 @@ class LlamaDiskCache(BaseLlamaCache):
         blob = value.to_bytes()
         if len(blob) > self.capacity_bytes:
             return
-        write_whole(self._folder / self._name(np.asarray(list(key), np.int32)), blob)
+        path = self._folder / self._name(np.asarray(list(key), np.int32))
+        if os.path.lexists(path) and not S_ISREG(path.lstat().st_mode):
+            return
+        write_whole(path, blob)
         files = sorted(self._files(), key=lambda item: item[1].st_mtime_ns)
         size = sum(stat.st_size for _, stat in files)
         for path, stat in files:

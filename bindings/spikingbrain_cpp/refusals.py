@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from sb_convert.whole import NotWritten, target
+
 from . import _core
 from .spiking import ENABLE, Spiking
 
 MOST_MIB = 1 << 30  # as server-checkpoints.h
+FLAGS = ("--leave-output-tensor", "--dry-run", "--allow-requantize", "--pure", "--keep-split")  # llama-quantize's options without a value
 
 
 def imatrix(argv: Sequence[str]) -> Optional[str]:
@@ -38,6 +41,33 @@ def quantize(argv: Sequence[str]) -> Optional[str]:
                     return (f"sb-quantize: {path}: got INT8 weights, expected floats or upstream's own types; "
                             "do sb-convert the checkpoint again with --outtype q4_0, q8_0, f16, bf16 or f32")
             break
+    return None
+
+
+def quantize_output(argv: Sequence[str]) -> Optional[str]:
+    """llama-quantize compares its output with the model only; the files that options name are read, too."""
+    read, at = [], 0
+    while at < len(argv) and argv[at].startswith("--"):
+        if argv[at] in ("--imatrix", "--tensor-type-file"):
+            read += argv[at + 1:at + 2]
+        at += 1 if argv[at] in FLAGS else 2
+    if len(argv) - at < 3 or {"--dry-run", "--keep-split"} & {*argv[:at]}:  # no output of that name; what is written has the tool's own checks
+        return None
+    try:
+        target(argv[at + 1], read)
+    except NotWritten as error:
+        return f"sb-quantize: {error}"
+    return None
+
+
+def merge_output(argv: Sequence[str]) -> Optional[str]:
+    """llama-gguf-split opens what has the output's name, to see whether it is there: a pipe would never answer."""
+    if "--merge" not in argv or len(argv) < 3 or {"-h", "--help", "--version"} & {*argv}:
+        return None
+    try:
+        target(argv[-1], argv[-2:-1])
+    except NotWritten as error:
+        return f"sb-gguf-split: {error}"
     return None
 
 

@@ -7,6 +7,7 @@ import os
 from typing import Any, Optional, Union
 
 import numpy as np
+from sb_convert.whole import target, write_whole
 
 from . import _core
 from .arguments import check_path
@@ -26,9 +27,11 @@ class Saving(Session):
         """The sequence as an object of constant size, and as a file, too, when a path is given (whole or not at all).
 
         It holds the state (a fixed part plus at most one window of rows), the last row of logits, the last 1024 to 2047 tokens
-        and a hash of those before them. OSError: the file could not be written.
+        and a hash of those before them. OSError: the file may not be written (a device, a folder, the model) or could not be.
         """
-        path = None if path is None else check_path("snapshot: path", path)
+        if path is not None:
+            check_path("snapshot: path", path)
+            target(path, self._files())  # before the work
         with self._use() as ctx:
             n = self.n_tokens
             has_row = n > 0 and ctx.logits_pos() == n - 1
@@ -36,8 +39,12 @@ class Saving(Session):
             made = Snapshot(self._fingerprint(), self._tokenizer_print(), n, prefix, tail, ctx.state_get(0) if n else b"",
                             ctx.logits().copy() if has_row else np.empty(0, np.float32))
         if path is not None:
-            made.save(path)
+            write_whole(path, made.to_bytes(), self._files())
         return made
+
+    def _files(self) -> list[str]:
+        """What the session reads, over which nothing is saved."""
+        return [self.model_path] if self._lora is None else [self.model_path, self._lora[0]]
 
     def restore(self, source: Union[Snapshot, bytes, AnyPath]) -> None:
         """Replace the sequence by a snapshot's: the object, its bytes, or the path of its file. Nothing is evaluated.

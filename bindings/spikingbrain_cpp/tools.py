@@ -98,7 +98,7 @@ def refuse(reason: str | None) -> None:
 
 
 def quantize() -> NoReturn:
-    refuse(refusals.quantize(sys.argv[1:]))
+    refuse(refusals.quantize(sys.argv[1:]) or refusals.quantize_output(sys.argv[1:]))
     run("llama-quantize")
 
 
@@ -120,4 +120,5 @@ def imatrix() -> NoReturn:
 
 
 def gguf_split() -> NoReturn:
+    refuse(refusals.merge_output(sys.argv[1:]))
     run("llama-gguf-split")

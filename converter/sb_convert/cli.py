@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sb-convert: {e.filename or args.checkpoint}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
         return 1
     except KeyboardInterrupt as e:
-        print(f"sb-convert: interrupted; {e or 'nothing was written'}", file=sys.stderr)
+        print(f"sb-convert: interrupted; {str(e) or 'nothing was written'}", file=sys.stderr)
         return 130
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Union
 
 import numpy as np
+from sb_convert.whole import WholeFiles, targets
 
 from .. import Llama
 from . import plots, report
@@ -15,6 +16,7 @@ from .stats import SpikeStats
 
 N_TOKENS = 1024
 PIECE = 64  # tokens between two moves of the progress bar
+PICTURES = ("counts.png", "firing.png")
 
 
 def _above_0(text: str) -> int:
@@ -31,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-n", "--n-tokens", type=_above_0, default=N_TOKENS, metavar="N", help="most tokens of it (default: %(default)s)")
     p.add_argument("--json", metavar="OUT", help="write all statistics as JSON, - to standard output in place of the tables")
     p.add_argument("--png", type=Path, metavar="DIR", help="write counts.png (Fig. 9) and firing.png (Fig. 10) there; needs matplotlib")
-    p.add_argument("--html", type=Path, metavar="OUT", help="write one HTML page with tables and pictures; needs matplotlib")
+    p.add_argument("--html", metavar="OUT", help="write one HTML page with tables and pictures; needs matplotlib")
     p.add_argument("--layer", type=int, metavar="L", help="layer whose q, k, v input the firing maps show (default: the middle one)")
     p.add_argument("--spike", action="store_true", help="let a model spike that does not by itself")
     p.add_argument("--spike-k", type=float, metavar="K", help="threshold = mean |x| / K (default: the model's, else 3)")
@@ -66,13 +68,23 @@ def read_text(name: str) -> bytes:
     return data
 
 
+def outputs(args: argparse.Namespace) -> dict[str, Union[str, Path]]:
+    """What is written -> the file it goes to, as it was typed."""
+    files: dict[str, Union[str, Path]] = {} if args.json in (None, "-") else {"json": args.json}
+    if args.png is not None:
+        files |= {name: args.png / name for name in PICTURES}
+    return files if args.html is None else {**files, "html": args.html}
+
+
+def inputs(args: argparse.Namespace) -> list[str]:
+    return [args.model] if args.text == "-" else [args.model, args.text]
+
+
 def check_outputs(args: argparse.Namespace) -> None:
     """What cannot be written is said before the model runs."""
-    for option, path in (("--json", args.json and args.json != "-" and Path(args.json)), ("--html", args.html)):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            raise ValueError(f"{option}: got {path}, expected a file in a folder that exists; make the folder")
-    if args.png:
+    if args.png is not None:
         args.png.mkdir(parents=True, exist_ok=True)
+    targets(outputs(args).values(), inputs(args))
 
 
 def check_layer(layer: Optional[int], n_layer: int) -> None:
@@ -110,8 +122,8 @@ def pictures(args: argparse.Namespace, stats: SpikeStats) -> list[tuple[str, str
     neurons = plots.typical_neurons(shown.kept)
     what = (f"layer {layer}, input of {', '.join(shown.projections)}: the first {len(shown.kept)} tokens, neurons {neurons.start} to {neurons.stop - 1} "
             f"of {shown.n:,} (a typical window; largest count of all neurons: {np.abs(shown.kept.astype(np.int64)).max():,})")
-    return [("counts.png", "Distribution of counts (the paper's Fig. 9)", plots.count_distribution(stats.model(), stats.k, stats.n_tokens)),
-            ("firing.png", "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept[:, neurons], what, neurons.start))]
+    return [(PICTURES[0], "Distribution of counts (the paper's Fig. 9)", plots.count_distribution(stats.model(), stats.k, stats.n_tokens)),
+            (PICTURES[1], "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept[:, neurons], what, neurons.start))]
 
 
 def write(args: argparse.Namespace, stats: SpikeStats) -> None:
@@ -120,15 +132,14 @@ def write(args: argparse.Namespace, stats: SpikeStats) -> None:
         print(stats.to_json())
     else:
         print(f"{Path(args.model).name}: {stats.n_tokens:,} tokens, k = {stats.k:g}, scope {stats.scope}\n\n{report.text(stats)}")
-        if args.json:
-            Path(args.json).write_text(stats.to_json() + "\n", encoding="utf-8")
-    if args.png:
-        for name, _, png in drawn:
-            (args.png / name).write_bytes(png)
-    if args.html:
+    made = {name: png for name, _, png in drawn} | {"json": (stats.to_json() + "\n").encode()}
+    if args.html is not None:
         source = None if args.text == "-" else Path(args.text).name
-        page = report.page(stats, Path(args.model).name, [(caption, png) for _, caption, png in drawn], source)
-        args.html.write_text(page, encoding="utf-8")
+        made["html"] = report.page(stats, Path(args.model).name, [(caption, png) for _, caption, png in drawn], source).encode()
+    with WholeFiles() as files:
+        for what, path in outputs(args).items():
+            files.begin(path, inputs(args)).write(made[what])
+        files.commit()
 
 
 def explain(error: BaseException) -> str:
