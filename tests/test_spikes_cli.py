@@ -99,7 +99,7 @@ def test_pictures_and_page(spiking, text, tmp_path):
 @pytest.mark.parametrize("args, code, words", [
     (["--text", "absent.txt"], 1, "absent.txt: got No such file or directory, expected"), (["--text", "TEXT", "--spike-k", "0"], 1, "spike_k: got 0.0, expected"),
     (["--text", "TEXT", "--spike-k", "nan"], 1, "spike_k"), (["--text", "TEXT", "--n-tokens", "0"], 2, "above 0"), ([], 2, "--text"),
-    (["--text", "EMPTY"], 1, "got no tokens"), (["--text", "LATIN"], 1, "expected UTF-8"), (["--text", "TEXT", "--json", "no/such/out.json"], 1, "--json: got no/such"),
+    (["--text", "EMPTY"], 1, "got no tokens"), (["--text", "LATIN"], 1, "expected UTF-8"), (["--text", "TEXT", "--json", "no/such/out.json"], 1, "no/such: output folder: got no such folder"),
     (["--text", "TEXT", "--html", "no/such/out.html"], 1, "no/such: output folder: got no such folder"), (["--text", "TEXT", "--png", "TEXT"], 1, "File exists"), (["--text", "TEXT", "--layer", "2"], 1, "--layer: got 2, expected 0 to 1"),
 ])
 def test_errors_in_a_line(spiking, text, tmp_path, capsys, args, code, words):

@@ -109,7 +109,9 @@ def target(path: AnyPath, inputs: Iterable[AnyPath] = (), overwrite: bool = True
     found = Target.of(path, inputs, overwrite)
     for rule in RULES:
         if rule.broken(found):
-            where = os.fspath(path) if rule.what == "output" else found.real.parent
+            where = os.fspath(path)
+            if rule.what != "output":
+                where = str(found.real.parent) if os.path.islink(path) else os.path.dirname(path) or "."
             raise NotWritten(f"{where}: {rule.what}: got {rule.got}, expected {rule.expected}; do {rule.do}")
     return found.real
 
