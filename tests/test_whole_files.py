@@ -453,3 +453,39 @@ def test_a_slot_that_does_not_fit_leaves_the_old_file(made, tmp_path):
         status, message = server.refused("/slots/0?action=save", b'{"filename": "s"}')
         assert status == 500 and "nable to" in message
     assert {p.name: p.read_bytes() for p in (tmp_path / "slots").iterdir()} == {"s": b"old"}
+
+
+# --- the Android library ------------------------------------------------------------------------------------------------------
+
+def test_java_keeps_the_same_rules(tmp_path):
+    """All scenes in one virtual machine; the class that writes snapshots needs nothing else."""
+    if shutil.which("javac") is None:
+        pytest.skip("javac: got no such program; the mobile tests install one")
+    classes, library = tmp_path / "classes", ROOT / "mobile/android/library/src/main/java/org/spikingbrain/WholeFile.java"
+    subprocess.run(["javac", "-d", classes, library, ROOT / "mobile/tests/java/org/spikingbrain/WholeFiles.java"], check=True)
+    work = tmp_path / "work"
+    work.mkdir()
+    broken = [(rule, scene) for rule, scene in NAMES if rule not in ("no name", "standard output") and scene != "slash"]  # of typed names
+    paths = []
+    for i, (rule, scene) in enumerate(broken):
+        (work / str(i)).mkdir()
+        paths.append(SCENES[rule][scene](work / str(i)))
+    (work / "m-00002-of-00002.gguf").write_bytes(b"input")
+    os.link(work / "m-00002-of-00002.gguf", work / "hard")
+    before = seen(work)
+    said = subprocess.run(["java", "-Xshare:auto", "-cp", classes, "org.spikingbrain.WholeFiles", work / "m-00001-of-00002.gguf", *paths, work / "hard"],
+                          capture_output=True, text=True, check=True).stdout.splitlines()
+    for (rule, scene), line in zip(broken, said):
+        wanted = next(r for r in RULES if r.name == rule)
+        assert f": {wanted.what}: got {wanted.got}, expected {wanted.expected}; do {wanted.do}" in line, (scene, line)
+    assert "got a file that this call reads" in said[-1] and len(said) == len(broken) + 1
+    assert seen(work) == before
+    (work / "disk").mkdir()
+    link = linked(work, Path("disk") / "real")
+    (work / "disk" / ".real.0123456789ab.partial").write_bytes(b"left")
+    holding(work / "disk" / "real", 0o604)
+    assert subprocess.run(["java", "-cp", classes, "org.spikingbrain.WholeFiles", "none", link, work / "disk" / ("x" * 250)],
+                          capture_output=True, text=True, check=True).stdout == "written\nwritten\n"
+    real = work / "disk" / "real"
+    assert link.is_symlink() and real.read_bytes() == b"new" and stat.S_IMODE(real.stat().st_mode) == 0o604
+    assert sorted(p.name for p in (work / "disk").iterdir()) == ["real", "x" * 250]

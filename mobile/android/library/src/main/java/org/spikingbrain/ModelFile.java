@@ -3,7 +3,9 @@ package org.spikingbrain;
 import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
+import java.util.Collections;
 import java.util.Locale;
+import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -34,6 +36,11 @@ final class ModelFile {
 
     String name() {
         return path != null ? path : "descriptor " + fd;
+    }
+
+    /** What is read, over which nothing is saved. */
+    Set<File> files() {
+        return path == null ? Collections.<File>emptySet() : WholeFile.parts(new File(path));
     }
 
     private byte[] pathBytes() {

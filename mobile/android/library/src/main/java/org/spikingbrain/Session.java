@@ -331,7 +331,8 @@ public final class Session implements AutoCloseable {
 
     /**
      * Write the sequence to a file of constant size, whole or not at all: its state, the last logits, the last 1024 to 2047 tokens and a
-     * hash of those before. Python's Llama.restore reads it, too. IOException: no room, no permission; what was there is still there.
+     * hash of those before. Python's Llama.restore reads it, too. IOException: the file is the model or no regular one, no room, no
+     * permission; what was there is still there.
      */
     public void snapshot(File file) throws IOException {
         Check.given("snapshot: file", file);
@@ -343,7 +344,7 @@ public final class Session implements AutoCloseable {
             lock.unlock();
         }
         try {
-            made.save(file);
+            made.save(file, model.files());
         } finally {
             made.close();
         }

@@ -12,6 +12,7 @@ import java.security.MessageDigest;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -61,8 +62,8 @@ final class SnapshotFile implements Closeable {
 
     // --- writing -------------------------------------------------------------------------------------------------
 
-    /** IOException: no room, no permission; what was there before is still there. */
-    void save(File file) throws IOException {
+    /** IOException: no regular file, one of `inputs`, no room, no permission; what was there before is still there. */
+    void save(File file, Set<File> inputs) throws IOException {
         ByteBuffer begin = begin();
         ByteBuffer body = memory.bytes();
         body.limit((int) end).position((int) logitsAt);
@@ -70,7 +71,7 @@ final class SnapshotFile implements Closeable {
         digest.update(begin.duplicate());
         digest.update(body.duplicate());
         ByteBuffer sum = ByteBuffer.wrap(digest.digest());
-        WholeFile.write(file, begin, body, sum);
+        WholeFile.write(file, inputs, begin, body, sum);
     }
 
     /** All up to the logits. */

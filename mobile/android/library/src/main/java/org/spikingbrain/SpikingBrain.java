@@ -8,6 +8,7 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
 
@@ -297,6 +298,10 @@ public final class SpikingBrain implements AutoCloseable {
             Check.that(t >= 0 && t < nVocab(), where + ": tokens: got " + t + ", expected 0 to " + (nVocab() - 1) + "; use this model's tokens");
         }
         return tokens;
+    }
+
+    Set<File> files() {
+        return file.files();
     }
 
     // --- what a snapshot belongs to ------------------------------------------------------------------------------
