@@ -11,8 +11,9 @@ from stat import S_ISREG
 from typing import Union
 
 import numpy as np
+from sb_convert.whole import write_whole
 
-from .state import AnyPath, LlamaState, write_whole
+from .state import AnyPath, LlamaState
 
 Key = Sequence[int]
 

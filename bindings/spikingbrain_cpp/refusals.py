@@ -46,7 +46,8 @@ def quantize(argv: Sequence[str]) -> Optional[str]:
 
 def quantize_output(argv: Sequence[str]) -> Optional[str]:
     """llama-quantize compares its output with the model only; the files that options name are read, too."""
-    read, at = [], 0
+    read: list[str] = []
+    at = 0
     while at < len(argv) and argv[at].startswith("--"):
         if argv[at] in ("--imatrix", "--tensor-type-file"):
             read += argv[at + 1:at + 2]
