@@ -43,6 +43,7 @@ static void bind_model(py::module_ & m) {
         MODEL("n_embd",      llama_model_n_embd)
         MODEL("n_layer",     llama_model_n_layer)
         MODEL("n_ctx_train", llama_model_n_ctx_train)
+        .def("default_limit", [](const model & self, int64_t n_prompt) { return llama_spikingbrain_default_limit(self.get(), n_prompt); }, "n_prompt"_a)
         MODEL("n_params",    llama_model_n_params)
         MODEL("size",        llama_model_size)
         MODEL("is_hybrid",   llama_model_is_hybrid)

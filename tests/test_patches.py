@@ -29,6 +29,9 @@ REPLACED = {
     r"common_log_set_file\(common_log_main\(\), value": "a log that is opened before all arguments are known may empty an input",
     r"std::ofstream fout = std::ofstream\(split_path": "gguf-split opens a temporary name; a shadowed split_path would be printed",
     r"fout\.open\(split_params\.output": "the same for a merged file; split_params is const",
+    r"slot.n_predict_max = ": "the one line that decides where a request ends; shadowed, it would read as if the old rule held",
+    r'oai_body\["max_tokens"\] = 4096': "another default for one endpoint",
+    r"int32_t cache_ram_mib ": "a default is a value, which nothing can shadow",
 }
 
 

@@ -72,7 +72,7 @@ class ChatCompletion(Session):
         called at once. finish_reason is then "tool_calls", unless max_tokens cut it ("length"). A template that knows no
         tools still takes one by its name. response_format: {"type": "json_object"}, with a "schema" if wanted, or
         {"type": "json_schema", "json_schema": {"schema": ...}}; the answer is then such JSON, unless cut.
-        logprobs, top_logprobs: 0 to 20 alternatives per token; no logits_all needed. The rest: see create_completion.
+        max_tokens: None, 0 or less: default_max_tokens() of the prompt. logprobs, top_logprobs: 0 to 20 alternatives per token; no logits_all needed. The rest: see create_completion.
         functions and function_call are refused: OpenAI replaced them by tools. With a chat_handler everything is its own.
         A chat that only grows evaluates its new tokens only. ValueError, TypeError: an argument, a malformed message, a
         schema, or the template refuses the messages; the sequence is then as it was.
@@ -96,8 +96,8 @@ class ChatCompletion(Session):
                 mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed, logits_processor=logits_processor,
                 stopping_criteria=stopping_criteria, grammar=prompt.grammar, logit_bias=logit_bias, progress=progress, cancel=cancel)
             job = ChatJob(
-                llama=self, tokens=tokens, stops=stops + prompt.stops, logprobs=n_top, n_prompt=len(ids), max_tokens=n_most,
-                criteria=bool(as_list(stopping_criteria)), echo="", model=model or self.model_path,
+                llama=self, tokens=tokens, stops=stops + prompt.stops, logprobs=n_top, n_prompt=len(ids),
+                max_tokens=n_most or self.default_max_tokens(len(ids)), criteria=bool(as_list(stopping_criteria)), echo="", model=model or self.model_path,
                 shown=frozenset(prompt.grammar.preserved) if isinstance(prompt.grammar, ChatGrammar) else frozenset(),
                 reader=_reader(prompt))
             if stream:

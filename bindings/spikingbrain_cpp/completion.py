@@ -25,11 +25,14 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
         self._stops = list(stops)
         self._held = ""
+        self.n_chars = 0  # that were pushed, held ones included
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
         """The text that is certain after these bytes. Sets `stopped` when a stop string is complete."""
-        self._held += self._decoder.decode(piece)
+        text = self._decoder.decode(piece)
+        self._held += text
+        self.n_chars += len(text)
         found = [(self._held.find(stop) + len(stop), stop) for stop in self._stops if stop in self._held]
         if found:  # the one complete first, so that it does not matter how the bytes were cut
             end, stop = min(found, key=lambda item: (item[0], -len(item[1])))
@@ -65,7 +68,7 @@ def read_stops(where: str, stop: Optional[Union[str, Sequence[str]]]) -> list[st
 
 
 def read_max_tokens(where: str, value: Optional[int]) -> Optional[int]:
-    """None, 0 and less: no bound."""
+    """None, 0 and less: none is named."""
     n = 0 if value is None else integer(f"{where}: max_tokens", value)
     return n if n > 0 else None
 
@@ -92,7 +95,7 @@ class Job:
     stops: list[str]
     logprobs: Optional[int]
     n_prompt: int
-    max_tokens: Optional[int]
+    max_tokens: int
     criteria: bool  # are there stopping criteria
     echo: str
     model: str
@@ -109,18 +112,19 @@ class Job:
     def pieces(self) -> Iterator[Piece]:
         """What became certain, until the completion ends."""
         out = TextStream(self.stops)
-        offset, pending = len(self.echo), []
+        pending = []
         for token in self.tokens:
             if self.llama._is_eog(token):
                 self.finish_reason = "stop"
                 break
             self.answer_ids.append(token)
+            offset = len(self.echo) + out.n_chars
             text = out.push(self.bytes_of(token))
             if self.logprobs is not None:
                 pending.append(self._logprobs_of(token, offset, self.logprobs))
             if text:
                 yield text, pending
-                offset, pending = offset + len(text), []
+                pending = []
             if out.stopped or self.n_completion == self.max_tokens:
                 self.finish_reason = "stop" if out.stopped else "length"
                 break

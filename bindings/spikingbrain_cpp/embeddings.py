@@ -11,6 +11,7 @@ import numpy.typing as npt
 from . import _core
 from .errors import LlamaError
 from .saving import Saving
+from .tokenizer import TEXT, Text
 
 POOLING_UNSPECIFIED, POOLING_NONE, POOLING_MEAN, POOLING_CLS, POOLING_LAST, POOLING_RANK = -1, 0, 1, 2, 3, 4
 _STEP = 64  # tokens per call: each has a row of logits in llama.cpp's buffer, too
@@ -36,19 +37,21 @@ class Embeddings(Saving):
                 given = int(self.metadata.get(f"{self.metadata.get('general.architecture')}.pooling_type", POOLING_NONE))
             return given
 
-    def embed(self, input: Union[str, Sequence[str], Sequence[Sequence[int]]], normalize: bool = False, truncate: bool = True,
+    def embed(self, input: Union[Text, Sequence[Text], Sequence[Sequence[int]]], normalize: bool = False, truncate: bool = True,
               return_count: bool = False) -> Any:
-        """The embedding of a text, or a list of those of several (texts or token ids), in double-nested lists of floats.
+        """The embedding of a text (bytes: UTF-8), or a list of those of several (texts or token ids), in double-nested lists of floats.
 
         A vector of n_embd numbers per text, or with pooling_type 0 (the default of models that generate) one per token.
         normalize: to length 1. truncate: to n_ctx tokens, where an n_ctx was given; otherwise no length is too much.
         return_count: (embeddings, tokens read). LlamaError: not loaded with embedding=True. ValueError: an empty text.
         """
-        if not isinstance(input, (str, list, tuple)):
+        single = isinstance(input, TEXT)
+        if not single and not isinstance(input, (list, tuple)):
             raise TypeError(f"embed: input: got {type(input).__name__}, expected a text or a list of them")
+        items: Sequence[Any] = [input] if single else input
         kind, n_read, out = self.pooling_type(), 0, []
-        for item in [input] if isinstance(input, str) else input:
-            ids = self._token_array("embed: input", self.tokenize(item, special=True) if isinstance(item, (str, bytes)) else item)
+        for item in items:
+            ids = self._prompt_tokens("embed: input", item)
             if self._n_ctx_given and truncate:
                 ids = ids[:self._n_ctx_given]
             rows = pool(self._embed_tokens(ids), kind)
@@ -56,12 +59,12 @@ class Embeddings(Saving):
                 rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
             n_read += ids.size
             out.append(rows.tolist())
-        answer = out[0] if isinstance(input, str) else out
+        answer = out[0] if single else out
         return (answer, n_read) if return_count else answer
 
-    def create_embedding(self, input: Union[str, Sequence[str]], model: Optional[str] = None) -> dict[str, Any]:
+    def create_embedding(self, input: Union[Text, Sequence[Text]], model: Optional[str] = None) -> dict[str, Any]:
         """embed, in OpenAI's shape. Errors: see embed."""
-        texts = [input] if isinstance(input, str) else input
+        texts = [input] if isinstance(input, TEXT) else input
         vectors, n = self.embed(list(texts), return_count=True)
         return {"object": "list", "model": model or self.model_path, "usage": {"prompt_tokens": n, "total_tokens": n},
                 "data": [{"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(vectors)]}

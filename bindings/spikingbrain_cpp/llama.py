@@ -20,6 +20,7 @@ from .parallel import Parallel
 from .sampling import (Criteria, Ids, LogitsProcessor, Processors, Row, SamplingParams, StoppingCriterion, as_list, build_chain,
                        read_logit_bias, refuse_removed)
 from .session import Progress
+from .tokenizer import TEXT, Text, as_str
 
 
 class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
@@ -141,7 +142,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         progress: Optional[Progress] = None,
         cancel: Optional[_core.CancelToken] = None,
     ) -> Generator[int, Optional[Sequence[int]], None]:
-        """Yield token after token, without end of its own: end-of-generation tokens come out too.
+        """Yield token after token, without end of its own: end-of-generation tokens come out too. The caller ends it.
 
         reset=True: the sequence becomes `tokens`, and only what it does not hold already is evaluated. reset=False:
         they are appended. send(more) appends tokens after the one just yielded. It ends when a stopping criterion is
@@ -194,11 +195,11 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
                     chain.accept_grammar(token)
                     self._epoch = epoch = self._epoch + 1
                 more = yield token
-                todo = np.array([token], np.int32) if not more else self._token_array("generate", [token, *more])
+                todo = np.array([token, *(self._token_array("generate: send", more) if more else ())], np.int32)
 
     def create_completion(
         self,
-        prompt: Union[str, Sequence[int]],
+        prompt: Union[Text, Sequence[int]],
         suffix: None = None,
         max_tokens: Optional[int] = 16,
         temperature: float = 0.8,
@@ -228,7 +229,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
     ) -> Union[dict[str, Any], Iterator[dict[str, Any]]]:
         """Continue a prompt (text, in which control tokens count, or token ids); the answer has OpenAI's shape.
 
-        max_tokens: None, 0 or less: until a stop, or n_ctx. Ends on any end-of-generation token and before any of the
+        prompt: bytes are UTF-8 text. max_tokens: None, 0 or less: default_max_tokens() of the prompt. Ends on any end-of-generation token and before any of the
         `stop` strings (finish_reason "stop"), at max_tokens or n_ctx ("length"). stream=True: an iterator of chunks
         whose texts join to the answer; no chunk holds a part of a character or of a stop string. Bytes that are no
         UTF-8 are left out. logprobs: that many alternatives per token; no logits_all needed. grammar: the text matches it,
@@ -243,7 +244,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
                              "echo; read scores for a prompt's own")
         stops = completion.read_stops("create_completion", stop)
         n_most = completion.read_max_tokens("create_completion", max_tokens)
-        ids = self.tokenize(prompt, add_bos=True, special=True) if isinstance(prompt, str) else self._token_array("create_completion", prompt).tolist()
+        ids = self._prompt_tokens("create_completion", prompt).tolist()
         if not ids:
             raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
 
@@ -255,8 +256,8 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
             progress=progress, cancel=cancel)
         job = completion.Job(
             llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
-            max_tokens=n_most, criteria=bool(as_list(stopping_criteria)),
-            echo=prompt if isinstance(prompt, str) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
+            max_tokens=n_most or self.default_max_tokens(len(ids)), criteria=bool(as_list(stopping_criteria)),
+            echo=as_str(prompt) if isinstance(prompt, TEXT) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
             model=model or self.model_path)
         if stream:
             return job.stream(echo)

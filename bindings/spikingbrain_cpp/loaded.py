@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, chat
+from .arguments import check_range
 from .errors import LlamaError
-from .tokenizer import Tokenizer
+from .tokenizer import TEXT, Text, Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,6 +122,17 @@ class LoadedModel:
         with self._use() as ctx:
             return self._n_ctx_given or ctx.n_ctx()
 
+    def default_max_tokens(self, n_prompt: int = 0) -> int:
+        """The max_tokens of a completion that names none, after a prompt of n_prompt tokens.
+
+        Up to n_ctx, where one was given. Else prompt and answer end together at max(trained length, 32768) tokens, but not
+        before 4096 new ones.
+        """
+        with self._locked_model() as model:
+            n_prompt = check_range("llama: n_prompt", n_prompt, low=0)
+            room = self.n_ctx() - n_prompt
+            return max(0, room if self._n_ctx_given else min(room, model.default_limit(n_prompt)))
+
     def token_bos(self) -> int:
         """Beginning-of-sequence token, -1 when there is none."""
         with self._locked_model() as model:
@@ -152,7 +164,7 @@ class LoadedModel:
 
     # --- text and tokens --------------------------------------------------------------------------------------
 
-    def tokenize(self, text: Union[bytes, str], add_bos: bool = True, special: bool = False) -> list[int]:
+    def tokenize(self, text: Text, add_bos: bool = True, special: bool = False) -> list[int]:
         """Token ids of a text (bytes: UTF-8; what is not, counts as U+FFFD).
 
         add_bos: add the tokens that the model's add_bos_token / add_eos_token keys ask for; they ask for none in
@@ -184,7 +196,15 @@ class LoadedModel:
                                add_generation_prompt=add_generation_prompt,
                                **{"bos_token": bos, "eos_token": eos, **variables})
 
+    def _prompt_tokens(self, where: str, prompt: Union[Text, Tokens]) -> npt.NDArray[np.int32]:
+        """Token ids of a prompt: a text, in which control tokens count, or ids."""
+        if isinstance(prompt, TEXT):
+            prompt = self.tokenize(prompt, add_bos=True, special=True)
+        return self._token_array(where, prompt)
+
     def _token_array(self, where: str, tokens: Tokens) -> npt.NDArray[np.int32]:
+        if isinstance(tokens, TEXT):  # bytes would be 0 to 255
+            raise TypeError(f"{where}: tokens: got {type(tokens).__name__}, expected integers in a list; tokenize it")
         if not isinstance(tokens, Iterable) or isinstance(tokens, np.ndarray) and tokens.ndim == 0:
             raise TypeError(f"{where}: tokens: got {type(tokens).__name__}, expected integers in a list")
         ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from . import _core
 from .batch import Batch
-from .completion import TextStream, read_stops
+from .completion import TextStream, read_max_tokens, read_stops
 from .sampling import SamplingParams, build_chain, read_logit_bias
 from .saving import Saving
+from .tokenizer import TEXT, Text
 
 Ids = npt.NDArray[np.int32]
 
@@ -33,6 +34,7 @@ class _Job:
     prompt: Ids
     chain: _core.Sampler
     out: TextStream
+    max_tokens: int
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     finish_reason: Optional[str] = None
@@ -47,10 +49,10 @@ class Parallel(Saving):
 
     def generate_many(
         self,
-        prompts: Sequence[Union[str, Sequence[int]]],
+        prompts: Sequence[Union[Text, Sequence[int]]],
         *,
         n: int = 1,
-        max_tokens: int = 16,
+        max_tokens: Optional[int] = 16,
         n_parallel: int = 8,
         temperature: float = 0.8,
         top_k: int = 40,
@@ -66,19 +68,21 @@ class Parallel(Saving):
     ) -> list[dict[str, Any]]:
         """n continuations of each prompt, at most n_parallel at a time, each as if computed alone.
 
+        prompts: texts (bytes: UTF-8) or token ids. max_tokens: None, 0 or less: default_max_tokens() of each prompt.
         What all prompts begin with is read once and forked. Returned in the prompts' order, n after one another:
         {"index" of the prompt, "tokens", "text", "finish_reason"}, ended as create_completion ends. The session's own sequence
         stays as it is. seed: of the first one; the others' follow it. ValueError: an argument, or a prompt without tokens.
         """
-        for name, value in (("n", n), ("max_tokens", max_tokens), ("n_parallel", n_parallel)):
+        n_most = read_max_tokens("generate_many", max_tokens)
+        for name, value in (("n", n), ("n_parallel", n_parallel)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"generate_many: {name}: got {value!r}, expected an integer of 1 or more")
-        if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
+        if isinstance(prompts, TEXT) or not isinstance(prompts, Sequence):
             raise TypeError(f"generate_many: prompts: got {type(prompts).__name__}, expected a list of prompts")
         params = SamplingParams(top_k, top_p, min_p, typical_p, temperature, repeat_penalty, frequency_penalty, presence_penalty,
                                 logit_bias=read_logit_bias(logit_bias))
         stops = read_stops("generate_many", stop)
-        ids = [self._token_array("generate_many", self.tokenize(p, special=True) if isinstance(p, str) else p) for p in prompts]
+        ids = [self._prompt_tokens("generate_many", p) for p in prompts]
         n_parallel = min(n_parallel, 255)  # of llama.cpp's 256 sequences one holds what all begin with
         if any(p.size == 0 for p in ids):
             raise ValueError("generate_many: prompts: got one without tokens, expected at least one token each; leave it out")
@@ -86,13 +90,13 @@ class Parallel(Saving):
             self._check_room("generate_many", p.size + 1)
         first = self._next_seed(seed)
         with self._locked_model() as model:
-            jobs = [_Job(i // n, ids[i // n], build_chain(model, params, (first + i) % _core.DEFAULT_SEED, self.last_n_tokens_size), TextStream(stops))
-                    for i in range(n * len(ids))]
+            jobs = [_Job(i // n, ids[i // n], build_chain(model, params, (first + i) % _core.DEFAULT_SEED, self.last_n_tokens_size), TextStream(stops),
+                         n_most or self.default_max_tokens(ids[i // n].size)) for i in range(n * len(ids))]
         if jobs:
-            self._run_jobs(jobs, max_tokens, min(n_parallel, len(jobs)), common_prefix(ids))
+            self._run_jobs(jobs, min(n_parallel, len(jobs)), common_prefix(ids))
         return [{"index": j.index, "tokens": j.tokens, "text": j.text, "finish_reason": j.finish_reason} for j in jobs]
 
-    def _run_jobs(self, jobs: list[_Job], max_tokens: int, n_slots: int, n_common: int) -> None:
+    def _run_jobs(self, jobs: list[_Job], n_slots: int, n_common: int) -> None:
         waiting = deque(jobs)
         running: dict[int, _Job] = {}
         with self.batch(n_slots + 1) as batch:
@@ -110,17 +114,17 @@ class Parallel(Saving):
                 running |= new
                 for slot, job in running.items():
                     job.chain.accept(job.prompt[-self.last_n_tokens_size:] if slot in new else np.asarray(job.tokens[-1:], np.int32))
-                    self._advance(job, job.chain.sample(batch.logits(slot)), max_tokens)
+                    self._advance(job, job.chain.sample(batch.logits(slot)))
                 running = {slot: job for slot, job in running.items() if job.finish_reason is None}
 
-    def _advance(self, job: _Job, token: int, max_tokens: int) -> None:
+    def _advance(self, job: _Job, token: int) -> None:
         """Take one token: text, and whether it was the last."""
         if self._is_eog(token):
             job.finish_reason = "stop"
         else:
             job.tokens.append(token)
             job.text += job.out.push(self._tokenizer.piece(token))
-            full = len(job.tokens) == max_tokens or job.prompt.size + len(job.tokens) >= self.n_ctx()
+            full = len(job.tokens) == job.max_tokens or job.prompt.size + len(job.tokens) >= self.n_ctx()
             job.finish_reason = "stop" if job.out.stopped else "length" if full else None
         if job.finish_reason:
             job.text += job.out.finish()

@@ -9,7 +9,23 @@ from typing import Optional, Sequence, Union
 
 from . import _core
 
+Text = Union[str, bytes, bytearray, memoryview]  # bytes: UTF-8
+TEXT = (str, bytes, bytearray, memoryview)
+
 NORMALIZER_KEY = "tokenizer.ggml.normalizer"
+
+
+def as_str(text: Text) -> str:
+    """The text; bytes that are no UTF-8 and halves of surrogate pairs become U+FFFD. TypeError: something else."""
+    if isinstance(text, (bytes, bytearray, memoryview)):
+        return bytes(text).decode("utf-8", "replace")
+    if not isinstance(text, str):
+        raise TypeError(f"tokenize: text: got {type(text).__name__}, expected bytes or str")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class Tokenizer:
@@ -40,18 +56,9 @@ class Tokenizer:
         parts = self._added[special].split(text)  # ordinary, added, ordinary, added, ..., ordinary
         return "".join(part if i % 2 else unicodedata.normalize("NFC", part) for i, part in enumerate(parts))
 
-    def encode(self, text: Union[bytes, str], add_bos: bool, special: bool) -> list[int]:
+    def encode(self, text: Text, add_bos: bool, special: bool) -> list[int]:
         """Token ids. Bytes that are not UTF-8 (and lone surrogates) count as U+FFFD."""
-        if isinstance(text, str):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        elif isinstance(text, (bytes, bytearray, memoryview)):
-            text = bytes(text).decode("utf-8", "replace")
-        else:
-            raise TypeError(f"tokenize: text: got {type(text).__name__}, expected bytes or str")
-        return self._model.tokenize(self.normalize(text, special).encode(), add_bos, special)
+        return self._model.tokenize(self.normalize(as_str(text), special).encode(), add_bos, special)
 
     def decode(self, tokens: Sequence[int], special: bool, prev_tokens: Optional[Sequence[int]] = None) -> bytes:
         """Bytes of the tokens, piece by piece; a space that the tokenizer put after the BOS token is left out, as llama-cpp-python does."""

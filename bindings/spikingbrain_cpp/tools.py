@@ -5,7 +5,6 @@ variable set by the user overrides:
 
 - LLAMA_ARG_FIT=off: nothing to fit, memory does not depend on the context size; upstream's fitting would multiply
   the unbounded size by the number of slots (overflow with --no-kv-unified);
-- LLAMA_ARG_CACHE_RAM=2048 (upstream 8192), MiB: the prompt cache holds whole windows, too;
 - LLAMA_ARG_CACHE_IDLE_SLOTS=off (upstream on): each request would move all idle slots to that cache, to free room that
   slots of constant size do not share, and a slot asked for by its number would read its prompt again;
 - LLAMA_ARG_BATCH=512 (upstream 2048): between two batches a server cancels what nobody waits for and serves the other
@@ -13,6 +12,9 @@ variable set by the user overrides:
 
 SPIKINGBRAIN_CHECKPOINT_RAM (MiB, read by the fork's server; 512 if unset) bounds what the checkpoints of one slot hold:
 each is up to a whole window (115 MiB for the 7B), and upstream bounds their number only.
+
+Two defaults are the fork's own, since they need the loaded model: where a request ends that names no limit, and how much
+the prompt cache holds (overlay/tools/server/server-limits.h).
 """
 
 from __future__ import annotations
@@ -30,11 +32,19 @@ Defaults = dict[str, tuple[str, tuple[str, ...]]]
 LIB = Path(__file__).resolve().parent / "lib"
 
 FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
-CACHE: Defaults = {"LLAMA_ARG_CACHE_RAM": ("2048", ("-cram", "--cache-ram"))}
 IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
 BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
-CHECKPOINTS = "SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never"
-
+CHECKPOINTS = """\
+A variable that is read here only:
+  SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never
+"""
+LIMIT = """\
+What no -n and no request names ends: prompt and answer together at max(trained length, 32768) tokens, but not before 4096
+new ones; with -c N at N. -n -1 names none. Without end, by name: -c 1073741824.
+"""
+CACHE = """\
+--cache-ram: its -2 stands for 8 slot states or a tenth of the memory available, whichever is less, but at least one state.
+"""
 
 # command -> what it does; the one list of them
 COMMANDS = {
@@ -58,9 +68,7 @@ def help_text(command: str, defaults: Defaults, note: str = "") -> str:
     if defaults:
         lines.append("Defaults that differ here, by environment variable (an option or a variable of yours wins):")
         lines += [f"  {name}={value:<6} ({', '.join(o for o in options if o.startswith('-'))})" for name, (value, options) in defaults.items()]
-    if note:
-        lines.append(f"A variable that is read here only:\n  {note}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, note])
 
 
 def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn:
@@ -80,16 +88,16 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
 
 def cli() -> NoReturn:
     refuse(refusals.checkpoint_ram("sb-cli"))
-    run("llama-cli", FIT | CACHE | BATCH, CHECKPOINTS)
+    run("llama-cli", FIT | BATCH, LIMIT + CACHE + CHECKPOINTS)
 
 
 def completion() -> NoReturn:
-    run("llama-completion", FIT | BATCH)
+    run("llama-completion", FIT | BATCH, LIMIT)
 
 
 def server() -> NoReturn:
     refuse(refusals.checkpoint_ram("sb-server"))
-    run("llama-server", FIT | CACHE | IDLE | BATCH, CHECKPOINTS)
+    run("llama-server", FIT | IDLE | BATCH, LIMIT + CACHE + CHECKPOINTS)
 
 
 def refuse(reason: str | None) -> None:

@@ -35,6 +35,18 @@ def test_equal_seeds_draw_what_python_draws(jvm, spiking, prompt, temperature, t
     assert said["times"] is True and said["empty"] is False and said["pieces"] > 1
 
 
+@pytest.mark.parametrize("n_ctx", [0, 12, 2**30])
+def test_an_answer_without_a_limit_ends_where_pythons_does(jvm, spiking, n_ctx):
+    prompts = [0, 1, 28671, 28672, 2**30 - 5]
+    said = jvm.all("Text", "limits", spiking, n_ctx, *prompts)
+    with llama(spiking, n_ctx=n_ctx) as llm:
+        assert [v for k, v in said if k == "limit"] == [llm.default_max_tokens(n) for n in prompts]
+        if n_ctx == 12:
+            answer = llm([1, 2, 3], max_tokens=None, temperature=0)
+            reason = {"stop": "STOP", "length": "LENGTH"}[answer["choices"][0]["finish_reason"]]
+            assert dict(said)["ended"] == f"{answer['usage']['completion_tokens']} {reason}"
+
+
 def test_a_stop_string_ends_the_answer_before_it(jvm, spiking, prompt):
     with llama(spiking) as llm:
         whole = greedy(llm, prompt.read_text(encoding="utf-8"), 60)

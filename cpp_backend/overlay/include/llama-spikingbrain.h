@@ -17,6 +17,14 @@ LLAMA_API size_t llama_spikingbrain_state_bytes(const struct llama_context * ctx
 LLAMA_API bool    llama_spikingbrain_set_row(      struct llama_context * ctx, llama_seq_id seq_id, const float * logits);
 LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, llama_seq_id seq_id); // NULL if there is none
 
+// Where a request that names no limit ends: prompt and answer together at the trained length (the file's, also where the model
+// reports 2^30) or at LLAMA_SPIKINGBRAIN_DEFAULT_END, whichever is more, and not before LLAMA_SPIKINGBRAIN_DEFAULT_NEW tokens
+// are generated. Of any architecture.
+#define LLAMA_SPIKINGBRAIN_DEFAULT_END 32768
+#define LLAMA_SPIKINGBRAIN_DEFAULT_NEW 4096
+LLAMA_API int32_t llama_spikingbrain_default_end  (const struct llama_model * model);                   // tokens in all
+LLAMA_API int32_t llama_spikingbrain_default_limit(const struct llama_model * model, int64_t n_prompt); // new tokens
+
 #ifdef __cplusplus
 }
 #endif

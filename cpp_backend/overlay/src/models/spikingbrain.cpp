@@ -2,6 +2,7 @@
 #include "spikingbrain-memory.h"
 
 #include "../llama-impl.h"
+#include "llama-spikingbrain.h"
 
 #include <algorithm>
 #include <array>
@@ -38,6 +39,7 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
 
     load_spike_hparams(ml);
 
+    n_ctx_file          = hparams.n_ctx_train;
     hparams.n_ctx_train = N_CTX_UNBOUNDED;
 
     switch (hparams.n_layer()) {
@@ -453,4 +455,14 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
     res->t_logits = cur;
 
     ggml_build_forward_expand(gf, cur);
+}
+
+int32_t llama_spikingbrain_default_end(const llama_model * model) {
+    const auto * own = dynamic_cast<const llama_model_spikingbrain *>(model);
+    const uint32_t n_trained = own ? own->n_ctx_file : model->hparams.n_ctx_train;
+    return std::clamp<uint32_t>(n_trained, LLAMA_SPIKINGBRAIN_DEFAULT_END, N_CTX_UNBOUNDED);
+}
+
+int32_t llama_spikingbrain_default_limit(const llama_model * model, int64_t n_prompt) {
+    return std::max<int64_t>(llama_spikingbrain_default_end(model) - n_prompt, LLAMA_SPIKINGBRAIN_DEFAULT_NEW);
 }

@@ -20,6 +20,7 @@ struct llama_model_spikingbrain : public llama_model_base {
     // the window and the gate are members, not llama_hparams: a non-zero hparams.n_swa would make the tools
     // treat this memory as a stock sliding-window cache
     uint32_t n_window   = 0;
+    uint32_t n_ctx_file = 0;     // the trained length, of which hparams.n_ctx_train tells the tools nothing
     uint32_t n_low_rank = 0;     // rank of the gate projection, 0 = one full matrix
     float    gate_norm  = 16.0f; // log gate = logsigmoid(W h + b) / gate_norm
 

@@ -47,6 +47,23 @@ final class Text {
         }
     }
 
+    /** model, n_ctx (0: none given), numbers of prompt tokens... */
+    static void limits(String[] a) throws IOException {
+        try (SpikingBrain model = Setup.load(a[0]); Session session = model.newSession(Setup.small().nCtx(Integer.parseInt(a[1])))) {
+            for (int i = 2; i < a.length; ++i) {
+                Run.out("limit", session.defaultMaxTokens(Integer.parseInt(a[i])));
+            }
+            if (session.nCtx() < 1 << 30) {
+                try (Generation answer = session.generate(new int[] { 1, 2, 3 }, new GenerateOptions().temperature(0), null)) {
+                    while (answer.hasNext()) {
+                        answer.next();
+                    }
+                    Run.out("ended", answer.tokens().length + " " + answer.finishReason());
+                }
+            }
+        }
+    }
+
     /** Bytes pushed one by one, or in pieces of a: what comes out. bytes as hex, stops... */
     static void stream(String[] a) {
         byte[] bytes = Prints.unhex(a[0]);

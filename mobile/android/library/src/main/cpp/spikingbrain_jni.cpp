@@ -2,6 +2,7 @@
 
 #include "session.h"
 
+#include "llama-spikingbrain.h"
 #include "log.h"
 
 #include <algorithm>
@@ -180,6 +181,7 @@ SB_JNI(jlongArray, figures)(JNIEnv * env, jclass, jlong model) {
             llama_vocab_bos(v), llama_vocab_eos(v) });
     });
 }
+SB_JNI(jint, defaultLimit)(JNIEnv * env, jclass, jlong model, jint n_prompt) { return guarded(env, [&] { return (jint) llama_spikingbrain_default_limit(model_of(model), n_prompt); }); }
 SB_JNI(jobjectArray, addedTokens)(JNIEnv * env, jclass, jlong model, jboolean control) {
     return guarded(env, [&] {
         std::vector<std::string> found;

@@ -15,7 +15,7 @@ public final class GenerateOptions {
     long seed = -1;
     List<String> stop = new ArrayList<>();
 
-    /** Most tokens of the answer; 0 (the default): until a stop, or n_ctx. */
+    /** Most tokens of the answer; 0 (the default): {@link Session#defaultMaxTokens} of the prompt. */
     public GenerateOptions maxTokens(int n) {
         maxTokens = Check.range("generate: max_tokens", n, 0, Integer.MAX_VALUE);
         return this;

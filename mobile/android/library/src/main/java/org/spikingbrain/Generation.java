@@ -16,7 +16,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     public enum FinishReason {
         /** An end-of-generation token or a stop string. */
         STOP,
-        /** maxTokens or n_ctx. */
+        /** maxTokens, the limit of an answer for which none was named, or n_ctx. */
         LENGTH,
         /** {@link Session#cancel}. */
         CANCELLED
@@ -28,6 +28,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     private final SpikingBrain model;
     private final int[] prompt;
     private final GenerateOptions options;
+    private final int maxTokens;
     private final Progress progress;
     private final String chat; // the prompt's text, of a chat that may grow
     private final TextStream stream;
@@ -50,6 +51,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
         this.model = session.model();
         this.prompt = prompt;
         this.options = options;
+        this.maxTokens = options.maxTokens > 0 ? options.maxTokens : session.defaultMaxTokens(prompt.length);
         this.progress = progress;
         this.chat = chat;
         this.stream = new TextStream(stops);
@@ -115,7 +117,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
         byte[] piece = model.piece(token);
         said.write(piece, 0, piece.length);
         say(stream.push(piece));
-        if (stream.stopped() || nAnswer == options.maxTokens) {
+        if (stream.stopped() || nAnswer == maxTokens) {
             end(stream.stopped() ? FinishReason.STOP : FinishReason.LENGTH);
         }
     }

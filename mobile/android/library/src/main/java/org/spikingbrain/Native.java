@@ -40,6 +40,9 @@ final class Native {
     /** {n_vocab, n_params, bytes of the weights, n_ctx_train, bos, eos} */
     static native long[] figures(long model);
 
+    /** New tokens of an answer for which no limit was named, after a prompt of so many (llama-spikingbrain.h). */
+    static native int defaultLimit(long model, int nPrompt);
+
     /** Tokens taken out of a text before it is split; control: those that are control tokens, or the others. */
     static native byte[][] addedTokens(long model, boolean control);
 

@@ -16,6 +16,7 @@ public final class Session implements AutoCloseable {
     private final SpikingBrain model;
     private final int lastN; // tokens that the repeat penalty looks back
     private final int nCtx;
+    private final boolean nCtxGiven;
     private final int step; // tokens per call of llama.cpp
     private final ReentrantLock lock = new ReentrantLock();
     private final Object cancelling = new Object(); // guards handle against cancel, which takes no lock
@@ -43,8 +44,18 @@ public final class Session implements AutoCloseable {
         this.lastN = o.lastNTokens;
         handle = Native.newSession(modelHandle, o.nCtx, o.nBatch, o.nUbatch, o.threads(), o.threadsBatch(), o.spikeStats);
         int[] limits = Native.limits(handle);
-        nCtx = o.nCtx > 0 ? o.nCtx : limits[0];
+        nCtxGiven = o.nCtx > 0;
+        nCtx = nCtxGiven ? o.nCtx : limits[0];
         step = limits[1];
+    }
+
+    /**
+     * The maxTokens of an answer for which none is named, after a prompt of nPrompt tokens: up to n_ctx, where one was given. Else prompt
+     * and answer end together at max(trained length, 32768) tokens, but not before 4096 new ones.
+     */
+    public int defaultMaxTokens(int nPrompt) {
+        int room = nCtx - Check.range("session: n_prompt", nPrompt, 0, Integer.MAX_VALUE);
+        return Math.max(0, nCtxGiven ? room : Math.min(room, model.defaultLimit(nPrompt)));
     }
 
     /** The model it belongs to. */

@@ -283,6 +283,10 @@ public final class SpikingBrain implements AutoCloseable {
         return use(() -> Native.piece(handle, token, false));
     }
 
+    int defaultLimit(int nPrompt) {
+        return use(() -> Native.defaultLimit(handle, nPrompt));
+    }
+
     boolean isEog(int token) {
         return use(() -> Native.isEog(handle, token));
     }

@@ -24,7 +24,7 @@ public final class Settings {
     public final Double k;
     public final double temperature;
     public final int nUbatch;
-    /** 0: until the model ends. */
+    /** 0: the library's default, {@link org.spikingbrain.Session#defaultMaxTokens}. */
     public final int maxTokens;
     /** Count the spikes; only where the model spikes. */
     public final boolean spikeStats;
