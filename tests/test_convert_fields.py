@@ -244,3 +244,45 @@ def test_whoever_reads_the_output_may_stop(checkpoint):
     run = subprocess.run([sys.executable, "-m", "sb_convert", str(checkpoint), "--dry-run"], env=env, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (run.returncode, run.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("held, message", [
+    ({"general.nam": "x"}, "meta.json: key: got 'general.nam', expected one of general.author, "), ({"general.file_type": 3}, "key: got 'general.file_type', expected one of "),
+    ({"name": "x"}, "key: got 'name', expected one of "), ({"general.name": 7}, "general.name: got 7 (int), expected a string; "), ({"general.name": ["x"]}, "general.name: got ['x'] (list), "),
+    ({"general.tags": "a"}, "general.tags: got 'a' (str), expected a list of strings; "), ({"general.tags": [1]}, "general.tags: got [1] (list), "),
+    ({"general.sampling.temp": "hot"}, "general.sampling.temp: got 'hot' (str), expected a number; "), ({"general.sampling.top_k": 2.5}, "general.sampling.top_k: got 2.5 (float), expected an integer; "),
+    ({"general.sampling.top_k": 2**40}, "general.sampling.top_k: got 1099511627776 (int), "), ({"general.base_models": [{"nam": "x"}]}, "general.base_models: got 'nam', expected one of name, "),
+    ({"general.base_models": ["x"]}, "general.base_models: got ['x'] (list), expected a list of objects of strings; "), ({"general.license": True}, "general.license: got True (bool), "),
+])
+def test_metadata_that_is_refused(checkpoint, tmp_path, capsys, held, message):
+    (tmp_path / "meta.json").write_text(json.dumps(held))
+    assert message in error_of(capsys, checkpoint, "--metadata", str(tmp_path / "meta.json"), "--dry-run")
+
+
+def test_metadata_is_what_the_file_says(checkpoint, tmp_path):
+    held = {"general.license": "mit", "general.source.url": "https://example.com", "general.tags": ["a", "b"], "general.sampling.temp": 0, "general.sampling.top_k": 40,
+            "general.base_models": [{"name": "B", "organization": "O"}], "general.size_label": None, "general.author": "me"}
+    (tmp_path / "meta.json").write_text("\ufeff" + json.dumps(held), encoding="utf-8")
+    keys = keys_of(checkpoint, tmp_path, "--metadata", str(tmp_path / "meta.json"))
+    assert {k: keys[k] for k in ("general.license", "general.source.url", "general.tags", "general.sampling.temp", "general.sampling.top_k", "general.author")} \
+        == {k: held[k] for k in ("general.license", "general.source.url", "general.tags", "general.sampling.temp", "general.sampling.top_k", "general.author")}
+    assert keys["general.base_model.0.name"] == "B" and "general.size_label" not in keys
+
+
+def test_model_card_of_odd_types(make_checkpoint, tmp_path, caplog):
+    folder = make_checkpoint()
+    (folder / "README.md").write_text("\ufeff---\nversion: 1.5\nauthor: [a, b]\nlicense: [mit, apache-2.0]\ntags: [x, 7]\nlanguage: en\n---\n", encoding="utf-8")
+    keys = keys_of(folder, tmp_path)
+    assert (keys["general.version"], keys["general.license"], keys["general.languages"]) == ("1.5", "mit,apache-2.0", ["en"])
+    assert "general.author" not in keys and "README.md: author: got ['a', 'b'], expected a string; not used" in caplog.text and "README.md: tags: got " in caplog.text
+
+
+def test_names_from_the_cache(make_checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "hub" / "models--Some-Org--SpikingBrain-7B-base" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    folder.parent.mkdir(parents=True)
+    make_checkpoint().rename(folder)
+    keys = keys_of(folder, tmp_path)
+    assert (keys["general.name"], keys["general.organization"]) == ("SpikingBrain 7B Base", "Some Org")
+    assert main([str(folder), "-o", str(tmp_path)]) == 0 and (tmp_path / "SpikingBrain-7B-base-BF16.gguf").is_file()
+    monkeypatch.chdir(folder)
+    assert keys_of(Path("."), tmp_path)["general.name"] == "SpikingBrain 7B Base"

@@ -8,6 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 from conftest import MERGES, TEMPLATE, shared
+from tokenizer_files import PRE
 
 from sb_convert.cli import main
 
@@ -45,7 +46,7 @@ def test_tokenizer_json_alone(make_checkpoint, tmp_path):
     added, ids = (json.loads((folder / name).read_text()) for name in ("added_tokens.json", "vocab.json"))
     for merges in (MERGES, [m.split(" ") for m in MERGES]):  # both forms that the tokenizers library writes
         (folder / "tokenizer.json").write_text(json.dumps({
-            "normalizer": {"type": "NFC"}, "added_tokens": [{"id": i, "content": t, **flags} for t, i in added.items()],
+            "normalizer": {"type": "NFC"}, "pre_tokenizer": PRE["qwen2"], "added_tokens": [{"id": i, "content": t, **flags} for t, i in added.items()],
             "model": {"type": "BPE", "vocab": ids, "merges": merges}}))
         for name in ("vocab.json", "merges.txt", "added_tokens.json"):
             (folder / name).unlink(missing_ok=True)

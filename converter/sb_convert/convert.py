@@ -14,7 +14,7 @@ import numpy as np
 from .config import Config
 from .errors import bad
 from .formats import LARGEST, OUTTYPES, encode, rows_per_block
-from .metadata import add_general, add_hparams, check_metadata_file
+from .metadata import add_general, add_hparams, folder_name, load_metadata, read_metadata_file
 from .output import Output, opened
 from .plan import Plan, Planned, make_plan, n_threads
 from .progress import Progress
@@ -58,7 +58,8 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     folder = Path(folder)
     config = Config.load(folder)
     vocab = load_vocab(folder, config)
-    check_metadata_file(options.metadata)
+    override = read_metadata_file(options.metadata)
+    load_metadata(folder, override, options.model_name, 0)  # what is wrong with it is told before the tensors are read
     plan = plan_for(folder, config, options, say)
     inputs = [path for path in (folder, options.metadata, options.spike.calibrate) if path is not None]
     output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes, inputs)
@@ -71,7 +72,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
         return Result([], plan, time.monotonic() - begun, options)
     output.check_free()
     file_type = OUTTYPES[plan.outtype].file_type
-    add_general(output.writer, folder, options.metadata, options.model_name, plan.n_params, file_type)
+    add_general(output.writer, folder, override, options.model_name, plan.n_params, file_type)
     add_hparams(output.writer, plan.config)
     if plan.spike is not None:
         plan.spike.add_to(output.writer)
@@ -106,7 +107,7 @@ def outfile(folder: Path, plan: Plan, options: Options) -> Path:
     path = options.outfile or folder
     if not path.is_dir():
         return path
-    name = (options.model_name or folder.resolve().name).replace("/", "-")
+    name = (options.model_name or folder_name(folder)).replace("/", "-")
     return path / f"{name}-{'vocab' if options.vocab_only else plan.outtype.upper()}.gguf"
 
 

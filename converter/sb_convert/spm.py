@@ -15,8 +15,8 @@ from typing import Any
 from gguf import TokenType
 
 from .errors import bad
-from .files import refuse_placeholder
-from .tokenizer import Vocab, padded
+from .files import read_json, refuse_placeholder
+from .vocab import Vocab, padded
 
 log = logging.getLogger("sb_convert")
 UNIGRAM, BPE = 1, 2  # TrainerSpec.model_type
@@ -63,6 +63,9 @@ def load_spm(path: Path, size: int) -> Vocab:
     algorithm = trainer.get(3, UNIGRAM)
     if algorithm not in (UNIGRAM, BPE):
         raise bad(path, "model_type", algorithm, f"{UNIGRAM} (unigram) or {BPE} (bpe)", "this tokenizer is not implemented")
+    for spec, number, name, neutral in ((normalizer, 5, "escape_whitespaces", 1), (trainer, 24, "treat_whitespace_as_suffix", 0)):
+        if spec.get(number, neutral) != neutral:
+            raise bad(path, name, bool(spec[number]), str(bool(neutral)), "this tokenizer is not implemented")
     n = sp.get_piece_size()
     tokens, types = padded({sp.id_to_piece(i): i for i in range(n)}, size, path)
     types[:n] = [dict(fields(m)).get(3, int(TokenType.NORMAL)) for number, m in model if number == 1]
@@ -84,5 +87,31 @@ def add_normalizer(vocab: Vocab, spec: dict[int, Any], path: Path) -> None:
             vocab.extra["precompiled_charsmap"] = spec[2]
         return
     name = spec.get(1, b"").decode()
+    if spec.get(4, True):
+        log.warning("%s: remove_extra_whitespaces: the fork keeps every space of a text; take them out before, where it matters", path)
     if name not in ("", "identity"):
         log.warning("%s: normaliser %s: the fork tokenises text of this vocabulary as it is given; normalise it before, where it matters", path, name)
+
+
+def check_translation(vocab: Vocab, path: Path) -> None:
+    """tokenizer.json beside the model: Hugging Face reads that one, so it must say the same."""
+    if not path.is_file():
+        return
+    raw = read_json(path)
+    theirs = raw["model"]["vocab"]
+    ids = theirs if isinstance(theirs, dict) else {piece: i for i, (piece, _) in enumerate(theirs)}
+    added = {e["id"] for e in raw.get("added_tokens") or []}
+    for token, i in ids.items():
+        if not 0 <= i < len(vocab.tokens) or vocab.tokens[i] != token and not (vocab.types[i] == TokenType.UNUSED and i in added):
+            held = repr(vocab.tokens[i]) if 0 <= i < len(vocab.tokens) else "nothing"
+            raise bad(path, f"id {i}", repr(token), f"{held}, as tokenizer.model says", "remove the one that is not the model's")
+    parts = [p for key in ("normalizer", "pre_tokenizer") for p in parts_of(raw.get(key))]
+    prefix = any(p["type"] == "Prepend" or p["type"] == "Metaspace" and p.get("prepend_scheme", "always" if p.get("add_prefix_space", True) else "never") != "never" for p in parts)
+    if prefix is not vocab.extra["add_space_prefix"]:
+        raise bad(path, "space before a text", str(prefix).lower(), f"{str(not prefix).lower()}, as tokenizer.model says", "remove the one that is not the model's")
+
+
+def parts_of(spec: Any) -> list[dict[str, Any]]:
+    if not spec:
+        return []
+    return [p for s in spec.get("normalizers", spec.get("pretokenizers", [spec])) for p in ([s] if s is spec else parts_of(s))]
