@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,6 +273,20 @@ def test_a_full_disk_leaves_nothing_of_a_tool(writer, made, tmp_path, capsys):
     args = {"sb-quantize": (made.model, tmp_path / "out", "Q8_0", 1), "sb-gguf-split --merge": ("--merge", made.part, tmp_path / "out")}[writer]
     assert run(writer.split()[0], *args, preexec_fn=limit) != ""
     assert [*tmp_path.iterdir()] == []
+
+
+def test_an_interrupted_tool_leaves_nothing(make_checkpoint, tmp_path):
+    big = tmp_path / "big.gguf"
+    folder = make_checkpoint(hidden_size=256, intermediate_size=8192, vocab_size=4096, num_hidden_layers=1, attn_layers=[0])
+    assert sb_convert.cli.main([str(folder), "-o", str(big), "--outtype", "f32"]) == 0
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "out").write_bytes(b"old")
+    process = subprocess.Popen([tools.LIB / "llama-quantize", big, tmp_path / "disk" / "out", "Q2_K", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len([*(tmp_path / "disk").iterdir()]) == 1:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    assert {p.name: p.read_bytes() for p in (tmp_path / "disk").iterdir()} == {"out": b"old"}
 
 
 def test_several_files_appear_together_or_not_at_all(tmp_path, monkeypatch):

@@ -217,7 +217,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:
     """Bisects over models cut after n layers: right up to the one before the answer."""
     low, high = 0, result.plan.config.num_hidden_layers  # cut after `high` layers it differs
-    with tempfile.TemporaryDirectory(dir=result.files[0].parent) as tmp:
+    with tempfile.TemporaryDirectory(dir=result.files[0].resolve().parent) as tmp:
         while high - low > 1:
             mid = (low + high) // 2
             spike = dataclasses.replace(result.options.spike, calibrate=None)

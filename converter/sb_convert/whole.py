@@ -347,7 +347,7 @@ def _remove_left(real: Path) -> bool:
     """Removes what killed processes left beside the target; whether a living one is writing there."""
     ours = re.compile(re.escape(_beginning(real)) + r"[0-9a-f]{12}\.(partial|old)")
     used = False
-    with os.scandir(real.parent) as entries:
+    with contextlib.suppress(PermissionError), os.scandir(real.parent) as entries:  # a folder that may not be listed
         for entry in entries:
             if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 if _in_use(Path(entry.path)):

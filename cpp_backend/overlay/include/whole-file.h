@@ -6,11 +6,14 @@
 //              what is not committed is removed, and what a killed process left beside is, too
 // An error is a std::invalid_argument where the path is at fault, else a std::runtime_error; what() is one sentence.
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -42,6 +45,7 @@ inline bool in_use(const fs::path &) { return false; }  // Windows removes no fi
 inline bool sync(int) { return true; }
 inline void sync_folder(const fs::path &) {}
 inline void close(int) {}
+struct on_signal { explicit on_signal(const std::string &) {} }; // Windows runs no handler in the program's own thread
 #else
 inline bool writable(const fs::path & path) {
     struct stat st;
@@ -90,6 +94,47 @@ inline void sync_folder(const fs::path & path) {
 }
 
 inline void close(int fd) { ::close(fd); }
+
+// Removes a file when a signal ends the program (Ctrl-C), as long as this exists. Only where the program has no handler of its own.
+class on_signal {
+    static constexpr size_t N = 4096; // parts of a split model
+    static inline const char * volatile names[N];
+
+    std::string name;
+    size_t      at = N;
+
+    static void ended(int sig) {
+        for (const auto & one : names) {
+            if (one) {
+                ::unlink(one);
+            }
+        }
+        ::signal(sig, SIG_DFL);
+        ::raise(sig);
+    }
+
+public:
+    explicit on_signal(const std::string & path) : name(path) {
+        for (int sig : { SIGINT, SIGTERM, SIGHUP }) {
+            struct sigaction now;
+            if (::sigaction(sig, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL) {
+                ::signal(sig, ended);
+            }
+        }
+        at = std::find(names, names + N, nullptr) - names;
+        if (at < N) {
+            names[at] = name.c_str();
+        }
+    }
+
+    on_signal(const on_signal &) = delete;
+
+    ~on_signal() {
+        if (at < N) {
+            names[at] = nullptr;
+        }
+    }
+};
 #endif
 
 // --- the rules ----------------------------------------------------------------------------------------------------
@@ -166,6 +211,7 @@ class files {
         fs::path to;
         std::string path; // as it was given
         int fd;
+        std::unique_ptr<on_signal> left;
     };
 
     std::vector<entry> begun;
@@ -206,7 +252,7 @@ public:
             const fs::path part = folder / fs::u8path(begin + digits + ".partial");
             const int fd = create(part, to);
             if (fd >= 0) {
-                begun.push_back({ part, to, path, fd });
+                begun.push_back({ part, to, path, fd, std::make_unique<on_signal>(part.u8string()) });
                 return part.u8string();
             }
         }
