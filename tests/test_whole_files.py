@@ -345,11 +345,33 @@ def test_two_names_have_two_locks_and_two_writers_of_one_agree(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"m.q4": b"other", "m.q8": b"8"}
 
 
+def test_a_temporary_name_that_is_taken_is_not_used(tmp_path, monkeypatch):
+    names = iter(["0123456789ab", "0123456789ab", "ba9876543210"])
+    monkeypatch.setattr(whole.secrets, "token_hex", lambda _: next(names))
+    with WholeFiles() as one, WholeFiles() as two:
+        one.begin(tmp_path / "out").write(b"1")
+        two.begin(tmp_path / "out").write(b"2")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".out.0123456789ab.partial", ".out.ba9876543210.partial"]
+
+
+def test_a_system_without_locks_is_served(tmp_path, monkeypatch):
+    """As Windows, where an open file cannot be removed or renamed."""
+    monkeypatch.setattr(whole, "fcntl", None)
+    (tmp_path / ".out.0123456789ab.partial").write_bytes(b"left")
+    with WholeFiles() as files:
+        file = files.begin(tmp_path / "out")
+        file.write(b"new")
+        rename = os.replace
+        monkeypatch.setattr(whole.os, "replace", lambda a, b: (file.closed or pytest.fail("renamed while open"), rename(a, b)))
+        files.commit()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"out": b"new"}
+
+
 def test_many_threads_write_one_file(tmp_path):
     errors: list[str] = []
 
     def write(i: int) -> None:
-        errors.extend(filter(None, [told(lambda: write_whole(tmp_path / "out", bytes([i]) * 1000)) for _ in range(5)]))
+        errors.extend(filter(None, [told(lambda: write_whole(tmp_path / "out", bytes([i]) * 1000)) for _ in range(25)]))
     threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
     [t.start() for t in threads]
     [t.join() for t in threads]
@@ -415,10 +437,13 @@ def test_interrupted_after_the_file_is_there_says_so(made, tmp_path, capsys, mon
 
 
 def test_the_cache_passes_over_what_is_not_a_file(made, tmp_path):
+    for name in ("", ".3-abc.sbstate.0123456789ab.partial", ".other.0123456789ab.partial"):
+        (tmp_path / f"{name or 'foreign'}").write_bytes(b"left")
     cache = LlamaDiskCache(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.0123456789ab.partial", "foreign"]
     state = made.llm.save_state()
     cache[[1, 2, 3]] = state
-    entry = next(tmp_path.iterdir())
+    entry = next(tmp_path.glob("*.sbstate"))
     entry.unlink()
     entry.symlink_to(tmp_path / "elsewhere")
     cache[[1, 2, 3]] = state

@@ -11,7 +11,7 @@ from stat import S_ISREG
 from typing import Union
 
 import numpy as np
-from sb_convert.whole import write_whole
+from sb_convert.whole import remove_left, write_whole
 
 from .state import AnyPath, LlamaState
 
@@ -85,6 +85,7 @@ class LlamaDiskCache(BaseLlamaCache):
         super().__init__(capacity_bytes)
         self._folder = Path(cache_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_left(self._folder, r"\..*\.sbstate\.")  # by processes that were killed: it would not count
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self._folder.glob("*-*.sbstate"):

@@ -174,27 +174,33 @@ def _is_gguf(path: Path) -> bool:
 
 # --- what differs between systems -------------------------------------------------------------------------------------
 
-def _lock(fd: int) -> bool:
-    """For as long as it is open; False: another process, or another part of this one, has it."""
+def _lock(fd: int) -> Optional[bool]:
+    """For as long as it is open. False: another process, or another part of this one, has it; None: there are no locks here."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else: a file system without locks
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
     return True
 
 
-def _in_use(path: Path) -> bool:
-    """Whether the process that writes it is alive."""
+def _remove_unless_used(path: Path) -> bool:
+    """False: the process that writes it is alive. Removed under its lock, so that nobody can take it meanwhile."""
     if fcntl is None:
-        return False
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return not path.exists()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno == errno.ENOENT
     try:
-        return not _lock(fd)
+        free = _lock(fd)
+        if free:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        return free is not False
     finally:
         os.close(fd)
 
@@ -327,7 +333,7 @@ def _create(real: Path) -> _Part:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
         except FileExistsError:
             continue
-        if _lock(fd) and os.fstat(fd).st_nlink:
+        if _lock(fd) is not False and os.fstat(fd).st_nlink:
             _take_over(fd, real)
             return _Part(os.fdopen(fd, "w+b"), path, real)
         os.close(fd)  # taken for one that was left, before it was locked
@@ -344,15 +350,16 @@ def _take_over(fd: int, real: Path) -> None:
 
 
 def _remove_left(real: Path) -> bool:
-    """Removes what killed processes left beside the target; whether a living one is writing there."""
-    ours = re.compile(re.escape(_beginning(real)) + r"[0-9a-f]{12}\.(partial|old)")
+    return remove_left(real.parent, re.escape(_beginning(real)))
+
+
+def remove_left(folder: Path, beginning: str) -> bool:
+    """Removes what killed processes left in a folder, of targets whose temporary names begin so (a pattern); whether a living one
+    is writing one of them."""
+    ours = re.compile(beginning + r"[0-9a-f]{12}\.(partial|old)", re.DOTALL)
     used = False
-    with contextlib.suppress(PermissionError), os.scandir(real.parent) as entries:  # a folder that may not be listed
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:  # a folder that may not be listed
         for entry in entries:
             if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                if _in_use(Path(entry.path)):
-                    used = True
-                else:
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
+                used = not _remove_unless_used(Path(entry.path)) or used
     return used

@@ -41,7 +41,7 @@ using paths  = std::vector<std::string>;
 #ifdef _WIN32
 inline bool writable(const fs::path &) { return true; } // opening it tells
 inline int  create(const fs::path & path, const fs::path &) { FILE * f = _wfopen(path.c_str(), L"wbx"); return f ? fclose(f) : -1; }
-inline bool in_use(const fs::path &) { return false; }  // Windows removes no file that is open
+inline void remove_unless_used(const fs::path & path) { std::error_code err; fs::remove(path, err); } // none that is open
 inline bool sync(int) { return true; }
 inline void sync_folder(const fs::path &) {}
 inline void close(int) {}
@@ -71,11 +71,13 @@ inline int create(const fs::path & path, const fs::path & old) {
     return fd;
 }
 
-inline bool in_use(const fs::path & path) {
-    const int  fd   = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    const bool free = fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) == 0;
+// What a killed process left; under its lock, so that nobody can take it meanwhile. A living one holds the lock.
+inline void remove_unless_used(const fs::path & path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        ::unlink(path.c_str());
+    }
     ::close(fd);
-    return !free;
 }
 
 // Also makes sure that the last bytes came to the disk when a program closed the file without looking: no room for them
@@ -227,8 +229,8 @@ class files {
     static void remove_left(const fs::path & folder, const std::string & begin) {
         std::error_code err;
         for (const auto & entry : fs::directory_iterator(folder, err)) {
-            if (is_part(entry.path().filename().u8string(), begin) && entry.is_regular_file(err) && !in_use(entry.path())) {
-                fs::remove(entry.path(), err);
+            if (is_part(entry.path().filename().u8string(), begin) && entry.is_regular_file(err)) {
+                remove_unless_used(entry.path());
             }
         }
     }
