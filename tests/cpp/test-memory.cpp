@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <cstdint>
 #include <map>
 #include <memory>
 
@@ -218,6 +219,30 @@ int main(int argc, char ** argv) {
             llama_memory_seq_rm(d.mem(), 1, -1, -1);
             d.eval({ a[0] }, 1, 1);
             check(restore(d, 1, bad, flags) == 0 && d.end(1) == 1, "state of another model is refused, nothing changes");
+        }
+    }
+
+    {   // positions of a saved sequence: none, one token, and what no sequence can have
+        for (int32_t n : { 0, 1, 40 }) {
+            context c;
+            if (n > 0) {
+                c.eval(part(a, 0, n), 16, 1);
+            }
+            const auto saved = save(c, 1);
+            c.eval(part(b, 0, 9), 16, 1);
+            check(restore(c, 1, saved) == saved.size() && c.end(1) == n, "restores " + std::to_string(n) + " tokens");
+            check(same(c.eval(part(a, n, 60), 16, 1), part(ref, n, 60)), "continues after " + std::to_string(n) + " tokens");
+            const int32_t meta[] = { 1, n > 0 ? 0 : -1, n - 1 };
+            const auto at = std::search(saved.begin(), saved.end(), (const uint8_t *) meta, (const uint8_t *) (meta + 3)) - saved.begin();
+            check((size_t) at < saved.size(), "positions are in the saved state");
+            for (auto [first, last] : { std::pair<int32_t, int32_t> { n, n - 1 }, { -1, n }, { -2, n - 1 }, { -2, -2 }, { -2, -1 }, { INT32_MIN, n - 1 }, { 0, INT32_MIN }, { 0, -1 } }) {
+                auto bad = saved;
+                memcpy(&bad[at + 4], &first, 4);
+                memcpy(&bad[at + 8], &last, 4);
+                context d;
+                d.eval(part(b, 0, 9), 16, 1);
+                check(restore(d, 1, bad) == 0 && d.end(1) == 9, "positions " + std::to_string(first) + " .. " + std::to_string(last) + " are refused");
+            }
         }
     }
 

@@ -103,10 +103,14 @@ static std::vector<float> row_of_kind(int kind, int64_t n, random_floats & rnd) 
         case 10: for (int64_t i = 0; i < n; ++i) { x[i] = (i % 2 ? -0.5f : 0.5f)*(float) (i % 16); } break; // halves: V_th = 1.25
         case 11: x.assign(n, 1e-41f); break;
         case 12: for (int64_t i = 0; i < n; ++i) { x[i] = (i % 4) - 1.5f; } break; // +-0.5, +-1.5: V_th = 1/k
+        case 13: for (int64_t i = 0; i < n; ++i) { x[i] = 1e4f*(float) ((i % 2 ? -1 : 1)*(126 + i/2 % 4)); } break; // V_th = 1e4: counts around the clamp to int8
+        case 14: x[n - 1] = 1e4f*2147483520.0f; break;                                       // the largest counts there are: below 2^31
+        case 15: x[n - 1] = std::nextafterf(1e4f*2147483520.0f, INFINITY); break;            // the next float: refused
+        case 16: x[0] = -1e4f*2147483520.0f; break;
     }
     return x;
 }
-static const int N_KINDS = 13;
+static const int N_KINDS = 17;
 
 static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
     random_floats rnd(n + T);
