@@ -17,7 +17,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64
+.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -31,6 +31,7 @@ help:
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
+	@echo "make mutate  do the tests notice small wrong changes to the Python packages? (tests/README.md; an hour or so)"
 	@echo "make lint    mypy --strict over the Python package"
 	@echo "make clean   remove build/ and .venv"
 
@@ -136,6 +137,13 @@ test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test
 test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
 	$(PY) -m pytest -n auto --dist loadfile mobile/tests
+
+$(VENV)/.mutate-extras: $(VENV)/.test-extras pyproject.toml
+	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["mutate"])')
+	@touch $@
+
+mutate: $(VENV)/.mutate-extras
+	$(PY) tests/mutate $(MUTATE)
 
 lint: $(VENV)/.test-extras
 	cd bindings && ../$(PY) -m mypy --config-file ../pyproject.toml -p spikingbrain_cpp

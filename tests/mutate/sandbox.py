@@ -1,0 +1,112 @@
+"""A copy of the two packages' Python to change, first on the path of tests that run apart:
+where root runs them, devices' names, this repository and what is installed in it cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PACKAGES = ("sb_convert", "spikingbrain_cpp")
+# a change may take away the check that keeps root from replacing a device: a mount of their own, on which names cannot change
+APART = 'for p in /dev "$1"; do mount --rbind "$p" "$p" && mount -o remount,bind,ro "$p" || exit 99; done; shift; exec "$@"'
+MOST_BYTES = 6 << 30  # of private memory
+
+# sitecustomize.py of every Python started: the copy stands first, whatever PYTHONPATH a test gives it; coverage where it is wanted
+FIRST = """import os, sys
+sys.path.insert(0, os.path.dirname(__file__))
+if os.environ.get("COVERAGE_PROCESS_START"):
+    import coverage
+    coverage.process_startup()
+"""
+
+
+def _installed(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None or Path(spec.origin).is_relative_to(ROOT / "bindings"):
+        raise SystemExit(f"mutate: {package}: got no installed package, expected one; run make build")
+    return Path(spec.origin).parent
+
+
+class Sandbox:
+    """folder/packages: the copy; `_core` and lib are links to the installed ones. cpu: the one it runs on: threads that wait by spinning
+    make two runs on two CPUs several times slower. Close it, or use it in `with`."""
+
+    def __init__(self, cpu: int | None = None) -> None:
+        self._cpu = cpu
+        self._running: int | None = None
+        self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
+        self.packages = self.folder / "packages"
+        for name in ("data", "home", "tmp"):
+            (self.folder / name).mkdir()
+        for package in PACKAGES:
+            self._copy(_installed(package), self.packages / package)
+        (self.packages / "sitecustomize.py").write_text(FIRST)
+        if os.geteuid() == 0 and subprocess.run([*self._prefix(), "true"], capture_output=True).returncode:
+            raise SystemExit("mutate: got root without the right to mount, expected it, or another user; run it as an ordinary user")
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _prefix() -> list[str]:
+        return ["unshare", "--mount", "sh", "-c", APART, "sh", str(ROOT)] if os.geteuid() == 0 else []
+
+    @staticmethod
+    def _copy(source: Path, target: Path) -> None:
+        target.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.suffix == ".py":
+                shutil.copyfile(path, target / path.name)
+            elif path.is_dir() and (path / "__init__.py").exists():
+                Sandbox._copy(path, target / path.name)
+            elif path.name != "__pycache__":
+                (target / path.name).symlink_to(path)
+
+    def modules(self) -> list[Path]:
+        return sorted(p for package in PACKAGES for p in (self.packages / package).rglob("*.py"))
+
+    def pytest(self, args: list[str], env: Mapping[str, str], timeout: float, log: IO[Any] | int) -> int | None:
+        """Exit status of a run over the copy; None: it took longer, and was ended with all that it had started."""
+        base = {**os.environ, "PYTHONPATH": str(self.packages), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder / "home"),
+                "TMPDIR": str(self.folder / "tmp"), **env}
+        command = [*self._prefix(), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--basetemp", str(self.folder / "tmp" / "pytest"), *args]
+        run = subprocess.Popen(command, cwd=ROOT, env=base, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                               start_new_session=True, preexec_fn=lambda: _bounded(self._cpu))
+        self._running = run.pid
+        try:
+            return run.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self._end()
+            run.wait()
+
+    def _end(self) -> None:
+        """All that the last run started, it may be more than the run itself."""
+        pid, self._running = self._running, None
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _bounded(cpu: int | None) -> None:
+    os.nice(5)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
