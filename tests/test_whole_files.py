@@ -332,6 +332,15 @@ def test_one_output_for_each(tmp_path, made, capsys):
     assert "another output of this call" in said and [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+def test_a_file_that_comes_meanwhile_is_not_replaced_unasked(tmp_path):
+    with WholeFiles() as files:
+        files.begin(tmp_path / "out", overwrite=False).write(b"new")
+        (tmp_path / "out").write_bytes(b"another's")
+        with pytest.raises(NotWritten, match="an existing file"):
+            files.commit()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"out": b"another's"}
+
+
 def test_two_names_have_two_locks_and_two_writers_of_one_agree(tmp_path):
     with WholeFiles() as q4, WholeFiles() as q8, WholeFiles() as other:
         q4.begin(tmp_path / "m.q4", alone=True).write(b"4")
@@ -431,6 +440,10 @@ def test_interrupted_after_the_file_is_there_says_so(made, tmp_path, capsys, mon
     monkeypatch.setattr(whole, "_sync_folder", interrupted)
     assert sb_convert.cli.main([str(made.checkpoint), "-o", str(tmp_path / "out.gguf")]) == 130
     assert capsys.readouterr().err == "sb-convert: interrupted; out.gguf was written\n" and (tmp_path / "out.gguf").exists()
+    rename = os.replace
+    monkeypatch.setattr(whole.os, "replace", lambda a, b: (rename(a, b), interrupted()))
+    assert sb_convert.cli.main([str(made.checkpoint), "-o", str(tmp_path / "just.gguf")]) == 130
+    assert capsys.readouterr().err == "sb-convert: interrupted; just.gguf was written\n" and (tmp_path / "just.gguf").exists()
     monkeypatch.setattr(whole.os, "replace", interrupted)
     assert sb_convert.cli.main([str(made.checkpoint), "-o", str(tmp_path / "other.gguf")]) == 130
     assert capsys.readouterr().err == "sb-convert: interrupted; nothing was written\n" and not (tmp_path / "other.gguf").exists()

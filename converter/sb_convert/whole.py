@@ -228,6 +228,7 @@ class _Part:
     file: BinaryIO
     path: Path
     real: Path
+    overwrite: bool = True
 
 
 @dataclass
@@ -254,6 +255,7 @@ class WholeFiles:
         if alone and used:
             raise NotWritten(f"{os.fspath(path)}: output: got another process writing it, expected one at a time; do wait for the other to end")
         part = _create(real)
+        part.overwrite = overwrite
         self._begun.append(part)
         return part.file
 
@@ -266,6 +268,8 @@ class WholeFiles:
                 os.fsync(part.file.fileno())
                 if fcntl is None:
                     part.file.close()
+                if not part.overwrite:
+                    target(part.real, overwrite=False)  # that came meanwhile
             self._rename()
         except BaseException:
             self.discard()
@@ -288,8 +292,11 @@ class WholeFiles:
                 os.replace(part.path, part.real)
             self.committed = True
         except BaseException:
+            if len(self._begun) == 1:
+                self.committed = not self._begun[0].path.exists()  # interrupted just behind its only rename
+                raise
             for part in self._begun:
-                if len(self._begun) > 1 and not part.path.exists():
+                if not part.path.exists():
                     part.real.unlink(missing_ok=True)
             for old, real in olds:
                 if old.exists():
