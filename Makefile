@@ -20,9 +20,9 @@ $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '
 .PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
-	@echo "make demo    build into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
+	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
-	@echo "make build   build and install the package into .venv"
+	@echo "make build   build and install the package into .venv, with the sb-* tools"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: 17 to 45"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
@@ -45,11 +45,22 @@ $(VENV)/.build-requires: Makefile | check-system
 	$(PIP) install --quiet $(BUILD_REQUIRES)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.build-requires build/sources.list $(SOURCES)
-	@echo "building llama.cpp and the binding (minutes the first time; build/build.log tells)"
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation --verbose --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON . > build/build.log 2>&1 || \
-	    { tail -n 40 build/build.log; echo "make: build: got a failure, expected none; do read build/build.log" >&2; exit 1; }
+# the library and the binding alone, for the demo; or with the tools and the C++ tests
+BUILD_WITH = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" python3 cpp_backend/progress.py build/build.log $(PIP) install --no-build-isolation --verbose \
+    --config-settings=cmake.define.SPIKINGBRAIN_TOOLS=$(1) --config-settings=cmake.define.SPIKINGBRAIN_TESTS=$(1) .
+
+$(VENV)/.installed-library: $(VENV)/.build-requires build/sources.list $(SOURCES)
+	@echo "building llama.cpp and the binding, without the tools (minutes the first time; build/build.log tells)"
+	@$(call BUILD_WITH,OFF)
 	@touch $@
+
+$(VENV)/.installed: $(VENV)/.build-requires build/sources.list $(SOURCES)
+	@echo "building llama.cpp, its tools and the binding (minutes the first time; build/build.log tells)"
+	@$(call BUILD_WITH,ON)
+	@touch $@
+
+# what the demo needs, or more where it is there
+LIBRARY := $(VENV)/$(if $(wildcard $(VENV)/.installed),.installed,.installed-library)
 
 $(VENV)/.test-extras: $(VENV)/.installed pyproject.toml
 	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"], sep="\n")' \
@@ -57,14 +68,14 @@ $(VENV)/.test-extras: $(VENV)/.installed pyproject.toml
 	$(PIP) install --quiet $(TEST_REQUIRES) -r build/test-requirements.txt
 	@touch $@
 
-$(MODEL): $(VENV)/.installed $(shell find examples -type f 2>/dev/null)
+$(MODEL): $(LIBRARY) $(shell find examples -type f 2>/dev/null)
 	$(VENV)/bin/sb-convert examples/small -o $@ --outtype q4_0 --spike --force
 
 demo: $(MODEL)
 	$(PY) -m spikingbrain_cpp.demo $(MODEL)
 
 test: $(VENV)/.test-extras
-	$(PY) -m pytest tests
+	$(PY) -m pytest -n 2 --dist loadscope tests
 
 $(VENV)/.plot-extras: $(VENV)/.installed pyproject.toml
 	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["plot"])')
