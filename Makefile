@@ -17,7 +17,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-upstream fuzz sanitize wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -25,6 +25,8 @@ help:
 	@echo "make build   build and install the package into .venv, with the sb-* tools"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: 17 to 45"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
+	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"
+	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
 	@echo "make arm64   cross-compile an aarch64 wheel with every CPU library and tool, in build/wheels-arm64 (long; mobile/arm64/README.md)"
@@ -99,6 +101,23 @@ wheel: $(VENV)/.build-requires
 
 test-wheel:
 	$(PY) tests/check_wheel.py build/wheels/*.whl
+
+# --- beyond make test: longer, or for who changes the fork ---
+
+FUZZ_SECONDS := 600
+
+$(VENV)/.upstream-extras: $(VENV)/.test-extras pyproject.toml
+	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["upstream"])')
+	@touch $@
+
+test-upstream: $(VENV)/.upstream-extras
+	$(PY) tests/upstream/run.py
+
+fuzz: $(VENV)/.test-extras
+	cd tests && ../$(PY) -m fuzz --seconds $(FUZZ_SECONDS)
+
+sanitize: $(VENV)/.test-extras
+	cd tests && ../$(PY) -m fuzz.sanitize
 
 # --- mobile: ARM Linux ---
 
