@@ -75,7 +75,7 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
     """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it); `note`: for --help."""
     path = LIB / tool
     if not path.is_file():
-        sys.exit(f"{tool}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
+        sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
     for name, (value, options) in (defaults or {}).items():
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
