@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import urllib.request
@@ -172,6 +173,15 @@ def test_props_tell_the_limit_and_requests_without_one_get_it(model, folder, arg
 
 
 @needs_tools
+@pytest.mark.parametrize("args, default", [((), {"n_total": 512, "n_predict_min": NEW}), (("-c", 256, "--context-shift"), {"n_total": END, "n_predict_min": NEW})])
+def test_another_architectures_requests_end_too(tiny, folder, args, default):  # noqa: F811
+    """With its context, or where that moves on with the text, as if there were none."""
+    path = folder / "llama.gguf"
+    with Server(path if path.exists() else write_transformer(path, tiny), folder / "llama.log", "-np", 1, *args) as s:
+        assert s.get("/props")["default_limit"] == default and limit_of(s) == END - 3
+
+
+@needs_tools
 def test_limits_of_several_names_all_hold_and_a_negative_one_is_none(server):
     for request, want in [({"n_predict": -1, "max_tokens": 5}, 5), ({"n_predict": 7, "max_tokens": 5}, 5), ({"max_completion_tokens": 3}, 3),
                           ({"max_completion_tokens": 9, "max_tokens": 4}, 4), ({"n_predict": -7}, END - 3), ({"max_tokens": 6.0}, 6)]:
@@ -272,6 +282,16 @@ def test_a_completion_in_the_terminal_ends(model, folder):
     assert done.returncode == 0, done.stderr[-2000:]
     n_prompt = int(re.search(r"prompt eval time =.*?/ +(\d+) tokens", done.stderr)[1])
     assert n_prompt > END and int(re.search(r"\n.*? eval time =.*?/ +(\d+) runs", done.stderr)[1]) == NEW - 1  # the first is the prompt's
+
+
+@needs_tools
+@pytest.mark.parametrize("option, variable, value", [
+    ("-n", "LLAMA_ARG_N_PREDICT", "1.5"), ("-c", "LLAMA_ARG_CTX_SIZE", "4k"), ("-c", "LLAMA_ARG_CTX_SIZE", str(2**40)), ("-n", "LLAMA_ARG_N_PREDICT", "")])
+def test_an_options_number_is_read_whole_or_refused(model, option, variable, value):
+    for args, env in [((option, value), {}), ((), {variable: value})] if value else [((option, value), {})]:
+        done = subprocess.run([BIN / "sb-completion", "-m", model, "-p", "a", "-no-cnv", "-t", "1", *args], env={**os.environ, **env},
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1 and f"got '{value}', expected an integer" in done.stderr + done.stdout, done
 
 
 # --- the server's prompt cache ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ REPLACED = {
     r"fout\.open\(split_params\.output": "the same for a merged file; split_params is const",
     r"slot.n_predict_max = ": "the one line that decides where a request ends; shadowed, it would read as if the old rule held",
     r'oai_body\["max_tokens"\] = 4096': "another default for one endpoint",
+    r"opt\.handler_int\(params, std::stoi": "another reading of the same text",
     r"int32_t cache_ram_mib ": "a default is a value, which nothing can shadow",
 }
 

@@ -12,10 +12,10 @@ class completion_limit {
     bool unnamed;
 
 public:
-    // Named are -n N, -c N, and "until the context is filled" (-n -2) where the context ends before the default does.
+    // Named are -n N, -c N of a context that is not shifted, and "until the context is filled" (-n -2) where that is before the default.
     completion_limit(common_params & params, const llama_context * ctx) : params(params), model(llama_get_model(ctx)) {
         const bool filled = params.n_predict == -2 && (int64_t) llama_n_ctx(ctx) <= llama_spikingbrain_default_end(model);
-        unnamed = params.n_predict < 0 && params.n_ctx <= 0 && !filled;
+        unnamed = params.n_predict < 0 && (params.n_ctx <= 0 || params.ctx_shift) && !filled;
     }
 
     // n_prompt: tokens before the answer

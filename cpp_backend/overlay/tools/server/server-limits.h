@@ -61,13 +61,13 @@ struct server_limits {
         ctx.params.n_predict = least;
     }
 
-    // new tokens of a task, -1: up to the end of the context, which was named (-c)
+    // new tokens of a task, -1: up to the end of the context, which was named (-c) and does not move
     static int32_t n_predict(const server_task & task, const common_params & params, const llama_model * model) {
         const int32_t named = task.params.n_predict >= 0 ? task.params.n_predict : params.n_predict;
         if (named >= 0) {
             return named;
         }
-        return params.n_ctx > 0 ? -1 : llama_spikingbrain_default_limit(model, task.n_tokens());
+        return ends_with_context(params) ? -1 : llama_spikingbrain_default_limit(model, task.n_tokens());
     }
 
     // Whether the prompt, which is read now, is all that was asked for (n_predict 0); the slot is then at its end. Streams of
@@ -95,10 +95,10 @@ struct server_limits {
         json limit = json::object();
         if (params.n_predict >= 0) {
             limit["n_predict"] = params.n_predict;
-        } else if (params.n_ctx > 0) {
+        } else if (ends_with_context(params)) {
             limit["n_total"] = n_ctx_slot;
         } else {
-            limit["n_total"]       = std::min(end(), n_ctx_slot);
+            limit["n_total"]       = params.ctx_shift ? end() : std::min(end(), n_ctx_slot);
             limit["n_predict_min"] = LLAMA_SPIKINGBRAIN_DEFAULT_NEW;
         }
         props["default_limit"] = limit;
@@ -149,13 +149,19 @@ struct server_limits {
                 break;
             }
         }
-        if (std::ifstream("/sys/fs/cgroup/memory.max") >> value) {
-            n = std::min(n, value);
+        for (const char * limit : { "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes" }) {
+            if (std::ifstream(limit) >> value) {
+                n = std::min(n, value);
+            }
         }
         return n;
     }
 
 private:
+    static bool ends_with_context(const common_params & params) {
+        return params.n_ctx > 0 && !params.ctx_shift;
+    }
+
     // prompt + answer of a request that names no limit; kept for /props, which is answered while the model sleeps, too
     static int32_t & end() {
         static int32_t n = 0;
