@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
                                 "then says how fast it came and how many bytes of state are allocated.")
     p.add_argument("model", help="GGUF file")
     p.add_argument("--prompt", default=PROMPT, help="text to continue (default: %(default)r)")
-    p.add_argument("-n", "--n-predict", type=int, default=120, help="most tokens to generate (default: %(default)s)")
+    p.add_argument("-n", "--n-predict", type=int, default=120, help="most tokens to generate, 0: up to the default limit (default: %(default)s)")
     p.add_argument("--temp", type=float, default=0.7, help="temperature, 0: the likeliest token (default: %(default)s)")
     p.add_argument("--repeat-penalty", type=float, default=1.1, help="above 1: less repetition (default: %(default)s)")
     p.add_argument("-s", "--seed", type=int, default=1, help="seed of sampling, -1: random (default: %(default)s)")
