@@ -140,12 +140,16 @@ def test_tokenizer_json_beside_vocab_json(words, tmp_path, capsys):
     ({"do_lower_case": True}, "do_lower_case: got True, expected false; "),
     ({"add_bos_token": "yes"}, "add_bos_token: got 'yes', expected true or false; "),
     ({"add_bos_token": True, "bos_token": None}, "add_bos_token: got true and no bos_token, expected the token to add as bos_token; "),
+    ({"bos_token": None, "chat_template": "{{ bos_token }}"}, "chat_template: got a use of bos_token, and no such token, expected bos_token_id in config.json"),
+    ({"chat_template": "\ud800"}, "chat_template: got '\\ud800', expected Unicode text; "),
+    ({"added_tokens_decoder": {"270": {"content": "a\0b"}}}, "id 270: got 'a\\x00b', expected a text without NUL; "),
+    ({"added_tokens_decoder": {"270": {"content": ""}}}, "id 270: got '', expected a text without NUL; "),
     ({"chat_template": 7}, "chat_template: got a int, expected a template, or names and templates; "),
     ({"chat_template": [{"name": "a", "template": "x"}, {"name": "a", "template": "y"}]}, "chat_template: got a name twice, expected each once; "),
     ({"added_tokens_decoder": {"0": {"content": "<other>"}}}, "id 0: got '!' and added token '<other>', expected one token; "),
 ])
 def test_settings_that_are_refused(make_checkpoint, capsys, settings, message):
-    folder = make_checkpoint()
+    folder = make_checkpoint(bos_token_id=None)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     assert message in error_of(capsys, folder)
@@ -176,12 +180,19 @@ def test_post_processor(words, tmp_path, before, after, settings):
         assert llm.tokenize(b"Hello, world!", add_bos=True) == theirs.encode("Hello, world!").ids
 
 
-def test_post_processor_and_settings_that_contradict(words, tmp_path, capsys):
+def test_tokenizer_json_is_followed_where_the_settings_say_another(words, tmp_path, capsys, caplog):
+    """As transformers does, and the difference is told."""
     n = len(words[0])
     spec = tokenizer_json(*words, PRE["qwen2"], post_processor=template("<s>", n=n))
-    assert "add_bos_token: got false, and a post_processor in tokenizer.json that adds one, " in error_of(capsys, write_tokenizer(tmp_path, spec, {"add_bos_token": False}))
-    assert f"bos token: got {n} around a text, and bos_token_id 5, " in error_of(capsys, write_tokenizer(tmp_path, spec, {}, bos_token_id=5))
+    assert keys_of(write_tokenizer(tmp_path, spec, {"add_bos_token": False}))["add_bos_token"] is True
+    assert "add_bos_token: got false, and the post_processor of tokenizer.json adds one; " in caplog.text
+    plain = tokenizer_json(*words, PRE["qwen2"])
+    assert keys_of(write_tokenizer(tmp_path, plain, {"add_bos_token": True, "bos_token": "<s>", "tokenizer_class": "Qwen2Tokenizer"}))["add_bos_token"] is False
+    assert "add_bos_token: got true, and the post_processor of tokenizer.json adds none; " in caplog.text
+    assert "tokenizer_class: got Qwen2Tokenizer, and tokenizer.json is another (qwen2); " in caplog.text  # no NFC
     assert keys_of(write_tokenizer(tmp_path, spec, {}, bos_token_id=None))["bos_token_id"] == n
+    (tmp_path / "vocab.gguf").unlink()
+    assert f"bos token: got {n} around a text, and bos_token_id 5, " in error_of(capsys, write_tokenizer(tmp_path, spec, {}, bos_token_id=5))
 
 
 @pytest.mark.parametrize("settings, added", [
@@ -256,6 +267,20 @@ def test_ends_that_are_refused(make_checkpoint, capsys, own, generation, message
     folder = make_checkpoint(eos_token_id=own)
     (folder / "generation_config.json").write_text(json.dumps(generation))
     assert message in error_of(capsys, folder)
+
+
+def test_added_bos_of_vocab_json(make_checkpoint):
+    folder = make_checkpoint()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": True, "bos_token": "<|endoftext|>"}))
+    assert keys_of(folder)["add_bos_token"] is True
+
+
+def test_end_named_by_the_special_tokens_map(make_checkpoint):
+    folder = make_checkpoint(eos_token_id=None)
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|im_end|>"}}')
+    assert keys_of(folder)["eos_token_id"] == 264
 
 
 def test_no_end_at_all(make_checkpoint, capsys):

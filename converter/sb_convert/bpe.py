@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .files import read_json, read_optional, read_text
 from .pretokenizers import TABLE, Pre, recognised
 from .vocab import Vocab, padded
 
+log = logging.getLogger("sb_convert")
 AGAIN = "download the tokenizer files again"
 # what vocab.json and merges.txt mean is said by the class alone: (pre, NFC)
 CLASSES = {"Qwen2Tokenizer": ("qwen2", True), "Qwen2TokenizerFast": ("qwen2", True), "GPT2Tokenizer": ("gpt-2", False), "GPT2TokenizerFast": ("gpt-2", False)}
@@ -24,12 +26,17 @@ def load_bpe(folder: Path, size: int, settings: dict[str, Any]) -> Vocab:
         ids, merges, pre, nfc = read_tokenizer_json(path)
         if plain.is_file():
             check_agreement(folder, ids, merges)
+        kind = settings.get("tokenizer_class")
+        if kind in CLASSES and CLASSES[kind] != (pre.name, nfc):
+            log.warning("%s: tokenizer_class: got %s, and tokenizer.json is another (%s%s); that is followed, as by transformers 4 and tokenizers; transformers 5 takes the class",
+                        folder / "tokenizer_config.json", kind, pre.name, ", nfc" if nfc else "")
     else:
         where = plain
         ids, merges = read_json(plain), read_merges(folder / "merges.txt")
         name, nfc = by_class(settings, folder)
         pre = next(p for p in TABLE.values() if p.name == name)
     check_merges(ids, merges, where)
+    check_alphabet(ids, where)
     tokens, types = padded(ids, size, where)
     vocab = Vocab("gpt2", pre.name, tokens, types, merges=merges, normalizer="nfc" if nfc else "")
     vocab.cleans = pre.cleans
@@ -55,6 +62,15 @@ def check_merges(ids: dict[str, int], merges: list[str], where: Path) -> None:
         left, _, right = merge.partition(" ")
         if left + right not in ids or left not in ids or right not in ids:
             raise bad(where, f"merge {merge!r}", "a pair whose result is no token" if left + right not in ids else "a part that is no token", "a token", AGAIN)
+
+
+def check_alphabet(ids: dict[str, int], where: Path) -> None:
+    """A byte without a token would be dropped from a text."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters = [chr(b) for b in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
+    lacking = [c for c in letters if c not in ids]
+    if lacking:
+        log.warning("%s: vocab: %d of 256 bytes have no token (%s ...); they are dropped from a text", where, len(lacking), lacking[0])
 
 
 def read_merges(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from .config import Config
 from .errors import bad
 from .formats import LARGEST, OUTTYPES, encode, rows_per_block
-from .metadata import add_general, add_hparams, folder_name, load_metadata, read_metadata_file
+from .metadata import add_general, add_hparams, folder_name, read_metadata_file, read_sampling
 from .output import Output, opened
 from .plan import Plan, Planned, make_plan, n_threads
 from .progress import Progress
@@ -59,7 +59,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     config = Config.load(folder)
     vocab = load_vocab(folder, config)
     override = read_metadata_file(options.metadata)
-    load_metadata(folder, override, options.model_name, 0)  # what is wrong with it is told before the tensors are read
+    read_sampling(folder)  # what is wrong with it is told before the tensors are read
     plan = plan_for(folder, config, options, say)
     inputs = [path for path in (folder, options.metadata, options.spike.calibrate) if path is not None]
     output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes, inputs)

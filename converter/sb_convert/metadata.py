@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import logging
 import os
 import tempfile
@@ -50,6 +51,8 @@ def read_metadata_file(path: Path | None) -> dict[str, Any]:
 def fits(kind: str, value: Any) -> bool:
     if value is None:
         return True
+    if not encodes(value):
+        return False
     if kind in KINDS:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return isinstance(value, KINDS[kind]) and (isinstance(value, str) or number and abs(value) < (2**31 if kind == "Optional[int]" else 3e38))
@@ -58,6 +61,15 @@ def fits(kind: str, value: Any) -> bool:
     if kind == "Optional[list[str]]":
         return bool(value) and all(isinstance(v, str) for v in value)
     return all(isinstance(v, dict) and all(isinstance(x, str) for x in v.values()) for v in value)
+
+
+def encodes(value: Any) -> bool:
+    """False where half of a surrogate pair stands in it: of JSON, or of an argument or a file name that is not UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_kind(where: object, what: str, name: str, value: Any) -> None:
@@ -86,7 +98,8 @@ def repository(folder: Path) -> str | None:
 
 
 def folder_name(folder: Path) -> str:
-    return (repository(folder) or folder.resolve().name).rpartition("/")[2]
+    name = (repository(folder) or folder.resolve().name).rpartition("/")[2]
+    return name.encode("utf-8", "replace").decode()
 
 
 def load_metadata(folder: Path, override: dict[str, Any], model_name: str | None, n_params: int) -> gguf.Metadata:
@@ -105,6 +118,8 @@ def load_metadata(folder: Path, override: dict[str, Any], model_name: str | None
     drop_unfit(meta, folder / "README.md")
     for name, value in override.items():
         setattr(meta, name, value)
+    if not encodes(model_name):
+        raise bad("--model-name", "name", repr(model_name), "UTF-8 text", "give another")
     meta.name = model_name or meta.name or folder_name(folder)
     return meta
 

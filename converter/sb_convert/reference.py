@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .config import Config
+from .files import read_json
 
 GROUP = 128  # inputs per weight scale
 CHUNK = 16   # tokens per step of the chunked recurrence; 16 is the fastest of 8, 16, 32, 64 at D = 64
@@ -276,11 +277,11 @@ class Model(nn.Module):
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
-    files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
     for name in files:
         with safe_open(folder / name, framework="pt") as f:
-            tensors.update({key: f.get_tensor(key) for key in f.keys()})
+            tensors.update({key: f.get_tensor(key) for key in f.keys() if not key.endswith(".inv_freq")})  # rope_theta again
     return tensors
 
 

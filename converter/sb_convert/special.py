@@ -37,6 +37,7 @@ def content(token: Any) -> str:
 def special_ids(vocab: Vocab, folder: Path, config: Config, settings: dict[str, Any]) -> None:
     """config.json's ids win for bos and eos: the model was trained with them; the tokenizer's fill in the rest."""
     by_text = {token: i for i, token in enumerate(vocab.tokens)}
+    settings = read_optional(folder / "special_tokens_map.json") | {k: v for k, v in settings.items() if v}
     vocab.special |= named_ids(by_text, folder, config, settings)
     generation = read_optional(folder / "generation_config.json")
     check_generation(generation, folder / "generation_config.json")
@@ -105,21 +106,24 @@ def set_ends(vocab: Vocab, own: list[int], ends: list[int], by_text: dict[str, i
 # --- around a text --------------------------------------------------------------------------------------------
 
 def add_around(vocab: Vocab, folder: Path, settings: dict[str, Any]) -> None:
-    """add_bos and add_eos, from tokenizer.json's post_processor, tokenizer_config.json, or the tokenizer's class."""
-    path = folder / "tokenizer.json"
+    """add_bos and add_eos: what tokenizer.json's post_processor adds, as in transformers; without that file what tokenizer_config.json or the class says."""
+    path, where = folder / "tokenizer.json", folder / "tokenizer_config.json"
     around = post_processed(read_optional(path).get("post_processor"), path)
     kind = settings.get("tokenizer_class")
-    by_class = {"bos": kind in ADD_BOS, "eos": kind in ADD_EOS} if vocab.scores and not path.is_file() else {"bos": False, "eos": False}
+    by_class = {"bos": bool(vocab.scores) and kind in ADD_BOS, "eos": bool(vocab.scores) and kind in ADD_EOS}
     for name in ("bos", "eos"):
-        said, added = settings.get(f"add_{name}_token"), around.get(name)
+        said = settings.get(f"add_{name}_token")
         if said is not None and not isinstance(said, bool):
-            raise bad(folder / "tokenizer_config.json", f"add_{name}_token", repr(said), "true or false", "correct the file")
-        if added is not None and said is False:
-            raise bad(folder / "tokenizer_config.json", f"add_{name}_token", "false, and a post_processor in tokenizer.json that adds one", "the same in both", "correct one of them")
-        if added is not None or said or (said is None and by_class[name]):
-            token = added if added is not None else own_token(vocab, name, folder, settings)
-            if vocab.special.setdefault(name, token) != token:
-                raise bad(folder, f"{name} token", f"{token} around a text, and {name}_token_id {vocab.special[name]}", "the same token", "correct config.json or the tokenizer files")
+            raise bad(where, f"add_{name}_token", repr(said), "true or false", "correct the file")
+        if path.is_file():
+            if said is not None and said is not (name in around):
+                log.warning("%s: add_%s_token: got %s, and the post_processor of tokenizer.json adds %s; that is followed, as in transformers",
+                            where, name, str(said).lower(), "one" if name in around else "none")
+        elif said or said is None and by_class[name]:
+            around[name] = own_token(vocab, name, folder, settings)
+        if name in around:
+            if vocab.special.setdefault(name, around[name]) != around[name]:
+                raise bad(folder, f"{name} token", f"{around[name]} around a text, and {name}_token_id {vocab.special[name]}", "the same token", "correct config.json or the tokenizer files")
             setattr(vocab, f"add_{name}", True)
 
 
@@ -152,11 +156,12 @@ def post_processed(spec: Any, path: Path) -> dict[str, int]:
 
 def templated(spec: dict[str, Any], path: Path) -> dict[str, int]:
     """A template of at most one token, the text, at most one token."""
-    parts = [next(iter(part.items())) for part in spec["single"]]
+    parts = [list(part.items())[0] for part in spec["single"]]
     kinds = [kind for kind, _ in parts]
     ids = [spec["special_tokens"][part["id"]]["ids"] for kind, part in parts if kind == "SpecialToken"]
     at = kinds.index("Sequence") if kinds.count("Sequence") == 1 else 2
     if at > 1 or len(kinds) - at > 2 or any(len(i) != 1 for i in ids):
         raise bad(path, "post_processor", f"a template of {', '.join(str(p['id']) for _, p in parts)}", "at most one token before the text and one after it",
                   "a GGUF holds no more; this tokenizer is not implemented")
-    return ({"bos": ids[0][0]} if at else {}) | ({"eos": ids[-1][0]} if len(kinds) - at == 2 else {})
+    around = ({"bos": ids[0][0]} if at else {}) | ({"eos": ids[-1][0]} if len(kinds) - at == 2 else {})
+    return {name: int(i) for name, i in around.items()}

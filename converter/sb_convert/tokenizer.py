@@ -23,7 +23,7 @@ def load_vocab(folder: Path, config: Config) -> Vocab:
     try:
         settings = read_optional(Path(folder) / "tokenizer_config.json")
         return complete(read_vocab(Path(folder), config.vocab_size, settings), Path(folder), config, settings)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:  # JSON of another make than the files' own
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:  # JSON of another make than the files' own
         raise bad(folder, "tokenizer files", f"malformed content ({e!r})", "those of a published checkpoint", "download them again") from e
 
 
@@ -48,7 +48,20 @@ def complete(vocab: Vocab, folder: Path, config: Config, settings: dict[str, Any
     special_ids(vocab, folder, config, settings)
     add_around(vocab, folder, settings)
     vocab.chat_template = chat_template(folder, settings)
+    check_text(vocab, folder)
     return vocab
+
+
+def check_text(vocab: Vocab, where: Path) -> None:
+    """Half of a surrogate pair has no place in a GGUF; a template's bos_token would be llama.cpp's token 11 where the model has none."""
+    templates = [t["template"] for t in vocab.chat_template] if isinstance(vocab.chat_template, list) else [vocab.chat_template or ""]
+    for what, texts in (("tokens", vocab.tokens), ("merges", vocab.merges), ("chat_template", templates)):
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as e:
+            raise bad(where, what, f"{e.object[e.start:e.end]!r}", "Unicode text", "download the tokenizer files again") from None
+    if "bos" not in vocab.special and vocab.model == "gpt2" and any("bos_token" in t for t in templates):
+        raise bad(where, "chat_template", "a use of bos_token, and no such token", "bos_token_id in config.json or bos_token in tokenizer_config.json", "add it, or take it out of the template")
 
 
 # of tokenizer_config.json, apart from what is read: what changes no token id
@@ -128,5 +141,7 @@ def check_unique(vocab: Vocab, where: Path) -> None:
     """Two ids with one text would make the fork's token table ambiguous."""
     seen: dict[str, int] = {}
     for i, token in enumerate(vocab.tokens):
+        if not isinstance(token, str) or not token or "\0" in token:
+            raise bad(where, f"id {i}", repr(token), "a text without NUL", "download the tokenizer files again")
         if seen.setdefault(token, i) != i:
             raise bad(where, f"token {token!r}", f"ids {seen[token]} and {i}", "one id", "download the tokenizer files again")
