@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import gguf
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
+from sb_convert import cli
 from sb_convert.cli import main
 from sb_convert.errors import ConvertError
 from sb_convert.int8 import Codes, part_shapes
@@ -49,6 +49,12 @@ def error_of(capsys, folder: Path, *options: str) -> str:
     assert text.startswith("sb-convert: ") and text.count("\n") == 1
     assert sorted(p.name for p in folder.iterdir()) == before
     return text
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What is on disk after a power cut is not asked here."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +220,16 @@ def test_outliers_of_a_matrix_too_large_for_their_index(tmp_path):
     assert part_shapes(large, 0)["weight"] == (2**24, 128) and part_shapes(largest, 1)["outlier_index"] == (1,)
 
 
-def test_hangup_that_was_ignored_stays_ignored(make_checkpoint, tmp_path):
+@pytest.mark.parametrize("inherited", [signal.SIG_IGN, signal.SIG_DFL])
+def test_hangup_that_was_ignored_stays_ignored(checkpoint, monkeypatch, inherited):
     """nohup sb-convert ... & goes on when the terminal goes."""
-    folder, out = make_checkpoint(hidden_size=256, intermediate_size=8192, vocab_size=8192), tmp_path / "out.gguf"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "converter"), os.environ.get("PYTHONPATH", "")])}
-    process = subprocess.Popen(["nohup", sys.executable, "-m", "sb_convert", str(folder), "-o", str(out), "--outtype", "q4_0"], env=env,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / ".out.partial.gguf").exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGHUP)
-    _, err = process.communicate()
-    assert process.returncode == 0 and out.exists(), err
+    monkeypatch.setattr(cli, "run", lambda args: os.kill(os.getpid(), signal.SIGHUP) or 0)
+    before = signal.signal(signal.SIGHUP, inherited)
+    try:
+        assert main([str(checkpoint)]) == (0 if inherited == signal.SIG_IGN else 130)
+        assert signal.getsignal(signal.SIGHUP) == inherited
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_main_in_a_thread_and_its_handlers_after_it(checkpoint, tmp_path):

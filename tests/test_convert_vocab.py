@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def loaded(folder: Path):
 def ends_of(folder: Path) -> set[int]:
     with loaded(folder) as llm:
         return {i for i in range(llm.n_vocab()) if llm._model.is_eog(i)}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """What is on disk after a power cut is not asked here."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.fixture(scope="module")
