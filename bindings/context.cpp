@@ -365,6 +365,11 @@ void context::reset_spike_stats() {
     spikes("reset_spike_stats").reset();
 }
 
+std::string context::fingerprint() const {
+    SB_USE("fingerprint");
+    return sb::fingerprint(ctx_);
+}
+
 size_t context::state_bytes() const {
     SB_USE("state_bytes");
     return llama_spikingbrain_state_bytes(ctx_);

@@ -89,6 +89,7 @@ static void bind_context(py::module_ & m) {
         .def("state_size", &context::state_size, "seq"_a = 0, "flags"_a = 0)
         .def("state_get", &context::state_get, "seq"_a = 0, "flags"_a = 0)
         .def("state_set", &context::state_set, "data"_a, "seq"_a = 0, "flags"_a = 0)
+        .def("fingerprint", &context::fingerprint)
         .def("state_bytes", &context::state_bytes)
         .def("spike_stats", &context::spike_stats)
         .def("reset_spike_stats", &context::reset_spike_stats);

@@ -171,6 +171,7 @@ public:
     py::list  spike_stats() const;
     void      reset_spike_stats();
 
+    std::string fingerprint() const; // of what its states belong to, see runtime.h
     size_t    state_bytes() const; // allocated for the memory of all sequences
     size_t    state_size(llama_seq_id seq, uint32_t flags);
     py::bytes state_get (llama_seq_id seq, uint32_t flags);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from conftest import TINY, shared, tiny_tensors, write_bpe, write_weights
@@ -64,3 +65,26 @@ def logits_of(path: Path, tokens: np.ndarray, **options) -> np.ndarray:
     with Llama(path, logits_all=True, **{**ONE, **options}) as llm:
         llm.eval(tokens)
         return llm.scores.copy()
+
+
+def write_adapter(path, base, rank: int = 4, alpha: float = 8.0, seed: int = 5, invocation: "list[int] | None" = None) -> dict[str, np.ndarray]:
+    """A random adapter of every projection; returns what it adds to each weight. invocation: of an aLoRA, its tokens."""
+    rng, added = np.random.default_rng(seed), {}
+    writer = gguf.GGUFWriter(path, "spikingbrain")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    if invocation:
+        writer.add_key_value("adapter.alora.invocation_tokens", invocation, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32)
+    for t in gguf.GGUFReader(base).tensors:
+        if any(part in t.name for part in ("attn_q.w", "attn_k.w", "attn_output.w", "ffn_gate.w", "ffn_down.w")):
+            a = rng.standard_normal((rank, t.data.shape[1]), np.float32) * 0.1
+            b = rng.standard_normal((t.data.shape[0], rank), np.float32) * 0.1
+            writer.add_tensor(t.name + ".lora_a", a)
+            writer.add_tensor(t.name + ".lora_b", b)
+            added[t.name] = b @ a * alpha / rank
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return added

@@ -9,7 +9,7 @@ import sys
 import gguf
 import numpy as np
 import pytest
-from binding_models import ONE, make_tiny, tiny, tokens_of  # noqa: F401
+from binding_models import ONE, make_tiny, tiny, tokens_of, write_adapter  # noqa: F401
 from conftest import ROOT
 
 from spikingbrain_cpp import Llama, LlamaDiskCache, LlamaError, LlamaRAMCache, ModelLoadError, ModelNotFoundError
@@ -98,27 +98,6 @@ def test_embeddings_refused(llm, tiny):  # noqa: F811
 
 
 # --- LoRA ---------------------------------------------------------------------------------------------------------
-
-
-def write_adapter(path, base, rank: int = 4, alpha: float = 8.0, seed: int = 5) -> dict[str, np.ndarray]:
-    """A random adapter of every projection; returns what it adds to each weight."""
-    rng, added = np.random.default_rng(seed), {}
-    writer = gguf.GGUFWriter(path, "spikingbrain")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", alpha)
-    for t in gguf.GGUFReader(base).tensors:
-        if any(part in t.name for part in ("attn_q.w", "attn_k.w", "attn_output.w", "ffn_gate.w", "ffn_down.w")):
-            a = rng.standard_normal((rank, t.data.shape[1]), np.float32) * 0.1
-            b = rng.standard_normal((t.data.shape[0], rank), np.float32) * 0.1
-            writer.add_tensor(t.name + ".lora_a", a)
-            writer.add_tensor(t.name + ".lora_b", b)
-            added[t.name] = b @ a * alpha / rank
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return added
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])

@@ -156,7 +156,7 @@ def test_damaged_or_cut_files_are_refused_and_change_nothing(llm, tmp_path):
             llm.restore(path)
     other_version = bytearray(blob)
     other_version[8] = 7
-    with pytest.raises(ValueError, match="version: got 7, expected 2"):
+    with pytest.raises(ValueError, match="version: got 7, expected 3"):
         llm.restore(bytes(other_version))
     assert np.array_equal(llm.input_ids, tokens_of(50))
     llm.eval([1])

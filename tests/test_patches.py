@@ -25,6 +25,7 @@ ADDED_LINES = 160
 # Each line of upstream that a patch replaces (a pattern of its beginning), and why it is not shadowed instead.
 REPLACED = {
     r"static_assert\(GGML_OP_COUNT == \d+": "the operator count, asserted in ggml.c twice and in ggml-rpc.h",
+    r"const size_t max_idx = std::min\(tokens.size\(\), b.tokens.size\(\)\);": "where two texts part, by their adapters, too; nothing shadows it in its scope",
     r"#define RPC_PROTO_PATCH_VERSION\s+\d+": "RPC's peers must know the same operators",
     r"common_log_set_file\(common_log_main\(\), value": "a log that is opened before all arguments are known may empty an input",
     r"std::ofstream fout = std::ofstream\(split_path": "gguf-split opens a temporary name; a shadowed split_path would be printed",

@@ -165,6 +165,8 @@ class Context:
         no histogram), bins int64 [4096] of |s|, n_over and over_spikes (of counts above), largest, weights (names of those
         that read it), kept int32 [tokens, neurons]."""
     def reset_spike_stats(self) -> None: ...
+    def fingerprint(self) -> str:
+        """64 hex digits, what a state of it belongs to: 16 each of weights, settings, adapters, types of keys and values."""
     def state_bytes(self) -> int:
         """Allocated for the memory of all sequences."""
     def state_size(self, seq: int = 0, flags: int = 0) -> int: ...

@@ -1,4 +1,7 @@
-"""Caches of states by their tokens: what one conversation read, the next that begins alike does not read again."""
+"""Caches of states by their tokens: what one conversation read, the next that begins alike does not read again.
+
+One cache may serve several models: a state is filed under its fingerprint and tokenizer, too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Key = Sequence[int]
 
 
 class BaseLlamaCache:
-    """cache[tokens] is the state of the longest stored beginning of `tokens`; capacity_bytes bounds what is stored."""
+    """cache[tokens] is the state of the longest stored beginning of `tokens`, of whatever model; capacity_bytes bounds what all have stored."""
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
         if isinstance(capacity_bytes, bool) or not isinstance(capacity_bytes, int):
@@ -37,6 +40,13 @@ class BaseLlamaCache:
         """KeyError: no stored state is of a beginning of these tokens."""
         raise NotImplementedError
 
+    def longest(self, key: Key, fingerprint: str, tokenizer: str) -> LlamaState:
+        """As cache[key], of states that these belong to (see LlamaState). KeyError: there is none."""
+        state = self[key]
+        if (state.fingerprint, state.tokenizer) != (fingerprint, tokenizer):
+            raise KeyError("cache: got no state of a beginning of these tokens of this model")
+        return state
+
     def __contains__(self, key: Key) -> bool:
         try:
             self[key]
@@ -53,22 +63,29 @@ class LlamaRAMCache(BaseLlamaCache):
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
         super().__init__(capacity_bytes)
-        self._states: OrderedDict[tuple[int, ...], LlamaState] = OrderedDict()
+        self._states: OrderedDict[tuple[tuple[int, ...], str, str], LlamaState] = OrderedDict()
 
     @property
     def cache_size(self) -> int:
         return sum(len(s.data) + s.logits.nbytes + 2 * s.tokens.nbytes for s in self._states.values())
 
-    def __getitem__(self, key: Key) -> LlamaState:
+    def _find(self, key: Key, *model: str) -> LlamaState:
         ids = tuple(int(t) for t in key)
-        best = max((k for k in self._states if ids[:len(k)] == k), key=len, default=None)
-        if best is None:
+        fits = [k for k in self._states if ids[:len(k[0])] == k[0] and model in ((), k[1:])]
+        if not fits:
             raise KeyError("cache: got no state of a beginning of these tokens")
+        best = max(reversed(fits), key=lambda k: len(k[0]))  # of equal ones the one used last
         self._states.move_to_end(best)
         return self._states[best]
 
+    def __getitem__(self, key: Key) -> LlamaState:
+        return self._find(key)
+
+    def longest(self, key: Key, fingerprint: str, tokenizer: str) -> LlamaState:
+        return self._find(key, fingerprint, tokenizer)
+
     def __setitem__(self, key: Key, value: LlamaState) -> None:
-        ids = tuple(int(t) for t in key)
+        ids = tuple(int(t) for t in key), value.fingerprint, value.tokenizer
         self._states.pop(ids, None)
         self._states[ids] = value
         while self._states and self.cache_size > self.capacity_bytes:
@@ -97,21 +114,36 @@ class LlamaDiskCache(BaseLlamaCache):
                 yield path, found
 
     @staticmethod
-    def _name(ids: np.ndarray) -> str:
-        return f"{ids.size}-{hashlib.sha256(ids.astype('<i4').tobytes()).hexdigest()}.sbstate"
+    def _name(ids: np.ndarray, fingerprint: str, tokenizer: str) -> str:
+        """Tokens, hash of them, hash of what the state belongs to."""
+        tokens, model = ids.astype("<i4").tobytes(), f"{fingerprint} {tokenizer}".encode()
+        return f"{ids.size}-{hashlib.sha256(tokens).hexdigest()}-{hashlib.sha256(model).hexdigest()[:32]}.sbstate"
 
     @property
     def cache_size(self) -> int:
         return sum(stat.st_size for _, stat in self._files())
 
-    def __getitem__(self, key: Key) -> LlamaState:
+    def _find(self, key: Key, *model: str) -> LlamaState:
         ids = np.asarray(list(key), np.int32)
-        lengths = {int(n) for n in (path.name.split("-")[0] for path, _ in self._files()) if n.isdigit() and int(n) <= ids.size}
-        for n in sorted(lengths, reverse=True):
-            state = self._read(self._folder / self._name(ids[:n]))
-            if state is not None:
-                return state
+        found: dict[int, list[tuple[int, Path]]] = {}
+        for path, stat in self._files():
+            size = path.name.split("-")[0]
+            if size.isdigit() and int(size) <= ids.size:
+                found.setdefault(int(size), []).append((stat.st_mtime_ns, path))
+        for n in sorted(found, reverse=True):
+            want = self._name(ids[:n], *(model or ("", "")))
+            begin = want if model else want.rpartition("-")[0] + "-"  # no model: whichever was used last
+            for _, path in sorted(found[n], reverse=True):
+                state = self._read(path) if path.name.startswith(begin) else None
+                if state is not None and model in ((), (state.fingerprint, state.tokenizer)):
+                    return state
         raise KeyError("cache: got no state of a beginning of these tokens")
+
+    def __getitem__(self, key: Key) -> LlamaState:
+        return self._find(key)
+
+    def longest(self, key: Key, fingerprint: str, tokenizer: str) -> LlamaState:
+        return self._find(key, fingerprint, tokenizer)
 
     @staticmethod
     def _read(path: Path) -> Union[LlamaState, None]:
@@ -128,7 +160,7 @@ class LlamaDiskCache(BaseLlamaCache):
         blob = value.to_bytes()
         if len(blob) > self.capacity_bytes:
             return
-        path = self._folder / self._name(np.asarray(list(key), np.int32))
+        path = self._folder / self._name(np.asarray(list(key), np.int32), value.fingerprint, value.tokenizer)
         if os.path.lexists(path) and not S_ISREG(path.lstat().st_mode):
             return
         write_whole(path, blob)

@@ -35,10 +35,10 @@ class Caching(Saving):
         n = self.n_tokens
         here = self._history.common(n, prompt)
         try:
-            state = self.cache[prompt.tolist()]
+            state = self.cache.longest(prompt.tolist(), self._fingerprint(), self._tokenizer_print())
         except KeyError:
             return
-        if state.n_tokens > (here if here == n else 0) and state.fingerprint == self._fingerprint():
+        if state.n_tokens > (here if here == n else 0):
             self.load_state(state)
 
     def _to_cache(self) -> None:

@@ -14,7 +14,7 @@ from .arguments import check_path
 from .errors import LlamaError
 from .history import History
 from .session import Session
-from .state import VERSION, AnyPath, LlamaState, Snapshot, fingerprint
+from .state import VERSION, AnyPath, LlamaState, Snapshot, difference
 
 
 class Saving(Session):
@@ -51,8 +51,9 @@ class Saving(Session):
 
         A prompt that extends the one the snapshot was made after evaluates its new tokens only: the hash tells. Of the tokens before
         the snapshot's tail nothing else is known: input_ids shows them as -1, and a prompt that differs from them is read anew.
-        ValueError: a snapshot of another model, tokenizer or version, a damaged one, or one longer than n_ctx; the sequence stays as
-        it was. OSError: no such file. LlamaError: llama.cpp refuses the data (other type_k / type_v); the sequence is then empty.
+        ValueError: a snapshot of another model, of other overrides, adapters, scales, types of keys and values, of another tokenizer or
+        version, a damaged one, or one longer than n_ctx; the sequence stays as it was. OSError: no such file. LlamaError: llama.cpp
+        refuses the data; the sequence is then empty.
         """
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = Snapshot.from_bytes(bytes(source))
@@ -80,10 +81,12 @@ class Saving(Session):
     def _check_fits(self, where: str, made: Snapshot) -> None:
         if made.version != VERSION:
             raise ValueError(f"{where}: version: got {made.version}, expected {VERSION}; save it again")
-        for name, got, want in (("model", made.fingerprint, self._fingerprint()), ("tokenizer", made.tokenizer, self._tokenizer_print())):
-            if got != want:
-                raise ValueError(f"{where}: {name}: got a state of {str(got)[:12]}, expected one of {want[:12]}; load the model that it "
-                                 "was saved from")
+        found = difference(made.fingerprint, self._fingerprint())
+        if found is None and made.tokenizer != self._tokenizer_print():
+            found = "tokenizer", str(made.tokenizer)[:16], self._tokenizer_print()[:16], "load the model that it was saved from"
+        if found is not None:
+            name, got, want, advice = found
+            raise ValueError(f"{where}: {name}: got a state of {got}, expected one of {want}; {advice}")
         self._check_room(where, made.n_tokens)
         self._token_array(where, made.tail)
         if made.logits.size not in (0, self.n_vocab()):
@@ -94,8 +97,7 @@ class Saving(Session):
             ctx.state_set(made.data, 0)
         except RuntimeError as error:
             ctx.clear()
-            raise LlamaError(f"{where}: got data that llama.cpp refuses: {error}; load the model with the type_k and type_v it was "
-                             "saved with") from error
+            raise LlamaError(f"{where}: got data that llama.cpp refuses: {error}; save it again") from error
         got = ctx.seq_pos_max(0) + 1
         if got != made.n_tokens:
             ctx.clear()
@@ -125,11 +127,9 @@ class Saving(Session):
 
     def _fingerprint(self) -> str:
         if self._print is None:
-            self._print = fingerprint(self.model_path, self._kv_overrides, self._adapters_print())
+            with self._use() as ctx:
+                self._print = ctx.fingerprint()
         return self._print
-
-    def _adapters_print(self) -> tuple[Any, ...]:
-        return () if self._lora is None else (fingerprint(self._lora[0], None), self._lora[1])
 
     def _tokenizer_print(self) -> str:
         if self._vocab_print is None:

@@ -181,7 +181,6 @@ class Session(LoadedModel):
             self.metadata: dict[str, str] = self._model.metadata()
             self._spiking = spiking.Spiking.of(self.metadata, self._kv_overrides)
             spiking.check_arguments(self._spiking, self.metadata.get("general.architecture"), spike, spike_k, self._spike_stats)
-            self._kv_overrides = spiking.without_idle(self._kv_overrides, self.metadata)
             self._rows = np.empty((0, self._model.n_vocab()), np.float32)
             self._tokenizer = Tokenizer(self._model, self.metadata.get(NORMALIZER_KEY))
         except RuntimeError as error:

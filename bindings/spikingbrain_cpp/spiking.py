@@ -60,13 +60,6 @@ def check_arguments(spiking: Spiking, architecture: Optional[str], spike: Option
                              "load it with spike=True (sb-spikes: --spike)")
 
 
-def without_idle(overrides: Mapping[str, Value], metadata: Mapping[str, str]) -> dict[str, Value]:
-    """Overrides but those of the spike keys that change nothing, so that a state fits both."""
-    idle = {ENABLE: overrides.get(ENABLE) is Spiking.of(metadata, {}).enabled,
-            K: K in overrides and overrides[K] == Spiking.of(metadata, {}).k}
-    return {key: value for key, value in overrides.items() if not idle.get(key, False)}
-
-
 def keep_shape(spike_stats: bool, spike_keep: Optional[tuple[int, int]]) -> tuple[int, int]:
     """(tokens, neurons) whose counts are kept."""
     if spike_keep is None:

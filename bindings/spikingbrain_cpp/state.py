@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from sb_convert.whole import write_whole
 
 from .history import BLOCK
 
-VERSION = 2
+VERSION = 3
 _HEAD = struct.Struct("<8sII")  # magic, version, bytes of the JSON header
 _PAD = 512                      # the header is padded to a multiple: files of one model have one size
 _N_TAIL = 2 * BLOCK - 1         # most tokens in a snapshot
@@ -57,11 +56,33 @@ def _check_sizes(what: str, header: Mapping[str, Any], names: Sequence[str], siz
         raise ValueError(f"{what}: header: got {bad or f'{total} bytes'}, expected counts that fit {size} bytes; save it again")
 
 
+# The four parts of a fingerprint, 16 hex digits each, and what helps where they differ.
+_PARTS = (("model", "load the model that it was saved from"),
+          ("settings", "load the model with the spikes and kv_overrides that it was saved with"),
+          ("adapters", "load the model with the lora_path and lora_scale that it was saved with"),
+          ("types", "load the model with the type_k and type_v that it was saved with"))
+
+
+def difference(got: str, want: str) -> Optional[tuple[str, str, str, str]]:
+    """What two fingerprints (_core.Context.fingerprint) differ in first: its name, the part of each, what to do. None: they are equal.
+
+    "model" is all tensors of all parts of its file; of one above 256 MiB a sample of each tensor, which notices every tensor that was made
+    anew, though not a few bytes patched inside a large one. "settings" are hyperparameters and spikes with the overrides applied.
+    """
+    if got == want:
+        return None
+    for i, (name, advice) in enumerate(_PARTS):
+        one, other = str(got)[16 * i:16 * i + 16], want[16 * i:16 * i + 16]
+        if one != other:
+            return name, one, other, advice
+    return _PARTS[0][0], str(got), want, _PARTS[0][1]
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A sequence after n_tokens tokens, of the same size whatever n_tokens is. Made by Llama.snapshot, used by Llama.restore.
 
-    fingerprint, tokenizer: SHA-256 of the model file (sampled) and of its vocabulary; prefix: hash of the tokens before the tail;
+    fingerprint: of what computed it, see difference(); tokenizer: SHA-256 of its vocabulary; prefix: hash of the tokens before the tail;
     tail: int32, the last tokens, at most 2047; data: llama.cpp's own bytes for the sequence; logits: float32 [n_vocab], the row
     after the last token, or empty when there was none.
     """
@@ -132,8 +153,13 @@ class LlamaState:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model file the state belongs to."""
+        """Of what computed the state: model, settings, adapters, types of keys and values."""
         return self.snapshot.fingerprint
+
+    @property
+    def tokenizer(self) -> str:
+        """Of the vocabulary that its tokens belong to."""
+        return self.snapshot.tokenizer
 
     @property
     def version(self) -> int:
@@ -171,25 +197,3 @@ class LlamaState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LlamaState.from_bytes, (self.to_bytes(),)
-
-
-_SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
-_N_SAMPLES = 64      # blocks read of each file
-_BLOCK = 4096        # bytes
-
-
-def fingerprint(model_path: str, kv_overrides: Mapping[str, Any] | None, extra: Sequence[Any] = ()) -> str:
-    """Tells one model file from another without reading gigabytes: a SHA-256 over its size, 64 blocks spread over
-    it from first to last byte (all parts of a split one), the overrides, and what else was applied to it."""
-    digest = hashlib.sha256(repr((sorted((kv_overrides or {}).items()), *extra)).encode())
-    split = _SPLIT.match(model_path)
-    paths = [model_path] if not split else [
-        f"{split[1]}-{i + 1:05d}-of-{split[3]}.gguf" for i in range(int(split[3]))]
-    for path in paths:
-        size = Path(path).stat().st_size
-        digest.update(struct.pack("<Q", size))
-        with open(path, "rb") as file:
-            for i in range(_N_SAMPLES):
-                file.seek(max(0, size - _BLOCK) * i // (_N_SAMPLES - 1))
-                digest.update(file.read(_BLOCK))
-    return digest.hexdigest()

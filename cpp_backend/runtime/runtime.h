@@ -90,6 +90,12 @@ memory_use  measure(const model_file & file, const overrides & o, const llama_co
 int64_t     missing_bytes(const model_file & file); // of a file that ends before its tensors do
 std::string spike_isa(); // which integer kernels run, "" where the CPU library does not say
 
+// --- fingerprint.cpp ---------------------------------------------------------------------------------------------------
+
+// What a context's states belong to (llama_spikingbrain_print), 64 hex digits: 16 each of weights, settings, adapters, memory.
+// Equal on every machine; a state fits where it is equal
+std::string fingerprint(const llama_context * ctx);
+
 // --- vocabulary.cpp ---------------------------------------------------------------------------------------------------
 
 llama_token checked(const llama_vocab * v, llama_token id); // throws when it is none of the vocabulary's

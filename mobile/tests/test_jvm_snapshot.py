@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from jvm import ONE, greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
+from jvm import ROOT, convert, greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
 
 
 def test_restored_in_another_process_nothing_is_evaluated(jvm, spiking, prompt, tmp_path):
@@ -74,7 +74,7 @@ def test_what_is_no_snapshot_of_this_model_is_refused(jvm, tiny, spiking, prompt
     said = jvm.all("Snapshots", "refuse", tiny, *(tmp_path / n for n in names))
     failures = dict(zip(names, [v for k, v in said if k == "failure"]))
     assert all(v == [5, 6] for k, v in said if k == "tokens")
-    for name, words in {"short": "checksum", "flipped": "checksum", "version": "version: got 9, expected 2", "empty": "got 0 bytes", "text": "expected \"SBSNAP\"",
+    for name, words in {"short": "checksum", "flipped": "checksum", "version": "version: got 9, expected 3", "empty": "got 0 bytes", "text": "expected \"SBSNAP\"",
                         "counts": "header", "nested": "header", "negative": "header", "other": "model: got a snapshot of", "long": "n_ctx=300"}.items():
         assert failures[name].startswith("IOException: ") and words in failures[name], (name, failures[name])
     assert failures["missing"].startswith("NoSuchFileException: ")
@@ -129,8 +129,41 @@ def test_killed_while_writing_it_leaves_a_whole_one(jvm, tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["s"]  # what was left is cleared away
 
 
-def test_numbers_are_printed_as_python_prints_them(jvm):
-    rng = random.Random(2)
-    numbers = [3.0, 2.5, 0.1, 1e-5, 1e-4, 123456789.0, 1e15, 1e16, 1.5e300, 5e-324, 100.0, 0.30000000000000004, 2 / 3, *(rng.uniform(0, 10) for _ in range(50)),
-               *(10 ** rng.uniform(-30, 30) for _ in range(50))]
-    assert jvm.list("repr", "Snapshots", "repr", *map(repr, numbers)) == [repr(x) for x in numbers]
+def test_numbers_are_printed_as_python_prints_them(jvm, spiking, prompt, tmp_path):
+    """A threshold that has no short decimal: the snapshot of one belongs to the other."""
+    for k in (2 / 3, 0.1 + 0.2):
+        said = jvm("Snapshots", "save", spiking, prompt, tmp_path / "s", "true", repr(k))
+        with llama(spiking, spike_k=k) as llm:
+            llm.restore(tmp_path / "s")
+            assert llm.snapshot().fingerprint == said["fingerprint"]
+
+
+def test_what_another_computation_left_is_refused_by_name(jvm, spiking, tiny, prompt, tmp_path):
+    text, names = prompt.read_text(encoding="utf-8"), {}
+    others = {"settings": (spiking, {"spike_k": 2.0}), "no spikes": (spiking, {"spike": False}), "adapters": (spiking, {"lora_path": adapter(spiking, tmp_path)}),
+              "model": (convert(ROOT / "examples" / "small", tmp_path / "q8.gguf", "--outtype", "q8_0", "--spike"), {})}
+    for name, (file, options) in others.items():
+        with llama(file, **options) as llm:
+            llm.eval(llm.tokenize(text, special=True))
+            llm.snapshot(tmp_path / name)
+        names[name] = "settings" if name == "no spikes" else name
+    said = jvm.list("failure", "Snapshots", "refuse", spiking, *(tmp_path / n for n in others))
+    for (name, part), failure in zip(names.items(), said):
+        assert failure.startswith(f"IOException: restore: {part}: got a snapshot of"), (name, failure)
+
+
+def adapter(base, folder):
+    import gguf
+    import numpy as np
+    writer = gguf.GGUFWriter(folder / "lora.gguf", "spikingbrain")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    shape = next(t.shape for t in gguf.GGUFReader(base).tensors if t.name == "blk.0.attn_v.weight")
+    writer.add_tensor("blk.0.attn_v.weight.lora_a", np.ones((4, int(shape[0])), np.float32))
+    writer.add_tensor("blk.0.attn_v.weight.lora_b", np.ones((int(shape[1]), 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "lora.gguf"

@@ -25,6 +25,21 @@ LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, l
 LLAMA_API int32_t llama_spikingbrain_default_end  (const struct llama_model * model);                   // tokens in all
 LLAMA_API int32_t llama_spikingbrain_default_limit(const struct llama_model * model, int64_t n_prompt); // new tokens
 
+// What a state belongs to. A saved one may be restored where all four are what they were, whatever file, slot, cache or process
+// it lies in: else it is the state of another computation. The same on every machine, and however a model is split into files.
+struct llama_spikingbrain_print {
+    uint64_t weights;  // of all tensors of all files of the model; what that guarantees: src/models/spikingbrain-print.h
+    uint64_t settings; // hyperparameters and spikes with the overrides applied, rope, control vectors
+    uint64_t adapters; // LoRA adapters and their scales; 0: none, or all at scale 0
+    uint64_t memory;   // types of keys and values
+};
+LLAMA_API struct llama_spikingbrain_print llama_spikingbrain_print_of(const struct llama_context * ctx);
+LLAMA_API uint64_t llama_spikingbrain_adapter_print(const struct llama_adapter_lora * adapter);
+
+// In words, which of them differ first, and what to do: "model: got ..., expected ...; do ...". NULL: all are equal.
+LLAMA_API const char * llama_spikingbrain_print_difference(
+        const struct llama_spikingbrain_print * got, const struct llama_spikingbrain_print * expected);
+
 #ifdef __cplusplus
 }
 #endif

@@ -70,6 +70,9 @@ public:
     int32_t get_n_window() const { return n_window; }
     int32_t get_n_ring()   const { return n_ring; }
 
+    ggml_type get_type_k() const { return type_k; }
+    ggml_type get_type_v() const { return type_v; }
+
     // per sequence, empty: none (llama_spikingbrain_set_row)
     std::vector<std::vector<float>> rows;
 

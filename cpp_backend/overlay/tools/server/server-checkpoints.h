@@ -118,6 +118,7 @@ struct server_prompt_end {
         end.load_tgt(slot.ctx_tgt, slot.id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
         llama_spikingbrain_set_row(slot.ctx_tgt, slot.id, reinterpret_cast<const float *>(end.data_spec.data()));
 
+        slot.prompt.tokens.adapters = slot.task->tokens.adapters;
         slot.prompt.tokens.keep_first(n_past);
         slot.stats.n_prompt_cached = n_past;
         slot.i_batch = I_BATCH + slot.id;

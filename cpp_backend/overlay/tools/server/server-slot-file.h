@@ -7,12 +7,19 @@
 //   llama_state_seq_save_file's bytes
 //   u64 number of checkpoints; per checkpoint: i64 n_tokens, i64 pos_min, i64 pos_max, u64 bytes, the bytes,
 //       u64 bytes, the logits at a prompt's end (server-checkpoints.h) or none
-//   u64 fingerprint of the model file, u32 magic, u32 version, u64 checksum of all before it
+//   per adapter that the tokens were computed with: u64 print, f32 scale
+//   u64 number of adapters, u64 first token they apply to; u64 prints of weights, settings, memory; u32 magic, u32 version,
+//   u64 checksum of all before it
+//
+// It is restored where the prints (llama-spikingbrain.h) are this model's and its adapters are loaded; a prompt that asks for other
+// ones, or other scales, is then read again, as in the process that saved it.
 //
 // All of it is checked before llama.cpp reads its part, which it reads unchecked (a short file ends the process there).
 
 #include "server-task.h"
 #include "whole-file.h"
+
+#include "llama-spikingbrain.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -27,8 +34,9 @@
 
 struct server_slot_file {
     static constexpr uint32_t MAGIC   = 0x43534253; // "SBSC"
-    static constexpr uint32_t VERSION = 2;
-    static constexpr uint64_t N_END   = sizeof(uint64_t) + 2*sizeof(uint32_t) + sizeof(uint64_t); // fingerprint to checksum
+    static constexpr uint32_t VERSION = 3;
+    static constexpr uint64_t N_ADAPTER = sizeof(uint64_t) + sizeof(float);
+    static constexpr uint64_t N_END     = 6*sizeof(uint64_t) + 2*sizeof(uint32_t); // number of adapters to checksum
 
     static uint64_t mix(uint64_t h, const char * data, size_t n) {
         for (size_t i = 0; i < n; i += 8) {
@@ -52,25 +60,6 @@ struct server_slot_file {
             n -= in.gcount();
         }
         return n == 0 ? h : ~h;
-    }
-
-    // of the file's size and 256 blocks spread evenly over it: other weights of the same shape differ, too
-    static uint64_t fingerprint(const std::string & name) {
-        std::error_code err;
-        const uint64_t size = std::filesystem::file_size(name, err);
-        if (err) {
-            return 0; // a model without a file of its own
-        }
-        std::ifstream in(name, std::ios::binary);
-        std::vector<char> buf(4096);
-        uint64_t h = size;
-        for (uint64_t i = 0; i < 256; ++i) {
-            in.clear();
-            in.seekg(size > buf.size() ? (size - buf.size())/255*i : 0);
-            in.read(buf.data(), buf.size());
-            h = mix(h, buf.data(), in.gcount());
-        }
-        return h;
     }
 
     template <typename T>
@@ -103,11 +92,11 @@ class server_slot_writer : server_slot_file {
     whole_file::files whole;
     std::string part;
     std::string reason;
-    uint64_t    model;
+    llama_spikingbrain_print print;
 
 public:
     template <typename params_t>
-    server_slot_writer(std::string & filepath, const params_t & params) : model(fingerprint(params.model.path)) {
+    server_slot_writer(std::string & filepath, const params_t & params, const llama_context * ctx) : print(llama_spikingbrain_print_of(ctx)) {
         try {
             filepath = part = whole.begin(filepath, whole_file::inputs_of(params));
         } catch (const std::exception & err) {
@@ -122,19 +111,28 @@ public:
 
     // n_state: bytes that llama.cpp wrote. Returns the file's size, or 0 if it could not be written: an older file of that
     // name is then as it was.
-    size_t seal(const std::list<common_prompt_checkpoint> & checkpoints, size_t n_state) {
+    size_t seal(const server_prompt & prompt, size_t n_state) {
         std::error_code err;
         const bool complete = std::filesystem::file_size(part, err) == n_state && !err; // its last bytes are written at close, unchecked
         std::ofstream out(part, std::ios::binary | std::ios::app);
-        put<uint64_t>(out, checkpoints.size());
-        for (const auto & cur : checkpoints) {
+        put<uint64_t>(out, prompt.checkpoints.size());
+        for (const auto & cur : prompt.checkpoints) {
             put<int64_t> (out, cur.n_tokens);
             put<int64_t> (out, cur.pos_min);
             put<int64_t> (out, cur.pos_max);
             put(out, cur.data_tgt);
             put(out, cur.data_spec);
         }
-        put(out, model);
+        const server_adapters & adapters = prompt.tokens.adapters;
+        for (const auto & [one, scale] : adapters.used) {
+            put<uint64_t>(out, one);
+            put<float>   (out, scale);
+        }
+        put<uint64_t>(out, adapters.used.size());
+        put<uint64_t>(out, adapters.from);
+        put<uint64_t>(out, print.weights);
+        put<uint64_t>(out, print.settings);
+        put<uint64_t>(out, print.memory);
         put(out, MAGIC);
         put(out, VERSION);
         out.flush();
@@ -156,8 +154,19 @@ public:
 
 // To restore one: checks the file (throws std::runtime_error), then, after llama.cpp has read the state, the checkpoints.
 class server_slot_reader : server_slot_file {
-    std::ifstream in;
-    uint64_t      size;
+    std::ifstream   in;
+    uint64_t        size;
+    server_adapters adapters;
+
+    void read_adapters(uint64_t n) {
+        expect(n <= (size - N_END)/N_ADAPTER, "slot file: adapters: got more than fit; save the slot again");
+        in.seekg(size - N_END - n*N_ADAPTER);
+        for (; n > 0; --n) {
+            const auto print = get<uint64_t>(in);
+            adapters.used.emplace_back(print, get<float>(in));
+        }
+        expect(adapters.known(), "slot file: adapters: got a slot computed with one that is not loaded, expected this server's; start it with the LoRA adapters the slot was saved with");
+    }
 
     static void expect(bool ok, const char * what) {
         if (!ok) {
@@ -166,24 +175,35 @@ class server_slot_reader : server_slot_file {
     }
 
 public:
-    server_slot_reader(const std::string & filepath, const std::string & model_path) : in(filepath, std::ios::binary) {
+    server_slot_reader(const std::string & filepath, const llama_context * ctx) : in(filepath, std::ios::binary) {
         std::error_code err;
         size = std::filesystem::file_size(filepath, err);
         expect(in && !err, "slot file: got no such file, expected one that was saved");
         expect(size > N_END, "slot file: got too few bytes; it is cut short or was not saved by this server");
 
         in.seekg(size - N_END);
-        const auto model   = get<uint64_t>(in);
+        const auto n_adapters = get<uint64_t>(in);
+        adapters.from = get<uint64_t>(in);
+        const llama_spikingbrain_print expected = llama_spikingbrain_print_of(ctx);
+        llama_spikingbrain_print got = expected; // the adapters are those of the last batch, not of the slot
+        got.weights  = get<uint64_t>(in);
+        got.settings = get<uint64_t>(in);
+        got.memory   = get<uint64_t>(in);
         const auto magic   = get<uint32_t>(in);
         const auto version = get<uint32_t>(in);
         expect(magic == MAGIC, "slot file: end: got other bytes than a slot's; it is cut short or was not saved by this server");
         expect(version == VERSION, "slot file: version: got another one than this server's; save the slot again");
         expect(get<uint64_t>(in) == checksum(filepath, size - sizeof(uint64_t)), "slot file: checksum: got another one than was saved; it is damaged");
-        expect(model == fingerprint(model_path), "slot file: model: got the slot of another model file; start the server with the one it was saved from");
+        if (const char * why = llama_spikingbrain_print_difference(&got, &expected)) {
+            throw std::runtime_error(std::string("slot file: ") + why);
+        }
+        read_adapters(n_adapters);
     }
 
     // n_state: bytes that llama.cpp has read; rows: whether the slot can use logits. Returns how many bytes follow them.
-    size_t checkpoints(size_t n_state, std::list<common_prompt_checkpoint> & out, bool rows) {
+    size_t checkpoints(size_t n_state, server_prompt & prompt, bool rows) {
+        auto & out = prompt.checkpoints;
+        prompt.tokens.adapters = adapters;
         in.seekg(n_state);
         out.clear();
         for (uint64_t n = get<uint64_t>(in); n > 0; --n) {

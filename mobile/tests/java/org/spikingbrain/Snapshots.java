@@ -19,7 +19,9 @@ final class Snapshots {
             int[] prompt = model.tokenize(Setup.text(a[1]), true, true);
             session.eval(prompt, null);
             session.snapshot(new File(a[2]));
-            Run.out("fingerprint", model.fingerprint());
+            try (SnapshotFile made = SnapshotFile.load(new File(a[2]))) {
+                Run.out("fingerprint", made.fingerprint);
+            }
             Run.out("tokenizer", model.tokenizerPrint());
             Run.out("n", prompt.length);
             Run.out("text", Setup.read(session.generate(prompt, Setup.GREEDY, null)));
@@ -96,12 +98,6 @@ final class Snapshots {
             Generation other = second.generate(more, Setup.GREEDY, null);
             other.hasNext();
             Run.out("other", other.timings().nPromptEvaluated);
-        }
-    }
-
-    static void repr(String[] a) {
-        for (String x : a) {
-            Run.out("repr", Prints.repr(Double.parseDouble(x)));
         }
     }
 }

@@ -49,18 +49,6 @@ llama_model * load_model(const model_file & file, const overrides & o, bool use_
     return m;
 }
 
-std::string file_sample(const model_file & file) {
-    const uint64_t n_samples = 64, block = 4096, size = file.size();
-    std::string out;
-    for (int i = 0; i < 8; ++i) {
-        out += (char) (size >> 8*i);
-    }
-    for (uint64_t i = 0; i < n_samples; ++i) {
-        out += file.read((size > block ? size - block : 0)*i/(n_samples - 1), block);
-    }
-    return out;
-}
-
 std::vector<std::string> apply_chat_template(const llama_model * m, const std::vector<std::string> & messages, bool add_generation_prompt) {
     if (!llama_model_chat_template(m, nullptr)) {
         throw std::runtime_error("chat template: got none in the model file, expected tokenizer.chat_template; convert the model again");

@@ -13,9 +13,6 @@ overrides spike_overrides(int spike, double k);
 
 llama_model * load_model(const model_file & file, const overrides & o, bool use_mmap);
 
-// size and 64 blocks of a file: what fingerprint() of bindings/spikingbrain_cpp/state.py hashes
-std::string file_sample(const model_file & file);
-
 // messages: roles and contents in turn. The prompt, then the stop strings that the template asks for
 std::vector<std::string> apply_chat_template(const llama_model * m, const std::vector<std::string> & messages, bool add_generation_prompt);
 
@@ -61,6 +58,7 @@ public:
     void        accept(const std::vector<llama_token> & tokens);
     llama_token choose_token();
 
+    std::string fingerprint() const { return sb::fingerprint(ctx_.get()); }
     size_t state_bytes() const;
     size_t state_size();
     void   get_state(uint8_t * data, size_t size);

@@ -142,7 +142,6 @@ SB_JNI(jlongArray, measure)(JNIEnv * env, jclass, jbyteArray path, jint fd, jint
         return to_java(env, std::vector<jlong>{ (jlong) use.model, (jlong) use.state, (jlong) use.compute, (jlong) use.n_vocab });
     });
 }
-SB_JNI(jbyteArray, sample)(JNIEnv * env, jclass, jbyteArray path, jint fd) { return guarded(env, [&] { return to_java(env, file_sample(*file_of(env, path, fd))); }); }
 
 SB_JNI(jobject, allocate)(JNIEnv * env, jclass, jlong size) {
     return guarded(env, [&] {
@@ -248,6 +247,7 @@ SB_JNI(void, accept)(JNIEnv * env, jclass, jlong handle, jintArray tokens) {
 }
 SB_JNI(jint, chooseToken)(JNIEnv * env, jclass, jlong handle) { return guarded(env, [&] { return session_of(handle).choose_token(); }); }
 
+SB_JNI(jbyteArray, fingerprint)(JNIEnv * env, jclass, jlong handle) { return guarded(env, [&] { return to_java(env, session_of(handle).fingerprint()); }); }
 SB_JNI(jlong, stateBytes)(JNIEnv * env, jclass, jlong handle) { return guarded(env, [&] { return (jlong) session_of(handle).state_bytes(); }); }
 SB_JNI(jlong, stateSize)(JNIEnv * env, jclass, jlong handle) { return guarded(env, [&] { return (jlong) session_of(handle).state_size(); }); }
 SB_JNI(void, getState)(JNIEnv * env, jclass, jlong handle, jobject memory, jlong at, jlong size) {

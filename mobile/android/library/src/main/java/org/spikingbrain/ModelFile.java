@@ -2,17 +2,11 @@ package org.spikingbrain;
 
 import java.io.File;
 import java.io.FileNotFoundException;
-import java.io.IOException;
 import java.util.Collections;
-import java.util.Locale;
 import java.util.Set;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 
 /** A model file that is not loaded yet: a path or a descriptor. */
 final class ModelFile {
-    private static final Pattern SPLIT = Pattern.compile("(.*)-(\\d{5})-of-(\\d{5})\\.gguf");
-
     private final String path; // null: by descriptor
     private final int fd;
 
@@ -66,20 +60,5 @@ final class ModelFile {
 
     private ModelLoadException refused(String where, SpikingBrainException e) {
         return new ModelLoadException(where + ": " + name() + ": got a file that llama.cpp cannot load: " + e.getMessage() + "; convert or copy it again");
-    }
-
-    /** Bytes that tell one file from another, of each part of a split one. */
-    byte[][] samples() throws IOException {
-        Matcher split = SPLIT.matcher(path == null ? "" : path);
-        byte[][] out = new byte[split.matches() ? Integer.parseInt(split.group(3)) : 1][];
-        try {
-            for (int i = 0; i < out.length; ++i) {
-                String part = split.matches() ? String.format(Locale.ROOT, "%s-%05d-of-%s.gguf", split.group(1), i + 1, split.group(3)) : path;
-                out[i] = Native.sample(part == null ? null : Prints.utf8(part), fd);
-            }
-        } catch (SpikingBrainException e) {
-            throw new IOException(e.getMessage(), e);
-        }
-        return out;
     }
 }

@@ -19,9 +19,6 @@ final class Native {
     /** {model, state, compute, n_vocab}. A file is given by its path, or with path = null by a descriptor. spike: -1 as the file says. */
     static native long[] measure(byte[] path, int fd, int spike, double k, int nCtx, int nBatch, int nUbatch, int nRows);
 
-    /** What tells one file from another: size and 64 blocks, see fingerprint() of state.py. */
-    static native byte[] sample(byte[] path, int fd);
-
     static native ByteBuffer allocate(long size);
 
     static native void free(ByteBuffer memory);
@@ -89,6 +86,9 @@ final class Native {
     static native void accept(long session, int[] tokens);
 
     static native int chooseToken(long session);
+
+    /** What its states belong to, see fingerprint() of cpp_backend/runtime/runtime.h. */
+    static native byte[] fingerprint(long session);
 
     static native long stateBytes(long session);
 

@@ -60,19 +60,6 @@ final class Overrides {
             "load: spike_k: got " + k + " for a model that does not spike, expected one that does; load it with spike(true)");
     }
 
-    /** Without those that change nothing, so that a snapshot fits both. */
-    Overrides withoutIdle(Map<String, String> metadata) {
-        boolean idle = spike != null && spike == enabledInFile(metadata);
-        return new Overrides(idle ? null : spike, k != null && k == kInFile(metadata) ? null : k);
-    }
-
-    /** Python's repr() of the sorted items. */
-    String repr() {
-        String first = spike == null ? "" : "('" + ENABLE + "', " + (spike ? "True" : "False") + ")";
-        String second = k == null ? "" : "('" + K + "', " + Prints.repr(k) + ")";
-        return first + (first.isEmpty() || second.isEmpty() ? "" : ", ") + second;
-    }
-
     private static boolean enabledInFile(Map<String, String> metadata) {
         return "true".equals(metadata.get(ENABLE));
     }

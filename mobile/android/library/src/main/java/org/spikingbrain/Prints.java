@@ -1,8 +1,5 @@
 package org.spikingbrain;
 
-import java.math.BigDecimal;
-import java.math.MathContext;
-import java.math.RoundingMode;
 import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CodingErrorAction;
@@ -11,7 +8,7 @@ import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Map;
 
-/** Hashes that tell what a snapshot belongs to, the same as those of saving.py and state.py. */
+/** Hashes that tell what a snapshot belongs to, the same as those of saving.py. */
 final class Prints {
     private Prints() {}
 
@@ -21,16 +18,6 @@ final class Prints {
         } catch (NoSuchAlgorithmException e) {
             throw new IllegalStateException("snapshot: got no SHA-256, expected what every Java has", e);
         }
-    }
-
-    /** Of a model file and the overrides that change it. samples: of all its parts in turn. */
-    static String model(Overrides overrides, byte[][] samples) {
-        MessageDigest digest = sha256();
-        digest.update(utf8("([" + overrides.repr() + "],)"));
-        for (byte[] sample : samples) {
-            digest.update(sample);
-        }
-        return hex(digest.digest());
     }
 
     /** Of a vocabulary. */
@@ -83,25 +70,5 @@ final class Prints {
     /** A name as Python's repr() prints it. */
     private static String repr(String text) {
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'";
-    }
-
-    /** A finite number above 0 as Python's repr() prints it: the shortest digits that read back as the same. */
-    static String repr(double x) {
-        BigDecimal exact = new BigDecimal(x);
-        BigDecimal shortest = exact;
-        for (int digits = 1; digits <= 17; ++digits) {
-            shortest = exact.round(new MathContext(digits, RoundingMode.HALF_EVEN));
-            if (shortest.doubleValue() == x) {
-                break;
-            }
-        }
-        String digits = shortest.unscaledValue().toString().replaceAll("0+$", "");
-        int exponent = shortest.precision() - shortest.scale() - 1;
-        if (exponent >= -4 && exponent < 16) {
-            String plain = shortest.stripTrailingZeros().toPlainString();
-            return plain.contains(".") ? plain : plain + ".0";
-        }
-        String fraction = digits.length() > 1 ? "." + digits.substring(1) : "";
-        return digits.charAt(0) + fraction + "e" + (exponent < 0 ? "-" : "+") + (Math.abs(exponent) < 10 ? "0" : "") + Math.abs(exponent);
     }
 }

@@ -365,8 +365,8 @@ public final class Session implements AutoCloseable {
      * Replace the sequence by a snapshot's, also of another process or of Python. Nothing is evaluated; a prompt that extends the one it was
      * made after evaluates its new tokens only. Of the tokens before the snapshot's tail nothing but a hash is known.
      *
-     * @throws IOException           no such file, no snapshot, a damaged one, or one of another model, tokenizer or version, or longer than
-     *                               n_ctx; the sequence stays as it was
+     * @throws IOException           no such file, no snapshot, a damaged one, or one of another model, spikes, adapters, tokenizer or
+     *                               version, or longer than n_ctx; the sequence stays as it was
      * @throws SpikingBrainException llama.cpp refuses the data; the sequence is then empty
      */
     public void restore(File file) throws IOException {
@@ -374,7 +374,7 @@ public final class Session implements AutoCloseable {
         try (SnapshotFile made = SnapshotFile.load(file)) {
             enter();
             try {
-                Transfer.checkFits(made, model, nCtx);
+                Transfer.checkFits(handle, made, model, nCtx);
                 ++epoch;
                 Transfer.put(handle, made);
                 history = History.of(made.nTokens, made.history);

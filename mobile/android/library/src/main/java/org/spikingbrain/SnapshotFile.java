@@ -17,12 +17,12 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * A snapshot's file, the same bytes as the Python package's (state.py, version 2), little-endian:
+ * A snapshot's file, the same bytes as the Python package's (state.py, version 3), little-endian:
  * magic, version, size of the header; the header, a flat JSON object padded with spaces; 2047 tokens, the tail first; logits, float32;
  * llama.cpp's bytes of the sequence; SHA-256 of all that precedes it.
  */
 final class SnapshotFile implements Closeable {
-    static final int VERSION = 2;
+    static final int VERSION = 3;
     private static final byte[] MAGIC = { 'S', 'B', 'S', 'N', 'A', 'P', 0, 0 };
     private static final int HEAD = 16;
     private static final int PAD = 512;

@@ -35,11 +35,9 @@ public final class SpikingBrain implements AutoCloseable {
     private final Overrides overrides;
     private final Tokenizer tokenizer;
     private final ModelFile file;
-    private final byte[][] samples; // of the file, for its fingerprint
     private final long[] figures;
     private long handle;
     private boolean closing; // guarded by sessions
-    private String print;
     private String vocabPrint;
 
     private SpikingBrain(ModelFile file, ModelOptions options) throws IOException {
@@ -53,11 +51,10 @@ public final class SpikingBrain implements AutoCloseable {
         }
         handle = file.load(given, options.useMmap);
         try {
-            samples = file.samples();
             figures = Native.figures(handle);
             metadata = readMetadata(handle);
             given.check(metadata);
-            overrides = given.withoutIdle(metadata);
+            overrides = given;
             tokenizer = new Tokenizer(handle, metadata, (int) figures[4]);
         } catch (IOException | RuntimeException e) {
             Native.freeModel(handle);
@@ -309,13 +306,6 @@ public final class SpikingBrain implements AutoCloseable {
     }
 
     // --- what a snapshot belongs to ------------------------------------------------------------------------------
-
-    synchronized String fingerprint() {
-        if (print == null) {
-            print = Prints.model(overrides, samples);
-        }
-        return print;
-    }
 
     synchronized String tokenizerPrint() {
         if (vocabPrint == null) {

@@ -4,6 +4,14 @@ import java.io.IOException;
 
 /** A sequence out of llama.cpp's memory and into it again. */
 final class Transfer {
+    /** The four parts of a fingerprint, 16 hex digits each, and what helps where they differ; as state.py's. */
+    private static final String[][] PARTS = {
+        { "model", "load the model that it was saved from" },
+        { "settings", "load the model with the spikes that it was saved with" },
+        { "adapters", "restore it in Python, with the adapters that it was saved with" },
+        { "types", "load the model with the types of keys and values that it was saved with" },
+    };
+
     private Transfer() {}
 
     /** What a session holds; the caller closes it. */
@@ -19,17 +27,24 @@ final class Transfer {
             if (nData > 0) {
                 Native.getState(session, memory.handle(), dataAt, nData);
             }
-            return new SnapshotFile(model.fingerprint(), model.tokenizerPrint(), n, history.cut(n), memory, 0, dataAt, dataAt + nData);
+            return new SnapshotFile(fingerprint(session), model.tokenizerPrint(), n, history.cut(n), memory, 0, dataAt, dataAt + nData);
         } catch (RuntimeException e) {
             memory.close();
             throw e;
         }
     }
 
-    /** IOException: of another model or tokenizer, or too long. */
-    static void checkFits(SnapshotFile made, SpikingBrain model, int nCtx) throws IOException {
-        checkSame("model", made.fingerprint, model.fingerprint());
-        checkSame("tokenizer", made.tokenizer, model.tokenizerPrint());
+    private static String fingerprint(long session) {
+        return Prints.text(Native.fingerprint(session));
+    }
+
+    /** IOException: of another model, other settings, another tokenizer, or too long. */
+    static void checkFits(long session, SnapshotFile made, SpikingBrain model, int nCtx) throws IOException {
+        String want = fingerprint(session);
+        for (int i = 0; i < PARTS.length; ++i) {
+            checkSame(PARTS[i][0], part(made.fingerprint, i), part(want, i), PARTS[i][1]);
+        }
+        checkSame("tokenizer", made.tokenizer, model.tokenizerPrint(), PARTS[0][1]);
         try {
             Check.room("restore", made.nTokens, nCtx);
             model.checked("restore", made.history.tail);
@@ -41,10 +56,14 @@ final class Transfer {
         }
     }
 
-    private static void checkSame(String what, String got, String want) throws IOException {
+    private static String part(String fingerprint, int i) {
+        return fingerprint.length() == 16 * PARTS.length ? fingerprint.substring(16 * i, 16 * i + 16) : fingerprint;
+    }
+
+    private static void checkSame(String what, String got, String want, String advice) throws IOException {
         if (!got.equals(want)) {
-            throw new IOException("restore: " + what + ": got a snapshot of " + got.substring(0, Math.min(12, got.length())) + ", expected one of "
-                + want.substring(0, 12) + "; load the model that it was saved from");
+            throw new IOException("restore: " + what + ": got a snapshot of " + got.substring(0, Math.min(16, got.length())) + ", expected one of "
+                + want.substring(0, 16) + "; " + advice);
         }
     }
 
