@@ -162,7 +162,8 @@ def test_damaged_or_cut_files_are_refused_and_change_nothing(llm, tmp_path):
     llm.eval([1])
 
 
-@pytest.mark.parametrize("field", [{"n_tokens": 10**9}, {"n_tail": 5000}, {"n_tokens": None}, {"n_logits": -1}, {"n_data": 10**15}])
+@pytest.mark.parametrize("field", [{"n_tokens": 10**9}, {"n_tail": 5000}, {"n_tokens": None}, {"n_logits": -1}, {"n_data": 10**15},
+                                   {"fingerprint": None}, {"fingerprint": "0" * 63}, {"tokenizer": 3}, {"prefix": "z" * 64}])
 def test_a_header_that_lies_under_a_right_checksum_is_refused(llm, field):
     llm.eval(tokens_of(50))
     blob = llm.snapshot().to_bytes()

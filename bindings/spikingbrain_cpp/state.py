@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ def _unpack(what: str, magic: bytes, blob: bytes) -> tuple[dict[str, Any], memor
         raise ValueError(f"{what}: checksum: got another sum, expected the one at its end; the bytes are cut short or damaged, save it again")
     try:
         header = json.loads(blob[_HEAD.size:_HEAD.size + n_header])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: header: got no JSON, expected an object: {error}; save it again") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{what}: header: got a {type(header).__name__}, expected an object; save it again")
     return header, memoryview(blob)[_HEAD.size + n_header:-32]
 
 
@@ -54,6 +57,12 @@ def _check_sizes(what: str, header: Mapping[str, Any], names: Sequence[str], siz
     total = -1 if bad else sum(header[name] * n for name, n in zip(names, n_bytes))
     if total != size:
         raise ValueError(f"{what}: header: got {bad or f'{total} bytes'}, expected counts that fit {size} bytes; save it again")
+
+
+def _check_hashes(what: str, header: Mapping[str, Any], names: Sequence[str]) -> None:
+    bad = [name for name in names if not isinstance(header.get(name), str) or not re.fullmatch("[0-9a-f]{64}", header[name])]
+    if bad:
+        raise ValueError(f"{what}: header: got {bad}, expected 64 hex digits each; save it again")
 
 
 # The four parts of a fingerprint, 16 hex digits each, and what helps where they differ.
@@ -110,6 +119,7 @@ class Snapshot:
         """The inverse of to_bytes. ValueError: no snapshot, another version, cut short or damaged."""
         header, body = _unpack("snapshot", cls._MAGIC, bytes(blob))
         _check_sizes("snapshot", header, ("n_logits", "n_data"), len(body) - 4 * _N_TAIL, (4, 1))
+        _check_hashes("snapshot", header, ("fingerprint", "tokenizer", "prefix"))
         n, n_tail, begin = header.get("n_tokens"), header.get("n_tail"), 4 * _N_TAIL
         if not (isinstance(n, int) and isinstance(n_tail, int) and 0 <= n_tail <= min(n, _N_TAIL) and (n - n_tail) % BLOCK == 0):
             raise ValueError(f"snapshot: header: got {n} tokens and a tail of {n_tail}, expected counts that fit; save it again")

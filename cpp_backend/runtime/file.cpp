@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,20 +56,6 @@ llama_model * model_file::load(const llama_model_params & params) const {
     }
     rewind(file_);
     return llama_model_load_from_file_ptr(file_, params); // mapped where asked for: the mapping outlives the FILE
-}
-
-std::string model_file::read(uint64_t at, size_t n) const {
-    std::string out(n, '\0');
-    if (file_) {
-        const ssize_t got = pread(fileno(file_), &out[0], n, at);
-        out.resize(got < 0 ? 0 : got);
-    } else {
-        std::ifstream in(path_, std::ios::binary);
-        in.seekg(at);
-        in.read(&out[0], n);
-        out.resize(in.gcount());
-    }
-    return out;
 }
 
 uint64_t model_file::size() const {

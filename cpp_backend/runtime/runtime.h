@@ -63,7 +63,6 @@ public:
 
     gguf_ptr      header() const; // nullptr: not readable; llama.cpp then says why
     llama_model * load(const llama_model_params & params) const; // nullptr: refused, see the log
-    std::string   read(uint64_t at, size_t n) const; // fewer bytes at the end
     uint64_t      size() const;
 
 private:
