@@ -464,8 +464,8 @@ def test_a_slot_of_another_model_of_the_same_shape_is_refused(saved, model, fold
 def test_a_slot_that_cannot_be_written_leaves_no_file(server, folder):
     (folder / "taken").mkdir()
     (folder / "taken" / "x").touch()
-    status, _ = server.refused("/slots/3?action=save", b'{"filename": "taken"}')
-    assert status == 500 and not (folder / "taken.part").exists() and (folder / "taken" / "x").exists()
+    status, _ = server.refused("/slots/3?action=save", b'{"filename": "taken"}')  # a folder: the client's mistake
+    assert status == 400 and not (folder / "taken.part").exists() and (folder / "taken" / "x").exists()
     assert list(folder.glob("*.part")) == []
 
 
