@@ -13,6 +13,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from sb_convert.whole import target
 
 from .errors import BenchError
 from .shapes import GROUP, Shape, Tensor, check, tensors
@@ -160,6 +161,8 @@ def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> st
     part = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path = target(path)
+        part = path.with_name(part.name)
         w = gguf.GGUFWriter(part, shape.arch)
         try:
             add_keys(w, shape, type_, spikes)

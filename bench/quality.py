@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from sb_convert.whole import write_whole
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,7 +257,7 @@ def write_table(rows: list[dict[str, Any]], readme: Path) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{readme}: markers: got {text.count(BEGIN)} begin and {text.count(END)} end, expected one of each; add {BEGIN} and {END}")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
-    readme.write_text(head + BEGIN + "\n" + "\n".join(table(rows)) + "\n" + END + tail)
+    write_whole(readme, (head + BEGIN + "\n" + "\n".join(table(rows)) + "\n" + END + tail).encode())
 
 
 def main(argv: list[str] | None = None) -> None:

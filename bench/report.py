@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sb_convert.whole import write_whole
+
 from . import plots as drawing
 from . import rows
 from .build import ROOT
@@ -53,7 +55,7 @@ def write_tables(measured: list[Row], root: Path, source: Path, check: bool) -> 
         if after != before:
             changed.append(path)
             if not check:
-                path.write_text(after)
+                write_whole(path, after.encode())
     return changed
 
 

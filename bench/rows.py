@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sb_convert.whole import write_whole
+
 from .errors import BenchError
 
 Row = dict[str, Any]
@@ -102,9 +104,7 @@ def drop(path: Path, case: str) -> None:
     if not path.exists():
         return
     kept = [row for row in read(path) if row["case"] != case]
-    part = path.with_name(f".{path.name}.partial")
-    part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(part, path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
 
 def finished(rows: Iterable[Row], build: str, path: Path) -> set[str]:

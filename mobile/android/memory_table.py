@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from bench.make_model import add_keys, add_tokenizer, write_header  # noqa: E402
 from bench.shapes import SPIKING_1B, SPIKING_7B, Shape, tensors  # noqa: E402
+from sb_convert.whole import write_whole  # noqa: E402
 from spikingbrain_cpp import MemoryEstimate, memory_estimate  # noqa: E402
 
 README = Path(__file__).with_name("README.md")
@@ -50,7 +51,7 @@ def main() -> None:
         print(made)
         return
     text = README.read_text(encoding="utf-8")
-    README.write_text(re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL), encoding="utf-8")
+    write_whole(README, re.sub(f"{BEGIN}.*{END}", f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL).encode())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 
 from bench import rows as store
 from bench.errors import BenchError
+from sb_convert.whole import write_whole
 
 from . import build, report
 from .cases import MARCH, MODELS, work
@@ -28,9 +29,7 @@ def measure(jobs: int) -> None:
         model = models.get(case.name.split(" ", 1)[1]) if case.kind in ("decode", "prefill") else None
         instructions = count(case, variant, drivers[variant.build], plugin, model)
         rows.append(report.row(case, variant, instructions, drivers[variant.build], emulator.replace(" version", "")))
-    part = report.ROWS.with_name(f".{report.ROWS.name}.partial")
-    part.write_text("".join(json.dumps(row) + "\n" for row in report.with_ratios(rows)))
-    os.replace(part, report.ROWS)
+    write_whole(report.ROWS, "".join(json.dumps(row) + "\n" for row in report.with_ratios(rows)).encode())
 
 
 def tables(check: bool) -> int:
@@ -41,7 +40,7 @@ def tables(check: bool) -> int:
         return 0
     print(f"{report.README.relative_to(build.ROOT)}: {'differs from' if check else 'tables from'} {report.ROWS.name}")
     if not check:
-        report.README.write_text(after)
+        write_whole(report.README, after.encode())
     return int(check)
 
 
