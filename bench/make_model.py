@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from sb_convert.whole import target
+from sb_convert.whole import NotWritten, target
 
 from .errors import BenchError
 from .shapes import GROUP, Shape, Tensor, check, tensors
@@ -172,6 +172,8 @@ def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> st
             w.close()
         digest = header_hash(part, header)
         os.replace(part, path)
+    except NotWritten as e:
+        raise BenchError(f"bench: {e}") from e
     except OSError as e:
         raise BenchError(f"bench: {path}: got {e.strerror or e}, expected to write a model; do check the space and rights there") from e
     finally:

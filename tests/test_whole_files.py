@@ -492,6 +492,10 @@ def test_a_slot_is_saved_by_the_same_rules(made, tmp_path):
         for name in ("good", "link"):
             assert server.post("/slots/0?action=save", filename=name)["n_written"] == (tmp_path / name).stat().st_size
         assert (tmp_path / "link").is_symlink() and not list(tmp_path.glob(".*"))
+        for name in ("pipe", "device", "folder", "a"):
+            status, message = server.refused("/slots/0?action=restore", f'{{"filename": "{name}"}}'.encode())
+            assert status == 400 and "slot file: got no such file" in message
+        server.post("/slots/0?action=restore", filename="good")
 
 
 def test_a_slot_that_does_not_fit_leaves_the_old_file(made, tmp_path):

@@ -175,8 +175,10 @@ class server_slot_reader : server_slot_file {
     }
 
 public:
-    server_slot_reader(const std::string & filepath, const llama_context * ctx) : in(filepath, std::ios::binary) {
+    server_slot_reader(const std::string & filepath, const llama_context * ctx) {
         std::error_code err;
+        expect(std::filesystem::is_regular_file(filepath, err), "slot file: got no such file, expected one that was saved"); // a pipe never answers
+        in.open(filepath, std::ios::binary);
         size = std::filesystem::file_size(filepath, err);
         expect(in && !err, "slot file: got no such file, expected one that was saved");
         expect(size > N_END, "slot file: got too few bytes; it is cut short or was not saved by this server");
