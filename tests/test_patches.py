@@ -34,6 +34,20 @@ REPLACED = {
     r'oai_body\["max_tokens"\] = 4096': "another default for one endpoint",
     r"opt\.handler_int\(params, std::stoi": "another reading of the same text",
     r"int32_t cache_ram_mib ": "a default is a value, which nothing can shadow",
+    r"ERROR_TYPE_SERVER\);|error = ERROR_TYPE_SERVER;": "whose mistake it is (0011)",
+    r"#define COMMON_JSON_GET\(": "the one line that reads every number of every request (0020)",
+    r"LOG_WRN\(\"Wrong type supplied|return default_value;": "a value of a wrong type is refused instead of replaced (0020)",
+    r"->set_limits\(0, INT32_MAX\)|bool is_hard_limit = false;": "a number out of range is refused instead of moved into it (0020)",
+    r"auto stream = json_value\(body, \"stream\", false\);": "its only use was to refuse streamed tools with log probabilities (0022)",
+    r"slot\.add_token\(result\);|if \(slot\.task->params\.stream\) \{|send_partial_response\(slot, result, false\);|\}$":
+        "what is sent is decided at the end of process_token(), not before the limit is known (0022)",
+    r"if \(!slot\.task->params\.stream && slot\.stop == STOP_TYPE_WORD\) \{|const llama_tokens stop_word_toks|size_t safe_offset":
+        "the rows of a stop string are known, not guessed by tokenizing it (0022)",
+    r"for \(const auto & p : probs\) \{|std::string txt\(p\.text_to_send\);|\{\"bytes\", +str_to_bytes\(p\.text_to_send\)\},": "a row names its own token (0022)",
+    r"// note: allow id_slot to be out of bounds|id_slot = id_slot % slots\.size\(\);": "slot 99 of 4 is none, not slot 3 (0023)",
+    r"gguf_write_to_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
+    r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (0026)",
+    r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (0024)",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from . import Llama, _core
+from .pipes import ends_with_the_reader
 from .tools import COMMANDS
 
 
@@ -19,4 +20,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_with_the_reader():
+        main()

@@ -10,6 +10,7 @@ from typing import Any, Iterator, Optional, Sequence, cast
 import numpy as np
 
 from . import Llama
+from .pipes import ends_with_the_reader
 
 PROMPT = "The default value is"
 N_SHORT, N_LONG = 10, 10_000  # tokens after which the state is measured
@@ -80,4 +81,5 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ends_with_the_reader():
+        sys.exit(main())

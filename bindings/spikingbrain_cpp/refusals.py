@@ -32,6 +32,19 @@ def imatrix(argv: Sequence[str]) -> Optional[str]:
     return None
 
 
+def perplexity(argv: Sequence[str]) -> Optional[str]:
+    """A file of tasks begins with their number, a u32, and a u32 per task; the tool allocates and reads whatever number it finds."""
+    path = _value(argv, ("-f", "--file"))
+    if "--multiple-choice" not in argv or path is None or not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        n = int.from_bytes(file.read(4), "little")
+    size = os.path.getsize(path)
+    if size < 4 + 4 * max(n, 1):
+        return f"sb-perplexity: {path}: got {size} bytes and {n} tasks, expected a file of tasks for --multiple-choice; do convert them"
+    return None
+
+
 def quantize(argv: Sequence[str]) -> Optional[str]:
     """INT8 weights keep their codes, scales and outliers in several tensors: upstream knows no way from them to a type."""
     for option, path in zip(["", *argv], argv):

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import refusals
+from .pipes import ends_with_the_reader
 
 Defaults = dict[str, tuple[str, tuple[str, ...]]]
 
@@ -79,8 +80,13 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
     for name, (value, options) in (defaults or {}).items():
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
+    with ends_with_the_reader():
+        become(path, defaults or {}, note)
+
+
+def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text(tool.replace("llama-", "sb-"), defaults or {}, note), flush=True)
+        print(help_text(path.name.replace("llama-", "sb-"), defaults, note), flush=True)
         subprocess.run([path, "--help"], stderr=subprocess.STDOUT)
         sys.exit(0)  # some of the tools end with 1 here
     os.execv(path, sys.argv)
@@ -111,6 +117,7 @@ def quantize() -> NoReturn:
 
 
 def perplexity() -> NoReturn:
+    refuse(refusals.perplexity(sys.argv[1:]))
     run("llama-perplexity", FIT)
 
 

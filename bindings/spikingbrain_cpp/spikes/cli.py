@@ -11,6 +11,7 @@ import numpy as np
 from sb_convert.whole import WholeFiles, targets
 
 from .. import Llama
+from ..pipes import ends_with_the_reader
 from . import plots, report
 from .stats import SpikeStats
 
@@ -149,5 +150,10 @@ def explain(error: BaseException) -> str:
     return str(error)
 
 
+def command() -> int:
+    with ends_with_the_reader():
+        return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

@@ -1,7 +1,7 @@
 #pragma once
 
 // Bounds that nobody named: how many tokens a request may generate, how much the prompt cache may hold. And what a request
-// says of its own limit, read without wrapping. Called by patches 0036 and 0037.
+// says of its own limit. Called by patches 0036 and 0037.
 
 #include "server-checkpoints.h"
 #include "server-schema.h"
@@ -10,13 +10,10 @@
 #include "llama-spikingbrain.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <fstream>
-#include <limits>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 struct server_limits {
     static constexpr int32_t  CACHE_AUTO   = -2;         // --cache-ram that nobody gave
@@ -26,20 +23,6 @@ struct server_limits {
     static constexpr uint64_t MIB          = 1024*1024;
 
     // --- a request's limit --------------------------------------------------------------------------------------------
-
-    // throws std::invalid_argument: a number that T cannot hold, which JSON's reader would wrap or cut; an unsigned -1 is the largest
-    template <typename T>
-    static void check_number(const json & value) {
-        if (std::is_floating_point<T>::value || !value.is_number()) {
-            return;
-        }
-        const double x = value.get<double>();
-        const double low = std::is_signed<T>::value ? (double) std::numeric_limits<T>::lowest() : -1.0;
-        if (x != std::floor(x) || x < low || x >= std::ldexp(1.0, std::numeric_limits<T>::digits)) {
-            throw std::invalid_argument("got " + value.dump() + ", expected an integer from " + std::to_string((int64_t) low) + " to " +
-                std::to_string(std::numeric_limits<T>::max()));
-        }
-    }
 
     // n_predict by its three names: all limits that are named hold, so the smallest; a negative one names none
     static void read(server_schema::field_eval_context & ctx, const json & data) {
@@ -53,7 +36,6 @@ struct server_limits {
                 throw std::invalid_argument(std::string(name) + ": got " + value.dump() + ", expected an integer");
             }
             if (value.get<double>() >= 0) {
-                check_number<int32_t>(value);
                 const int32_t n = value.get<int32_t>();
                 least = least < 0 ? n : std::min(least, n);
             }
