@@ -178,6 +178,21 @@ def test_every_endpoint_tells_the_same_of_how_an_answer_ended(oai, ant, endpoint
         assert expected[0] == ("stop" if stop == [word] else "length") and "\ufffd" not in expected[1][-1:]
 
 
+def test_the_streaming_helper_of_openai_reads_a_response(oai):
+    """It asks of each event which item of the output it is about."""
+    text = ended_responses(oai, None, 30, [])[1]
+    for more in ({"max_output_tokens": 30, "extra_body": {**TEXT, "stop": [text[10:13]]}},
+                 {"max_output_tokens": 200, "tools": [{"type": "function", **TOOL["function"]}], "tool_choice": "required", "extra_body": {"logit_bias": BIAS}}):
+        with oai.responses.stream(model="any", input=ASK, **GREEDY, **more) as stream:
+            events = list(stream)
+            reply = stream.get_final_response()
+        assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == reply.output_text
+        calls = [item for item in reply.output if item.type == "function_call"]
+        for i, call in enumerate(calls):
+            assert "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta" and e.output_index == i) == call.arguments
+        assert bool(calls) == ("tools" in more) and (calls or reply.output_text == text[:text.index(text[10:13])])
+
+
 def test_the_stop_string_is_named_as_the_client_wrote_it(oai, ant):
     text = ended_chat(oai, ant, 40, [])[1]
     reply = ant.messages.create(model="any", messages=ASK, max_tokens=40, stop_sequences=["\0", text[20:23]], extra_body={**TEXT, **GREEDY})

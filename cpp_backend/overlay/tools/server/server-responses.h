@@ -75,6 +75,11 @@ inline void server_responses_end(std::vector<json> & events, stop_type stop, con
     }
     size_t i = 0;
     for (auto & event : events) {
+        if (&event == &events.back()) {
+            break;
+        }
+        event["data"]["output_index"]  = i;
+        event["data"]["content_index"] = 0;
         if (event.at("event") == "response.output_item.done" && i < output.size()) {
             event["data"]["item"] = output.at(i++);
         } else if (event.at("event") == "response.content_part.done") {
@@ -85,12 +90,29 @@ inline void server_responses_end(std::vector<json> & events, stop_type stop, con
     }
 }
 
-// the rows of a streamed token go with its text
-inline void server_responses_delta(std::vector<json> & events, const json & rows) {
+// events: of one streamed token. Its rows go with its text; each event says which item of the output it is about, as OpenAI's
+// client wants to know: reasoning, then the message, then the calls.
+inline void server_responses_events(std::vector<json> & events, const std::vector<common_chat_msg_diff> & diffs, bool reasoning, bool text, const json & rows) {
+    size_t i = 0;
+    bool told = false;
     for (auto & event : events) {
-        if (event.at("event") == "response.output_text.delta") {
-            event["data"]["logprobs"] = rows;
-            return;
+        json & data = event["data"];
+        const std::string kind = event.at("event").get<std::string>();
+        const std::string id = data.contains("item") ? json_value(data.at("item"), "id", std::string()) : json_value(data, "item_id", std::string());
+        if (kind == "response.output_text.delta" && !told) {
+            data["logprobs"] = rows;
+            told = true;
+        }
+        if (id.rfind("fc_", 0) == 0) {
+            const bool added = kind == "response.output_item.added";
+            while (i + 1 < diffs.size() && (added ? diffs[i].tool_call_delta.name : diffs[i].tool_call_delta.arguments).empty()) {
+                ++i;
+            }
+            data["output_index"] = reasoning + text + diffs[i].tool_call_index;
+            i += !added;
+        } else if (!id.empty()) {
+            data["output_index"]  = (int) (id.rfind("rs_", 0) != 0 && reasoning);
+            data["content_index"] = 0;
         }
     }
 }
