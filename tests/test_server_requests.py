@@ -35,6 +35,7 @@ EMBEDS: dict[str, dict] = {"/embedding": {"content": "a"}, "/embeddings": {"inpu
 DEEP = "[" * 100_000
 NO_JSON = ["", "{", "null", "5", '"x"', "[]", '{"a": 1e400}', "nan", DEEP, DEEP + "]" * 100_000, '{"prompt": "a", "messages": ' + DEEP + "]" * 100_000 + "}"]
 
+CHAIN = "root ::= x0\n" + "".join(f"x{i} ::= x{i + 1}\n" for i in range(100_000)) + 'x100000 ::= "a"'
 HUGE = [2**32 + 1, 2**40, 2**63, -2**40]
 INTS = {"n_keep": [2**31], "top_k": [2**31], "seed": [-2, 2**32], "n_probs": [-1], "id_slot": [-2, 4, 99], "repeat_last_n": [-2], "mirostat": [3, -1],
         "min_keep": [-1], "dry_allowed_length": [], "n_cmpl": [0, 5], "sse_ping_interval": [-2]}
@@ -46,7 +47,7 @@ LISTS: dict[str, list] = {
     "logit_bias": [[[512, 1]], [[1]], [["a"]], [1], "x", 5, [[1, "x"]], [[1, True]], {"512": 1}, {"-1": 1}, {"1": "x"}, [[2**40, 1]], [[1.5, 1]]],
     "samplers": [["absent"], [5], 5, "?", {"a": 1}],
     "lora": [[{"id": 0, "scale": 1}], [{"id": 2**40, "scale": 1}], [{"scale": 1}], "x", [5], {"id": 0}],
-    "grammar": ["root ::= (", "root ::= " + "(" * 100_000, "root ::= absent", 5, ["x"]],
+    "grammar": ["root ::= (", "root ::= " + "(" * 100_000, CHAIN, "root ::= absent", 5, ["x"]],
     "dry_sequence_breakers": [5, [5], []], "response_fields": [5, [5]], "best_of": [3], "suffix": ["x"],
 }
 CHAT_FIELDS: dict[str, list] = {

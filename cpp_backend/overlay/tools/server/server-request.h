@@ -152,15 +152,19 @@ inline void server_check_samplers(const json & samplers) {
     }
 }
 
-// a grammar's parser calls itself for each bracket
+// upstream's recursive functions take a stack frame per rule or bracket: the bounds of the Python package's grammars
 inline void server_check_grammar(const json & grammar) {
-    constexpr int MAX = 256;
+    constexpr int    MAX       = 256;
+    constexpr size_t MAX_BYTES = 256*1024;
     if (!grammar.is_string()) {
         return;
     }
     int  depth = 0;
     char quote = 0;
     const std::string text = grammar.get<std::string>();
+    if (text.size() > MAX_BYTES) {
+        throw std::invalid_argument("grammar: got " + std::to_string(text.size()) + " bytes, expected at most " + std::to_string(MAX_BYTES));
+    }
     for (size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
         if (c == '\\') {
