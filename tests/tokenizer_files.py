@@ -29,12 +29,16 @@ PRE = {"qwen2": steps(split(P.QWEN2), BYTES), "llama-bpe": steps(split(P.LLAMA3,
        "bloom": steps(split(P.BLOOM), BYTES)}
 IGNORE_MERGES = ("llama-bpe", "minicpm5")
 TEXTS = [
-    "Hello, world! How are you?", "I'm sure they'll say we've won; he'd said it's John's. DON'T I'LL YOU'RE IT'S", "1234567890 12 345 3.14 1,000,000 0x1F 2024-01-31",
+    "Hello, world! How are you?", "I'm sure they'll say we've won; he'd said it's John's. DON'T I'LL YOU'RE IT'S",
+    "1234567890 12 345 3.14 1,000,000 0x1F 2024-01-31",
     "    def f(x):\n\treturn x ** 2  # square\n\n\nclass A:\n        pass\n", "你好，世界！我有123个苹果。", "これはテストです。カタカナ、漢字。１２３", "안녕하세요 세계!",
-    "Привет, мир! Это тест 123.", "مرحبا بالعالم ١٢٣٤٥", "नमस्ते दुनिया, यह परीक्षण है १२३", "สวัสดีชาวโลก", "🦙🦙 👨‍👩‍👧‍👦 🇩🇪 ❤️ emoji!", "été café ÉCOLE École ŒUVRE", "e\u0301te\u0301 A\u030angstro\u0308m n\u0303",
-    "ﬁne ½ ¾ Ⅷ ² ①②③", "   leading and   inner    spaces and trailing   ", "\n\n\n  \n \t \n", "line\r\nline\r\n\r\nline\rline\n", "no\u00a0break ideographic\u3000space x\u1680y\u2003z a\x0bb\x0cc",
+    "Привет, мир! Это тест 123.", "مرحبا بالعالم ١٢٣٤٥", "नमस्ते दुनिया, यह परीक्षण है १२३", "สวัสดีชาวโลก",
+    "🦙🦙 👨‍👩‍👧‍👦 🇩🇪 ❤️ emoji!", "été café ÉCOLE École ŒUVRE", "e\u0301te\u0301 A\u030angstro\u0308m n\u0303",
+    "ﬁne ½ ¾ Ⅷ ² ①②③", "   leading and   inner    spaces and trailing   ", "\n\n\n  \n \t \n", "line\r\nline\r\n\r\nline\rline\n",
+    "no\u00a0break ideographic\u3000space x\u1680y\u2003z a\x0bb\x0cc",
     "https://example.com/path?q=1&r=two#frag user_name@mail.example.org", "price: $5.00, €4,50 & 20% off!!! (really?) [yes] {no} <tag/> `code` ~^|=+*",
-    "snake_case camelCase SCREAMING_SNAKE x1y2z3 abc123def", "it’s “quoted” — dash … ellipsis", "'s 't x'S'T y'Ll ''s it''s ſ it'ſ", "∑_{i=0}^{n} x_i² ≤ ∞", "..... ------ ______ !?.,;:\n\n??\n!!\r\n",
+    "snake_case camelCase SCREAMING_SNAKE x1y2z3 abc123def", "it’s “quoted” — dash … ellipsis", "'s 't x'S'T y'Ll ''s it''s ſ it'ſ",
+    "∑_{i=0}^{n} x_i² ≤ ∞", "..... ------ ______ !?.,;:\n\n??\n!!\r\n",
 ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .config import Config
 from .errors import bad
+from .files import refuse_placeholder
 from .formats import GROUP
 from .int8 import LARGEST_STORED, own_scales
 from .sources import Tensor, import_torch
@@ -34,6 +35,7 @@ def check_requirements(text: Path) -> None:
         raise bad("--spike-calibrate", "spikingbrain_cpp", str(e), "the installed package (its tokenizer)", "pip install it, or leave the option out") from None
     if not text.is_file():
         raise bad(text, "file", "nothing", "a text to calibrate on", "give a UTF-8 text file")
+    refuse_placeholder(text, "a text to calibrate on")
 
 
 def tokenize(folder: Path, text: bytes) -> list[int]:

@@ -151,7 +151,7 @@ def _check_architectures(raw: dict[str, Any], where: str) -> None:
 
 def _check_head_dim(raw: dict[str, Any], where: str) -> None:
     n_head, size = raw.get("num_attention_heads"), raw.get("hidden_size")
-    if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and (isinstance(raw["head_dim"], bool) or raw["head_dim"] * n_head != size):
+    if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and raw["head_dim"] != size / n_head:
         raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "this graph has no other head size")
 
 

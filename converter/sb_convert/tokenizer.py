@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def load_vocab(folder: Path, config: Config) -> Vocab:
     try:
         settings = read_optional(Path(folder) / "tokenizer_config.json")
         return complete(read_vocab(Path(folder), config.vocab_size, settings), Path(folder), config, settings)
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:  # JSON of another make than the files' own
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, struct.error) as e:  # JSON of another make than the files' own
         raise bad(folder, "tokenizer files", f"malformed content ({e!r})", "those of a published checkpoint", "download them again") from e
 
 
