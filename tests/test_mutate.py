@@ -1,0 +1,72 @@
+"""make mutate: which changes are made, which tests they meet, what the figure says."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+from conftest import ROOT
+
+pytest.importorskip("libcst", reason="make mutate installs it")
+pytest.importorskip("coverage", reason="make mutate installs it")
+
+
+@pytest.fixture(scope="module")
+def mutate():
+    """Its modules by name; the program stands apart from the tests' own."""
+    folder, names = ROOT / "tests" / "mutate", {"operators": "operators", "sandbox": "sandbox", "measured": "measured", "main": "__main__"}
+    found = {}
+    sys.path.insert(0, str(folder))
+    for name, file in names.items():
+        spec = importlib.util.spec_from_file_location(name, folder / f"{file}.py")
+        found[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[name])
+    yield found
+    sys.path.remove(str(folder))
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("code, changed", [
+    ("def f(a):\n    return a < 3\n", {"return a <= 3", "return a >= 3", "return a < 4", "return a < 2"}),
+    ("def f(a, b):\n    g(a, b, k=1)\n", {"g(b, a, k=1)", "g(a, b, k=2)", "pass", "g(a, b, )"}),
+    ("def f(a):\n    if not a and a[1:]:\n        del a\n", {"if not (not a and a[1:]):", "if not a or a[1:]:", "if a and a[1:]:", "if not a and a[2:]:", "if not a and a[:]:", "pass"}),
+    ("def f(a, b=True):\n    x = min(a, -b)\n", {"def f(a, b=False):", "x = max(a, -b)", "x = min(-b, a)", "x = min(a, b)"}),
+    ("def f(a: int = 0):\n    raise ValueError(f'{a + 1} and {a > 2}')\n", {"def f(a: int = 1):", "pass"}),
+    ("def f(a):\n    \"\"\"Not 1.\"\"\"\n    print(1 + 2)\n    assert a > 1\n", {"pass"}),
+    ("def __repr__(self):\n    return 1\n", set())])
+def test_changes_of_a_piece_of_code(mutate, code, changed):
+    found = mutate["operators"].mutants("x.py", code)
+    assert {m.lines()[1] for m in found} == changed
+    for m in found:
+        compile(m.code(), "x.py", "exec")
+
+
+def test_a_lines_tests_quickest_first_and_a_shared_setup_for_its_file(mutate):
+    seconds = {"a.py::slow": 3.0, "a.py::quick": 1.0, "b.py::one": 0.1, "b.py::two": 0.2}
+    measured = mutate["measured"].Measured({"m.py": {1: {}, 2: {"a.py::slow": False, "a.py::quick": False}, 5: {"b.py::one": True}}}, seconds)
+    assert measured.of("m.py", range(2, 3), False) == ["a.py::quick", "a.py::slow"]
+    assert measured.of("m.py", range(5, 6), False) == ["b.py::one", "b.py::two"]
+    assert measured.of("m.py", range(1, 2), False) == [] and measured.of("m.py", range(1, 2), True) == ["a.py::quick", "a.py::slow"]
+    moved = measured.moved({"m.py": "x\ny\nz\nu\nv"}, {"m.py": "new\nx\ny\nz\nu\nv"})
+    assert moved.of("m.py", range(3, 4), False) == ["a.py::quick", "a.py::slow"]
+    assert mutate["main"].choose(["a.py::quick", "b.py::one", "a.py::slow"], seconds, 3, 9) == ["a.py::quick", "a.py::slow", "b.py::one"]
+    assert mutate["main"].choose(["a.py::quick", "b.py::one", "a.py::slow"], seconds, 3, 1.5) == ["a.py::quick", "b.py::one"]
+
+
+def test_the_figure_and_its_interval(mutate):
+    main = mutate["main"]
+    low, high = main.interval(85, 100)
+    assert (round(low, 3), round(high, 3)) == (0.767, 0.907)  # Wilson's, as in tables
+    made = [main.Outcome("m.py", 1, "constant", "a", "b", True, 1, "failed"), main.Outcome("m.py", 2, "constant", "c", "d", False, 3, "survived"),
+            main.Outcome("m.py", 2, main.CONTROL, "c", "c", False, 3, "control")]
+    text = main.report(made)
+    assert "1 of 2 changes noticed: 50.0%" in text and "| m.py | 2 | 1 | 1 |" in text and "0 runs failed" in text and "- m.py:2 constant" in text
+
+
+def test_every_listed_equivalent_has_its_reason(mutate):
+    rows = [line for line in (ROOT / "tests" / "mutate" / "equivalent.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(len(row.split(" | ")) == 4 and row.split(" | ")[3] for row in rows)
+    names = {m[0] for m in mutate["main"].equivalents()}
+    assert all(list(ROOT.glob(f"*/{name}")) for name in names)
