@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from binding_models import ONE, tiny, tokens_of  # noqa: F401
 
-from spikingbrain_cpp import Llama
+from spikingbrain_cpp import Llama, LlamaError, LogitsProcessorList, StoppingCriteriaList
 from spikingbrain_cpp.sampling import SamplingParams, build_chain, logprobs_of
 
 N = 288
@@ -260,3 +260,71 @@ def test_bounds_of_each_argument(name):
     for value in BAD[name]:
         with pytest.raises((ValueError, TypeError), match=f"{name}: got"):
             SamplingParams(**{name: value})
+
+
+# --- processors and criteria ------------------------------------------------------------------------------------------
+
+
+def test_processors_work_one_after_the_other_on_a_copy(llm):
+    def add(token, value):
+        def processor(ids, row):
+            assert ids.tolist() == SEEN
+            out = row.copy()
+            out[token] += value
+            return out
+        return processor
+    before = llm.logits
+    for processors in ([add(9, 50), add(5, 80)], LogitsProcessorList([add(9, 50), add(5, 80)]), (add(9, 50), LogitsProcessorList([add(5, 80)]))):
+        assert llm.sample(temp=0, logits_processor=processors) == 5
+    assert llm.sample(temp=0, logits_processor=[add(9, 50), add(5, 80), add(5, -90)]) == 9
+    assert np.array_equal(llm.logits, before)
+    for wrong in (1, [add(9, 1), "x"], {}):
+        with pytest.raises(TypeError, match="logits_processor: got"):
+            llm.sample(logits_processor=wrong)
+
+
+@pytest.mark.parametrize("make", [list, StoppingCriteriaList, tuple])
+def test_one_criterion_of_several_is_enough(llm, make):
+    def at(n):
+        return lambda ids, row: ids.size >= n
+    assert len(list(llm.generate(SEEN, temp=0, stopping_criteria=make([at(len(SEEN) + 5), at(len(SEEN) + 2)])))) == 2
+    assert list(llm.generate(SEEN, temp=0, stopping_criteria=make([at(0)]))) == []
+    llm.reset()
+    llm.eval(SEEN)
+
+
+@pytest.mark.parametrize("bias, words", [
+    ([(1, 2)], "expected a dict"), ({"x": 1}, "expected token ids and numbers"), ({1: "x"}, "expected token ids and numbers"), ({1: float("nan")}, "1: nan"),
+    ({1: float("inf")}, "1: inf"), ({1: 3.5e38}, "1: 3.5e"), ({2**31: 1}, "2147483648"), ({-2**31 - 1: 1}, "-2147483649"), ({288: 1}, "288"), ({-1: 1}, "-1")])
+def test_biases_are_of_tokens(llm, bias, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        llm.sample(logit_bias=bias)
+
+
+def test_biases_may_be_json(llm):
+    assert llm.sample(temp=0, logit_bias={"7": 1000}) == 7 and llm.sample(temp=0, logit_bias={287: 3.4e38}) == 287
+
+
+@pytest.mark.parametrize("given", [{"tfs_z": 0.99}, {"tfs_z": 1.01}, {"penalize_nl": False}, {"penalize_nl": None}])
+@pytest.mark.parametrize("call", [lambda llm, **a: llm.sample(**a), lambda llm, **a: llm.generate(SEEN, **a)])
+def test_samplers_that_are_gone_are_refused(llm, call, given):
+    with pytest.raises(ValueError, match=f"llama: {next(iter(given))}: got"):
+        call(llm, **given)
+
+
+# --- which row is sampled -----------------------------------------------------------------------------------------------
+
+
+def test_any_tokens_logits_can_be_sampled_where_they_are_kept(tiny):  # noqa: F811
+    with Llama(tiny, logits_all=True, **ONE) as kept, Llama(tiny, **ONE) as last:
+        for llm in (kept, last):
+            llm.eval(tokens_of(9))
+        assert [kept.sample(temp=0, idx=i) for i in range(9)] == kept.scores.argmax(1).tolist()
+        assert kept.sample(temp=0) == kept.sample(temp=0, idx=8) == last.sample(temp=0, idx=8) == last.sample(temp=0)
+        for wrong in (9, -1, -9):
+            with pytest.raises(ValueError, match="sample: idx: got .*, expected 0 to 8"):
+                kept.sample(idx=wrong)
+        with pytest.raises(TypeError, match="sample: idx: got"):
+            kept.sample(idx="1")
+        with pytest.raises(LlamaError, match="logits_all"):
+            last.sample(idx=3)

@@ -42,7 +42,7 @@ class Measured:
             for test, setup in self.tests.get(file, {}).get(line, {}).items():
                 found[test] = found.get(test, True) and setup
         if not found and imported:
-            lines = range(1, 1 + max(self.tests.get(file, {0: {}})))
+            lines = range(1, 1 + max(self.tests.get(file, {}), default=0))
             found = {test: setup for line in lines for test, setup in self.tests.get(file, {}).get(line, {}).items() if not setup}
         shared = {test.split("::")[0] for test, setup in found.items() if setup}
         found |= {test: True for test in self.seconds if test not in found and test.split("::")[0] in shared}

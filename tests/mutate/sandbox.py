@@ -106,7 +106,6 @@ class Sandbox:
 
 
 def _bounded(cpu: int | None) -> None:
-    os.nice(5)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
