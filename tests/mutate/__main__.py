@@ -23,6 +23,7 @@ from sandbox import HERE, ROOT, Sandbox
 OUT = ROOT / "build" / "mutate"
 NOT_SAMPLED = {"spikingbrain_cpp/spikes/plots.py": "where things lie in a picture", "spikingbrain_cpp/demo.py": "what a demonstration shows"}
 ROUNDS = ((40, 15.0), (300, 40.0))  # (tests, their seconds) at most: the quickest first, then what is left
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # plugins that no test of ours needs take longer to load than many tests
 CONTROL, CONTROL_EVERY = "nothing changed", 20  # is a failing test the change's doing, or the machine's?
 
 
@@ -76,11 +77,11 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
         return Outcome(*base, False, 0, "no test runs the line")
     if control:
         chosen = choose(reached, measured.seconds, *ROUNDS[0])
-        status = sandbox.pytest(["-x", *chosen], {}, _limit(chosen, measured), subprocess.DEVNULL)
+        status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
         return Outcome(mutant.file, mutant.line, CONTROL, old, old, status != 0, len(chosen), "control")
     path = sandbox.packages / mutant.file
     before = path.read_text()
-    path.write_text(mutant.code())
+    sandbox.write(path, mutant.code())
     n_run = 0
     try:
         for most, budget in ROUNDS:
@@ -88,12 +89,12 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
             if not chosen:
                 break
             n_run += len(chosen)
-            status = sandbox.pytest(["-x", *chosen], {}, _limit(chosen, measured), subprocess.DEVNULL)
+            status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
             if status != 0:
                 return Outcome(*base, True, n_run, "no end" if status is None else "failed")
             reached = [t for t in reached if t not in set(chosen)]
     finally:
-        path.write_text(before)
+        sandbox.write(path, before)
     return Outcome(*base, False, n_run, "survived")
 
 
