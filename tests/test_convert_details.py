@@ -1,0 +1,296 @@
+"""The converter's small decisions, each in a table over all its cases: keys, sizes, types, limits, options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from conftest import TINY
+
+from sb_convert import verify
+from sb_convert.cli import parser, spike_k, split_size
+from sb_convert.config import Config
+from sb_convert.convert import Options, Result, convert, outfile
+from sb_convert.errors import ConvertError
+from sb_convert.formats import BLOCK_VALUES, OUTTYPES, decode, encode, error_bound, nbytes, rows_per_block, wanted_type, whole_blocks
+from sb_convert.int8 import Codes, lossless_type, own_scales, part_shapes
+from sb_convert.plan import Plan, make_plan, n_threads, own_type
+from sb_convert.progress import Progress
+from sb_convert.sources import Tensor, open_checkpoint
+from sb_convert.spike import SpikeKeys, SpikeOptions, check_widths, resolve
+from sb_convert.tensors import targets
+
+T = gguf.GGMLQuantizationType
+
+
+def tensor(rows: np.ndarray, dtype: str = "F32") -> Tensor:
+    return Tensor("t.weight", rows.shape, dtype, rows, Path("file"))
+
+
+# --- spike keys -------------------------------------------------------------------------------------------------------------
+
+HAD = SpikeKeys(True, 2.5, "released")
+QUIET = SpikeKeys(False, 4.0, "paper")
+
+
+@pytest.mark.parametrize("options, had, keys", [
+    ({}, None, None), ({}, HAD, HAD), ({}, QUIET, QUIET), ({"on": False}, None, None), ({"on": True}, None, SpikeKeys(True, 3.0, "paper")),
+    ({"on": True, "k": 2.0, "scope": "released"}, None, SpikeKeys(True, 2.0, "released")), ({"on": True}, QUIET, SpikeKeys(True, 4.0, "paper")),
+    ({"on": False}, HAD, SpikeKeys(False, 2.5, "released")), ({"k": 7.0}, HAD, SpikeKeys(True, 7.0, "released")), ({"k": 7.0}, QUIET, SpikeKeys(False, 7.0, "paper")),
+    ({"scope": "paper"}, HAD, SpikeKeys(True, 2.5, "paper")), ({"down_type": "f32"}, HAD, HAD), ({"scope": "released", "down_type": "f32"}, QUIET, SpikeKeys(False, 4.0, "released"))])
+def test_keys_that_options_and_file_make(options, had, keys):
+    if options == {"on": False} and had is None:
+        with pytest.raises(ConvertError, match="--no-spike: got a model that does not spike"):
+            resolve(SpikeOptions(**options), "here", had)
+        return
+    assert resolve(SpikeOptions(**options), "here", had) == keys
+
+
+@pytest.mark.parametrize("options, had, words", [
+    ({"k": 2.0}, None, "--spike-k"), ({"scope": "paper"}, None, "--spike-scope"), ({"down_type": "f16"}, None, "--spike-down-type"), ({"calibrate": Path("x")}, None, "--spike-calibrate"),
+    ({"down_type": "f16"}, QUIET, "scope paper"), ({"down_type": "f16", "scope": "paper"}, HAD, "scope paper"), ({"on": True, "down_type": "f16"}, None, "scope paper")])
+def test_spike_options_without_a_meaning(options, had, words):
+    with pytest.raises(ConvertError, match=words):
+        resolve(SpikeOptions(**options), "here", had)
+
+
+@pytest.mark.parametrize("keys, hidden, intermediate, name", [
+    (HAD, 64, 96, None), (HAD, 48, 96, "hidden_size"), (HAD, 64, 95, "intermediate_size"), (QUIET, 48, 95, None), (None, 48, 95, None)])
+def test_widths_of_a_spiking_model(keys, hidden, intermediate, name):
+    if name is None:
+        check_widths(keys, hidden, intermediate, "here")
+    else:
+        with pytest.raises(ConvertError, match=f"{name}: got"):
+            check_widths(keys, hidden, intermediate, "here")
+
+
+# --- options ----------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_in_options():
+    assert [split_size(t) for t in ("1M", "500M", "2G")] == [10**6, 5 * 10**8, 2 * 10**9] and [spike_k(t) for t in ("3", "0.5", "1e29")] == [3.0, 0.5, 1e29]
+    for wrong in ("0M", "M", "1", "1K", "-1M", "1.5G", "01M", "1MG", " 1M", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number with M or G"):
+            split_size(wrong)
+    for wrong in ("0", "-1", "nan", "inf", "1e30", "1e-30", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number above 0"):
+            spike_k(wrong)
+
+
+@pytest.mark.parametrize("args, name, value", [
+    ([], "outtype", "auto"), ([], "spike", None), ([], "split_max_size", 0), ([], "force", False), ([], "dry_run", False), ([], "vocab_only", False), ([], "verify", False),
+    ([], "outfile", None), ([], "verbose", False), ([], "spike_calibrate", None), (["--spike"], "spike", True), (["--no-spike"], "spike", False), (["--force"], "force", True),
+    (["--dry-run"], "dry_run", True), (["--verify"], "verify", True), (["--vocab-only"], "vocab_only", True), (["--verbose"], "verbose", True), (["--outtype", "int8"], "outtype", "int8")])
+def test_what_each_option_says(args, name, value):
+    assert getattr(parser().parse_args(["folder", *args]), name) is value or getattr(parser().parse_args(["folder", *args]), name) == value
+
+
+@pytest.mark.parametrize("options, name", [
+    ({}, "checkpoint-BF16.gguf"), ({"outtype": "q4_0"}, "checkpoint-Q4_0.gguf"), ({"outtype": "int8"}, "checkpoint-INT8.gguf"), ({"model_name": "a/b"}, "a-b-BF16.gguf"), ({"vocab_only": True}, "checkpoint-vocab.gguf")])
+def test_names_of_outputs(make_checkpoint, tmp_path, options, name):
+    folder = make_checkpoint()
+    made = convert(folder, Options(force=True, **options), say=lambda _: None)
+    assert [f.name for f in made.files] == [name] and made.files[0].parent == folder
+    (tmp_path / "there").mkdir()
+    assert outfile(folder, made.plan, Options(tmp_path / "there", **options)) == tmp_path / "there" / name
+    assert outfile(folder, made.plan, Options(tmp_path / "x.gguf", **options)) == tmp_path / "x.gguf"
+
+
+def test_what_is_said_at_the_end(make_checkpoint):
+    folder = make_checkpoint()
+    made = convert(folder, Options(outtype="f32", force=True, spike=SpikeOptions(on=True)), say=lambda _: None)
+    n = sum(t.data.size for t in open_checkpoint(folder).values())
+    size = made.files[0].stat().st_size
+    assert made.plan.n_params == n and made.plan.nbytes == 4 * n
+    text = dataclasses.replace(made, seconds=2.25).summary()
+    assert text == f"checkpoint-F32.gguf: f32, spikes (k = 3, scope paper), {size / 1e6:.1f} MB, 32.00 bits per weight, 2.2 s"
+    two = Result([made.files[0]] * 2, made.plan, 1.0, made.options).summary()
+    assert two.startswith("checkpoint-F32.gguf (and 1 more): f32") and f"{2 * size / 1e6:.1f} MB" in two
+    vocab = convert(folder, Options(vocab_only=True, force=True), say=lambda _: None)
+    assert "vocabulary only" in vocab.summary()
+
+
+# --- types and sizes --------------------------------------------------------------------------------------------------------------
+
+
+def test_types_of_every_kind_of_tensor():
+    rows = {"f32": (T.F32, T.F32), "f16": (T.F16, T.F16), "bf16": (T.BF16, T.BF16), "q8_0": (T.Q8_0, T.Q8_0), "q4_0": (T.Q4_0, T.Q8_0), "int8": (T.I8, T.F16)}
+    assert set(rows) == set(OUTTYPES)
+    for outtype, (matrix, output) in rows.items():
+        assert [wanted_type(kind, outtype) for kind in ("f32", "output", "tied", "embedding", "q", "down")] == [T.F32, output, output, matrix, matrix, matrix]
+
+
+@pytest.mark.parametrize("qtype, width, expected", [
+    (T.Q8_0, 32, T.Q8_0), (T.Q8_0, 33, T.F16), (T.Q4_0, 64, T.Q4_0), (T.Q4_0, 63, T.F16), (T.I8, 128, T.I8), (T.I8, 256, T.I8), (T.I8, 64, T.F16), (T.I8, 129, T.F16), (T.F32, 7, T.F32), (T.BF16, 7, T.BF16)])
+def test_rows_of_no_whole_blocks(qtype, width, expected):
+    assert whole_blocks(qtype, (3, width)) == expected
+
+
+@pytest.mark.parametrize("shape, qtype, n", [((2, 32), T.F32, 256), ((2, 32), T.F16, 128), ((2, 32), T.BF16, 128), ((2, 32), T.Q8_0, 68), ((2, 32), T.Q4_0, 36), ((2, 128), T.I8, 256), ((7,), T.F32, 28), ((3,), T.I16, 6), ((3,), T.I32, 12)])
+def test_bytes_of_a_tensor(shape, qtype, n):
+    assert nbytes(shape, qtype) == n
+
+
+def test_rows_handled_at_a_time():
+    assert BLOCK_VALUES == 2**20
+    assert [rows_per_block(s) for s in ((10, 1), (10, 2**20), (10, 2**20 + 1), (10, 2**19), (10,), (5, 3))] == [2**20, 1, 1, 2, 2**20, 2**20 // 3]
+
+
+@pytest.mark.parametrize("qtype, x, bound", [
+    (T.F16, [1.0, -4.0], [2**-11, 2**-9]), (T.BF16, [1.0, -4.0], [2**-8, 2**-6]), (T.F32, [1.0, 2.0], [0, 0]),
+    (T.Q8_0, [127.0] + [1.0] * 31, [127 * (0.5 / 127 + 2**-11)] * 32),
+    (T.Q4_0, [-8.0] + [3.0] * 31, [0.5 + 8 * 2**-11] * 32),       # codes -8..7 of -8..7: half a step
+    (T.Q4_0, [8.0] + [-8.0] + [0.0] * 30, [0.5 + 8 * 2**-11, 1 + 8 * 2**-11] + [0.5 + 8 * 2**-11] * 30)])  # the other end is clipped by one step
+def test_error_bounds_by_hand(qtype, x, bound):
+    got = error_bound(np.array([x], np.float32), qtype)
+    assert got[0] == pytest.approx(bound, rel=1e-4, abs=1e-6)
+
+
+def test_encoding_and_decoding_by_hand():
+    x = np.array([[-8.0, 7.0, 3.4, 3.6, 0.0] + [1.0] * 27], np.float32)
+    assert decode(encode(x, T.Q4_0), T.Q4_0)[0, :5].tolist() == [-8, 7, 3, 4, 0]
+    x = np.array([[127.0, -127.0, 3.4, 3.6, 0.0] + [1.0] * 27], np.float32)
+    assert decode(encode(x, T.Q8_0), T.Q8_0)[0, :5].tolist() == [127, -127, 3, 4, 0]
+    codes = np.array([[1, 2]], np.int8)
+    assert encode(codes, T.I8) is codes
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([1.0, 2.5, -3.0], T.BF16), ([1.0, 1 + 2**-10], T.F16), ([1.0, 1 + 2**-12], T.F32), ([65504.0], T.F16), ([65536.0], T.BF16), ([65505.0], T.F32), ([2.0**-24], T.BF16), ([0.0], T.BF16), ([1 + 2**-10, 2.0**60], T.F32)])
+def test_the_smallest_type_without_loss(values, expected):
+    assert lossless_type(tensor(np.array([values], np.float32))) == expected
+    assert lossless_type(tensor(np.array([values], np.float32).view(np.uint32).astype(np.uint16), "BF16")) == T.BF16
+    assert lossless_type(tensor(np.array([[1.0]], np.float16), "F16")) == T.F16
+
+
+def test_scales_of_our_own():
+    groups = np.zeros((2, 2, 128), np.float32)
+    groups[0, 0, 5], groups[0, 1, 7], groups[1, 0, 0] = 127.0, -254.0, 1e-44
+    scales = own_scales(groups)
+    assert scales[0].tolist() == [1.0, 2.0] and scales[1, 1] == 1.0 and scales[1, 0] == np.finfo(np.float32).tiny
+
+
+def test_shapes_of_codes():
+    codes = Codes(tensor(np.zeros((3, 256), np.float32)))
+    assert part_shapes(codes, 0) == {"weight": (3, 256), "scales": (3, 2)}
+    assert part_shapes(codes, 5) == {"weight": (3, 256), "scales": (3, 2), "outlier_index": (5,), "outlier_value": (5,)}
+
+
+def test_the_type_most_values_have(make_checkpoint):
+    config = Config.from_json(TINY)
+    held = open_checkpoint(make_checkpoint(dtype="F16"))
+    assert own_type(targets(config), held) == "f16"
+    mixed = {name: dataclasses.replace(t, dtype="F32") if name in ("lm_head.weight", "model.embeddings.weight") else t for name, t in held.items()}
+    large = sum(t.data.size for n, t in mixed.items() if t.dtype == "F32")
+    small = sum(t.data.size for n, t in mixed.items() if t.dtype == "F16" and t.data.ndim == 2)
+    assert own_type(targets(config), mixed) == ("f32" if large > small else "f16")
+
+
+def test_threads_are_one_to_eight(monkeypatch):
+    for n, expected in ((1, 1), (2, 2), (8, 8), (64, 8)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=n: set(range(n)))
+        assert n_threads() == expected
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda t: t.pop("model.norm.weight"), "1 missing: model.norm.weight"),
+    (lambda t: [t.pop(n) for n in list(t) if n.startswith("model.layers.0.mlp.")], "3 missing: model.layers.0.mlp"),
+    (lambda t: [t.pop(n) for n in list(t) if n.startswith("model.layers.1.")], "and 8 more"),
+    (lambda t: t.update({"more.weight": t["model.norm.weight"]}), "1 left over: more.weight"),
+    (lambda t: t.update({f"more.{i}": t["model.norm.weight"] for i in range(5)}), "5 left over: .* and 1 more")])
+def test_names_that_are_missing_or_left_over(make_checkpoint, change, words):
+    held = open_checkpoint(make_checkpoint())
+    change(held)
+    with pytest.raises(ConvertError, match=words):
+        make_plan(Config.from_json(TINY), held, "f32", "here")
+    if "left over" in words:
+        assert isinstance(make_plan(Config.from_json(TINY), held, "f32", "here", partial=True), Plan)
+
+
+def test_shapes_that_do_not_fit_the_config(make_checkpoint):
+    held = open_checkpoint(make_checkpoint())
+    for name in held:
+        if "gk_proj.0" in name:
+            continue  # gives the rank
+        wrong = {**held, name: dataclasses.replace(held[name], shape=(*held[name].shape[:-1], held[name].shape[-1] + 1))}
+        with pytest.raises(ConvertError, match=f"{name}: got shape"):
+            make_plan(Config.from_json(TINY), wrong, "f32", "here")
+
+
+# --- progress -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_for_each_tenth_at_most_one_a_second(monkeypatch):
+    now, said = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    progress = Progress(200_000_000, said.append)
+    for seconds, n in ((2.0, 10_000_000), (2.0, 10_000_000), (0.5, 40_000_000), (2.0, 1), (2.0, 1), (1.5, 139_999_998)):
+        now[0] += seconds
+        progress.add(n)
+    assert said == [" 10%  20 of 200 MB  4 s", " 30%  60 of 200 MB  6 s", "100%  200 of 200 MB  10 s"]
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outtype, spikes, largest, kl", [
+    ("f32", False, 2e-3, 1e-5), ("f16", False, None, 1e-3), ("bf16", False, None, 3e-2), ("q8_0", False, None, 1e-1), ("q4_0", False, None, 1e-1), ("int8", False, None, 1e-1),
+    ("f32", True, None, 1e-3), ("f16", True, None, 1e-2), ("bf16", True, None, 1e-2), ("q8_0", True, None, 1e-2), ("q4_0", True, None, 1e-2), ("int8", True, None, 1e-3)])
+def test_limits_of_every_type(outtype, spikes, largest, kl):
+    plan = Plan(Config.from_json(TINY), outtype, [], SpikeKeys(True, 3.0, "paper") if spikes else None)
+    limits = verify.limits(plan)
+    assert limits["mean KL"] == kl and limits.get("largest difference") == largest
+    assert verify.limits(dataclasses.replace(plan, spike=QUIET)) == verify.limits(dataclasses.replace(plan, spike=None))
+    at = verify.Difference(largest or 1e9, kl, 0)
+    assert at.ok(limits) and not dataclasses.replace(at, mean_kl=kl * 1.01).ok(limits)
+    assert dataclasses.replace(at, max_logit=2 * at.max_logit).ok(limits) == (largest is None)
+
+
+@pytest.mark.parametrize("window, n", [(8, 96), (64, 96), (65, 97), (480, 512), (481, 512), (4096, 512)])
+def test_tokens_of_the_logit_check_go_past_the_window(window, n):
+    config = Config.from_json({**TINY, "sliding_window": window})
+    tokens = verify.sample_tokens(config)
+    assert len(tokens) == n and set(tokens) <= set(range(config.vocab_size)) and tokens == verify.sample_tokens(config) and len(set(tokens)) > 60
+
+
+def test_a_difference_by_hand():
+    expected = np.log(np.array([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
+    got = expected.copy()
+    got[1] = np.log([0.25, 0.5, 0.25])
+    d = verify.difference(got, expected)
+    assert d.position == 1 and d.max_logit == pytest.approx(np.log(2)) and d.mean_kl == pytest.approx((0.5 * np.log(2) - 0.25 * np.log(2)) / 2)
+    with pytest.raises(ConvertError, match="logits: got shape"):
+        verify.difference(got[:1], expected)
+    got[0, 0] = np.inf
+    assert verify.difference(got, expected) == verify.Difference(np.inf, np.inf, 0)
+
+
+def test_outliers_out_of_order_are_found(make_checkpoint):
+    folder = make_checkpoint(scales=True)
+    result = convert(folder, Options(folder / "x.gguf", "int8"), say=lambda _: None)
+    assert verify.verify_tensors(result, lambda _: None)
+    held = {t.name: t for t in gguf.GGUFReader(result.files[0]).tensors}
+    index, value = held["blk.0.attn_q.outlier_index"], held["blk.0.attn_q.outlier_value"]
+    with open(result.files[0], "r+b") as f:  # the same codes, two of them in the other order
+        for t in (index, value):
+            f.seek(int(t.data_offset))
+            f.write(t.data[1::-1].tobytes())
+    said = []
+    assert not verify.verify_tensors(result, said.append) and said[0].startswith("verify: blk.0.attn_q.weight: beyond the error bound")
+
+
+def test_tensors_that_are_not_there_are_named(make_checkpoint):
+    folder = make_checkpoint()
+    result = convert(folder, Options(folder / "x.gguf", "f32"), say=lambda _: None)
+    said = []
+    fewer = dataclasses.replace(result, plan=dataclasses.replace(result.plan, tensors=result.plan.tensors[1:]))
+    assert not verify.verify_tensors(fewer, said.append)
+    n = len(result.plan.tensors)
+    assert said == [f"verify: tensors: got {n} in the file, expected {n - 1}; differing: ['{result.plan.tensors[0].target.gguf}']"]
+    said.clear()
+    assert verify.verify_tensors(result, said.append) and said[0].startswith(f"verify: {n} tensors, worst ") and said[0].endswith(": ok")
