@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -294,7 +295,17 @@ def test_an_adapter_that_is_invoked_within_a_prompt_applies_from_there_on(files)
         assert cold[60, 0] != cold[60, 1] and one.get("/lora-adapters")[0]["alora_invocation_tokens"] == [7, 8]
         for p, i in ((once, 1), (once, 0), (once + [9], 0), (once, 1), (twice + [9, 9], 0), (once, 0), (twice + [9, 9], 1), (twice + [9, 9], 0)):
             n, row = ask(one, p, id_slot=0, **(on, off)[i])
-            assert row.keys() == cold[len(p), i].keys() and max(abs(row[t] - cold[len(p), i][t]) for t in row) < 1e-3, (len(p), i, n)
+            assert same(row, cold[len(p), i]), (len(p), i, n)
+        with ThreadPoolExecutor(2) as pool:  # one that writes while the other is before its invocation
+            for _ in range(4):
+                writing = pool.submit(one.post, "/completion", prompt=once, n_predict=40, id_slot=1, ignore_eos=True, cache_prompt=False, **on)
+                for p in (once, twice + [9, 9]):
+                    assert same(ask(one, p, id_slot=0, cache_prompt=False, **on)[1], cold[len(p), 0])
+                writing.result()
+
+
+def same(row: "dict[int, float]", other: "dict[int, float]") -> bool:
+    return row.keys() == other.keys() and max(abs(row[t] - other[t]) for t in row) < 1e-3
 
 
 @pytest.mark.parametrize("n_ask", [60, 61])
