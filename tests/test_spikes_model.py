@@ -263,5 +263,5 @@ def test_a_state_fits_where_the_arguments_say_what_the_file_says(plain, spiking)
         llm.load_state(state)
         assert np.array_equal(llm.logits, row)
     for options in ({"spike": False}, {"spike_k": 3.0}):
-        with Llama(spiking, **options, **ONE) as llm, pytest.raises(ValueError, match="load_state: model"):
+        with Llama(spiking, **options, **ONE) as llm, pytest.raises(ValueError, match="load_state: settings"):
             llm.load_state(state)
