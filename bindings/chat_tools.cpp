@@ -1,9 +1,9 @@
 #include "core.h"
 
 #include "chat.h"
-#include "json-schema-to-grammar.h"
 #include "json.h"
 #include "log.h"
+#include "schema-grammar.h"
 
 namespace sb {
 
@@ -17,9 +17,13 @@ static auto refusing(const char * where, F && f) -> decltype(f()) {
     }
 }
 
-static std::string schema_to_grammar(const std::string & schema_json) {
+// GBNF, and what was left out of it
+static std::pair<std::string, std::vector<std::string>> schema_to_grammar(const std::string & schema_json, bool lenient) {
     py::gil_scoped_release nogil;
-    return refusing("json schema", [&] { return json_schema_to_grammar(common_json::parse(schema_json)); });
+    std::vector<std::string> warnings;
+    const auto  schema = refusing("json schema", [&] { return common_json::parse(schema_json); });
+    std::string text   = schema_grammar(schema, lenient, &warnings);
+    return { std::move(text), std::move(warnings) };
 }
 
 // --- a template of a model, or one given, ready to be applied -----------------------------------------------------
@@ -33,7 +37,7 @@ public:
         templates_ = refusing("chat template", [&] { return common_chat_templates_init(model_->get(), source); });
     }
 
-    py::dict apply(const std::string & request_json) const;
+    py::dict apply(const std::string & request_json, bool lenient) const;
 
 private:
     common_chat_templates_inputs read(const std::string & request_json) const;
@@ -85,11 +89,12 @@ void chat_templates::add_triggers(const common_chat_params & p, py::dict & out) 
     out["trigger_patterns"] = patterns;
 }
 
-py::dict chat_templates::apply(const std::string & request_json) const {
+py::dict chat_templates::apply(const std::string & request_json, bool lenient) const {
     common_chat_params p;
+    std::vector<std::string> warnings;
     {
         py::gil_scoped_release nogil;
-        p = refusing("chat template", [&] { return common_chat_templates_apply(templates_.get(), read(request_json)); });
+        p = refusing("chat template", [&] { return schema_templates_apply(templates_.get(), read(request_json), lenient, &warnings); });
     }
     py::dict out;
     out["prompt"]            = p.prompt;
@@ -99,6 +104,7 @@ py::dict chat_templates::apply(const std::string & request_json) const {
     out["stops"]             = p.additional_stops;
     out["format"]            = (int) p.format;
     out["parser"]            = py::bytes(p.parser);
+    out["warnings"]          = warnings;
     add_triggers(p, out);
     return out;
 }
@@ -158,11 +164,11 @@ py::list chat_parser::push(const std::string & text, bool last) {
 void bind_chat(py::module_ & m) {
     using namespace py::literals;
     common_log_set_verbosity_thold(-1); // of llama-common alone: it prints by itself what its exceptions say
-    m.def("json_schema_to_grammar", &schema_to_grammar, "schema_json"_a);
+    m.def("json_schema_to_grammar", &schema_to_grammar, "schema_json"_a, "lenient"_a = false);
     m.def("builtin_templates", &builtin_templates);
     py::class_<chat_templates>(m, "ChatTemplates")
         .def(py::init<std::shared_ptr<model>, const std::string &, bool>(), "model"_a, "source"_a = "", "jinja"_a = true)
-        .def("apply", &chat_templates::apply, "request_json"_a);
+        .def("apply", &chat_templates::apply, "request_json"_a, "lenient"_a = false);
     py::class_<chat_parser>(m, "ChatParser")
         .def(py::init<int, const std::string &, const std::string &>(), "format"_a, "parser"_a, "generation_prompt"_a)
         .def("push", &chat_parser::push, "text"_a, "last"_a)

@@ -157,6 +157,7 @@ PYBIND11_MODULE(_core, m) {
 
     m.def("gguf_tensor_types", &tensor_types, "path"_a);
     m.def("check_grammar", &check_grammar, "text"_a, "root"_a);
+    m.def("grammar_matches", &grammar_matches, "text"_a, "root"_a, "answer"_a, py::call_guard<py::gil_scoped_release>());
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
     m.def("measure", &measure_model, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,

@@ -2,10 +2,14 @@
 
 #include "../src/llama-grammar.h" // relative to upstream's include folder, as its own tests have it
 
+#include "schema-rules.h"
+
 #include <algorithm>
 #include <cmath>
 
 namespace sb {
+
+using kept::decode_utf8;
 
 // upstream's recursive functions take a stack frame per rule or bracket
 static const size_t MAX_BYTES = 256 * 1024;
@@ -126,6 +130,24 @@ static llama_grammar_parser parse(const llama_vocab * vocab, const std::string &
 }
 
 void check_grammar(const std::string & text, const std::string & root) { parse(nullptr, text, root); }
+
+bool grammar_matches(const std::string & text, const std::string & root, const std::string & answer) {
+    parse(nullptr, text, root);
+    log_scope log(false);
+    const std::unique_ptr<llama_grammar, void (*)(llama_grammar *)> g(
+        llama_grammar_init_impl(nullptr, text.c_str(), root.c_str(), false, nullptr, 0, nullptr, 0), llama_grammar_free_impl);
+    if (!g) {
+        throw std::invalid_argument("grammar: got a refusal from llama.cpp: " + log.errors());
+    }
+    const auto & stacks = llama_grammar_get_stacks(g.get());
+    for (const uint32_t c : decode_utf8(answer)) {
+        llama_grammar_accept(g.get(), c);
+        if (stacks.empty()) {
+            return false;
+        }
+    }
+    return std::any_of(stacks.begin(), stacks.end(), [](const auto & s) { return s.empty(); });
+}
 
 grammar::grammar(const llama_vocab * vocab, const grammar_options & o) : vocab_(vocab), prefill_(o.prefill), lazy_(o.lazy) {
     const auto parser = parse(vocab, o.text, o.root);

@@ -18,6 +18,9 @@ struct grammar_options {
 // throws when upstream would refuse the text; token names in it are only known with a vocabulary, and refused here
 void check_grammar(const std::string & text, const std::string & root);
 
+// is it a whole answer that the grammar allows; throws as check_grammar does, and where it recurs on the left
+bool grammar_matches(const std::string & text, const std::string & root, const std::string & answer);
+
 class grammar {
 public:
     grammar(const llama_vocab * vocab, const grammar_options & o);

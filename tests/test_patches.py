@@ -48,6 +48,9 @@ REPLACED = {
     r"gguf_write_to_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
     r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (0026)",
     r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (0024)",
+    r'#include "json-schema-to-grammar.h"': "arg.cpp: the header of the one that drops constraints is not needed beside ours",
+    r".*= \{?(COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, )?json_schema_to_grammar\(": "another function of the same argument, at three doors",
+    r"auto chat_params = common_chat_templates_apply\(": "the same, of a chat's schemas",
 }
 
 

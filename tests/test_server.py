@@ -150,9 +150,22 @@ def test_a_tool_chosen_by_name_is_the_one_that_is_called(tool_client):
              "logit_bias": {str(CALL): 50, str(END): 100}}
     for name in ("get_temperature", "close_door"):
         reply = tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": name}}).choices[0]
-        assert {call.function.name for call in reply.message.tool_calls} == {name}
+        assert [call.function.name for call in reply.message.tool_calls] == [name]
     with pytest.raises(openai.BadRequestError, match="got the function 'absent', expected one of tools"):
         tool_client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "absent"}})
+
+
+@pytest.mark.parametrize("more", [{}, {"parallel_tool_calls": False}])
+def test_a_tool_chosen_by_name_is_called_once(tool_client, more):
+    """Also by a model that would go on calling; its arguments satisfy their schema."""
+    schema = {"type": "object", "required": ["code", "share"], "properties": {
+        "code": {"type": "string", "pattern": r"^\d{2}$"}, "share": {"type": "number", "minimum": 0.5, "maximum": 0.75}}}
+    ring = {"type": "function", "function": {"name": "ring", "parameters": schema}}
+    reply = tool_client.chat.completions.create(model="any", messages=user("x"), tools=[TOOL, ring], tool_choice={"type": "function", "function": {"name": "ring"}},
+                                                max_tokens=200, temperature=1, seed=1, logit_bias={str(CALL): 50}, **more).choices[0].message
+    call, = reply.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert call.function.name == "ring" and re.fullmatch("[0-9]{2}", arguments["code"]) and 0.5 <= arguments["share"] <= 0.75
 
 
 def test_auto_leaves_the_choice_to_the_model(model, folder):

@@ -24,7 +24,10 @@ def render_template(source: str, variables_json: str) -> str:
 def check_grammar(text: str, root: str) -> None:
     """ValueError: no GBNF, or a rule is missing. Left recursion and tokens by name are only seen by set_grammar."""
 
-def json_schema_to_grammar(schema_json: str) -> str: ...
+def grammar_matches(text: str, root: str, answer: str) -> bool:
+    """Whether the answer is a whole one that the grammar allows. ValueError: as check_grammar, and left recursion."""
+def json_schema_to_grammar(schema_json: str, lenient: bool = False) -> tuple[str, list[str]]:
+    """GBNF that keeps the schema, and what lenient left out. ValueError: a keyword that no grammar holds, or no schema."""
 def builtin_templates() -> list[str]: ...
 
 def gguf_tensor_types(path: str) -> list[str]:
@@ -214,9 +217,10 @@ class ChatTemplates:
 
     def __init__(self, model: Model, source: str = "", jinja: bool = True) -> None:
         """source: Jinja; "": the model's own; with jinja=False the name of a built-in one."""
-    def apply(self, request_json: str) -> dict[str, Any]:
+    def apply(self, request_json: str, lenient: bool = False) -> dict[str, Any]:
         """Of {messages, tools, tool_choice, json_schema, parallel_tool_calls, add_generation_prompt, pure}: prompt,
-        grammar, lazy, generation_prompt, stops, format, parser, preserved, trigger_tokens, trigger_patterns."""
+        grammar, lazy, generation_prompt, stops, format, parser, preserved, trigger_tokens, trigger_patterns, warnings.
+        lenient: what no grammar holds of the tools' parameters is left out, and said in warnings, instead of a ValueError."""
 
 class ChatParser:
     """Upstream's parser for the answers to one request."""

@@ -64,6 +64,7 @@ class ChatCompletion(Session):
         stopping_criteria: Criteria = None,
         progress: Optional[Progress] = None,
         cancel: Optional[_core.CancelToken] = None,
+        lenient_schema: bool = False,
     ) -> Any:
         """Answer a chat; the answer, or with stream=True the iterator of chunks, has OpenAI's shape.
 
@@ -71,7 +72,8 @@ class ChatCompletion(Session):
         tools, tool_choice: functions to call: "none", "auto" (the default), "required", or one by its name, which is then
         called at once. finish_reason is then "tool_calls", unless max_tokens cut it ("length"). A template that knows no
         tools still takes one by its name. response_format: {"type": "json_object"}, with a "schema" if wanted, or
-        {"type": "json_schema", "json_schema": {"schema": ...}}; the answer is then such JSON, unless cut.
+        {"type": "json_schema", "json_schema": {"schema": ...}}; the answer is then such JSON, unless cut. A keyword of a schema (tools' parameters
+        too) that constrains and that no grammar holds is a ValueError, with lenient_schema=True left out with a warning.
         max_tokens: None, 0 or less: default_max_tokens() of the prompt. logprobs, top_logprobs: 0 to 20 alternatives per token; no logits_all needed. The rest: see create_completion.
         functions and function_call are refused: OpenAI replaced them by tools. With a chat_handler everything is its own.
         A chat that only grows evaluates its new tokens only. ValueError, TypeError: an argument, a malformed message, a
@@ -88,7 +90,7 @@ class ChatCompletion(Session):
         stops, n_most = completion.read_stops(WHERE, stop), completion.read_max_tokens(WHERE, max_tokens)
 
         with self._lock:
-            prompt = self._chat_template().read(self, messages, tools, tool_choice, response_format, grammar)
+            prompt = self._chat_template().read(self, messages, tools, tool_choice, response_format, grammar, lenient_schema)
             ids = self._chat_tokens(prompt.text)
             tokens = self.generate(
                 ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature, repeat_penalty=repeat_penalty,

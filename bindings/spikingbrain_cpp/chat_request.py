@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _core
 from .chat import json_text
-from .grammar import ChatGrammar, LlamaGrammar, check_patterns, schema_to_gbnf
+from .grammar import ChatGrammar, LlamaGrammar, schema_to_gbnf, warn_of
 
 if TYPE_CHECKING:
     from .loaded import LoadedModel
@@ -96,7 +96,6 @@ def _check_tools(tools: Any) -> dict[str, Mapping[str, Any]]:
             raise ValueError(f"{WHERE}: tools[{i}]: parameters: got {type(function['parameters']).__name__}, expected a JSON schema")
         if function["name"] in found:
             raise ValueError(f"{WHERE}: tools[{i}]: got {function['name']!r} twice, expected different names")
-        check_patterns(function.get("parameters", {}))
         found[function["name"]] = tool
     return found
 
@@ -151,8 +150,8 @@ class ChatFormat:
         self._templates = _core.ChatTemplates(model, name or "", self._jinja)
 
     def read(self, llama: "LoadedModel", messages: Any, tools: Any, tool_choice: Any, response_format: Any,
-             grammar: Optional[LlamaGrammar]) -> ChatPrompt:
-        """TypeError, ValueError: the request, or the template's own refusal of it."""
+             grammar: Optional[LlamaGrammar], lenient: bool = False) -> ChatPrompt:
+        """TypeError, ValueError: the request, or the template's own refusal of it. lenient: of its JSON schemas, see create_chat_completion."""
         _check_messages(messages)
         named = _check_tools(tools)
         choice, one = _check_choice(tool_choice, named)
@@ -162,28 +161,31 @@ class ChatFormat:
         if schema is not None:
             if choice != "none":
                 raise ValueError(f"{WHERE}: response_format: got JSON with tools, expected one of them; pass tool_choice='none'")
-            grammar = LlamaGrammar.from_json_schema(schema)
+            grammar = LlamaGrammar.from_json_schema(schema, lenient=lenient)
         if named and not self._jinja:
             raise ValueError(f"{WHERE}: tools: got some with a chat_format that knows none, expected the model's own template")
         if choice == "none":
             found = self._apply(messages, list(named.values()), "none", pure=True)
             return ChatPrompt(found["prompt"], grammar, found["stops"])
-        return self._with_tools(llama, messages, named, choice, one)
+        return self._with_tools(llama, messages, named, choice, one, lenient)
 
-    def _with_tools(self, llama: "LoadedModel", messages: Any, named: Mapping[str, Any], choice: str, one: Optional[str]) -> ChatPrompt:
-        found = self._apply(messages, list(named.values()), choice)
+    def _with_tools(self, llama: "LoadedModel", messages: Any, named: Mapping[str, Any], choice: str, one: Optional[str],
+                    lenient: bool) -> ChatPrompt:
+        found = self._apply(messages, list(named.values()), choice, lenient=lenient)
         text = found["prompt"]
         if one is not None and found["grammar"]:  # the prompt shows all tools, the answer may call one
-            found = self._apply(messages, [named[one]], choice)
+            found = self._apply(messages, [named[one]], choice, lenient=lenient)
         if not found["grammar"]:
-            return self._arguments_alone(text, found["stops"], named, choice, one)
+            return self._arguments_alone(text, found["stops"], named, choice, one, lenient)
+        warn_of(found["warnings"])
         gbnf = found["grammar"] if choice == "auto" else _TEXT_BEFORE_CALL.sub(r"\1", found["grammar"], count=1)
         grammar = ChatGrammar(
             gbnf, lazy=found["lazy"], trigger_patterns=tuple(found["trigger_patterns"]), trigger_tokens=tuple(found["trigger_tokens"]),
             preserved=tuple(found["preserved"]), prefill=tuple(llama.tokenize(found["generation_prompt"], False, True)))
         return ChatPrompt(text, grammar, found["stops"], (found["format"], found["parser"], found["generation_prompt"]))
 
-    def _arguments_alone(self, text: str, stops: list[str], named: Mapping[str, Any], choice: str, one: Optional[str]) -> ChatPrompt:
+    def _arguments_alone(self, text: str, stops: list[str], named: Mapping[str, Any], choice: str, one: Optional[str],
+                         lenient: bool) -> ChatPrompt:
         """A template that knows no tools: one tool can still be had, as the JSON of its arguments."""
         if one is None and choice == "required" and len(named) == 1:
             one = next(iter(named))
@@ -191,14 +193,14 @@ class ChatFormat:
             raise ValueError(f"{WHERE}: tools: got some with a chat template that knows none, expected tool_choice to name one; "
                              "or convert the model with a template for tools")
         schema = named[one]["function"].get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
-        return ChatPrompt(text, LlamaGrammar(schema_to_gbnf(schema)), stops, forced=one)
+        return ChatPrompt(text, LlamaGrammar(schema_to_gbnf(schema, lenient)), stops, forced=one)
 
-    def _apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], choice: str, pure: bool = False) -> dict[str, Any]:
+    def _apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], choice: str, pure: bool = False, lenient: bool = False) -> dict[str, Any]:
         request = _object("messages and tools", {
             "messages": [_plain(m) for m in messages], "tools": tools, "tool_choice": choice, "json_schema": "",
             "parallel_tool_calls": False, "add_generation_prompt": True, "pure": pure})
         try:
-            return self._templates.apply(request)
+            return self._templates.apply(request, lenient)
         except ValueError as error:
             raise ValueError(f"{WHERE}: {' '.join(str(error).split())}") from error
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -60,12 +61,17 @@ class LlamaGrammar:
         return cls.from_string(text, verbose, root)
 
     @classmethod
-    def from_json_schema(cls, json_schema: Union[str, Mapping[str, Any]], verbose: bool = False) -> Self:
+    def from_json_schema(cls, json_schema: Union[str, Mapping[str, Any]], verbose: bool = False, lenient: bool = False) -> Self:
         """From a JSON schema, as text or as a dict: any answer is then JSON that satisfies it.
 
-        ValueError: no JSON, no schema, or one that asks for what upstream's conversion would leave out.
+        ValueError: no JSON, no schema, one that nothing satisfies, or a keyword that constrains and that no grammar holds (bindings/README.md
+        lists them). lenient: such keywords are left out with a UserWarning that names them.
         """
-        return cls.from_string(schema_to_gbnf(json_schema), verbose)
+        return cls.from_string(schema_to_gbnf(json_schema, lenient), verbose)
+
+    def matches(self, text: str) -> bool:
+        """Whether the text is a whole answer that the grammar allows. ValueError: it recurs on the left."""
+        return _core.grammar_matches(self.text, self.root, text)
 
     def constrain(self, chain: _core.Sampler) -> None:
         """Hand it to a sampler chain."""
@@ -87,8 +93,8 @@ class ChatGrammar(LlamaGrammar):
                           trigger_tokens=list(self.trigger_tokens), preserved=list(self.preserved), prefill=list(self.prefill))
 
 
-def schema_to_gbnf(schema: Union[str, Mapping[str, Any]]) -> str:
-    """Upstream's conversion, after checks of what it would skip with a warning."""
+def schema_to_gbnf(schema: Union[str, Mapping[str, Any]], lenient: bool = False) -> str:
+    """GBNF that keeps a schema; see LlamaGrammar.from_json_schema."""
     try:
         tree = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
         text = json.dumps(tree, allow_nan=False)
@@ -96,28 +102,12 @@ def schema_to_gbnf(schema: Union[str, Mapping[str, Any]]) -> str:
         raise ValueError(f"json schema: got what is no JSON: {error}") from error
     if not isinstance(tree, Mapping):
         raise ValueError(f"json schema: got {type(tree).__name__}, expected an object")
-    check_patterns(tree)
-    try:
-        return _core.json_schema_to_grammar(text)
-    except ValueError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    gbnf, left_out = _core.json_schema_to_grammar(text, lenient)
+    warn_of(left_out)
+    return gbnf
 
 
-def check_patterns(schema: Mapping[str, Any]) -> None:
-    """ValueError: a pattern that upstream's conversion would take for any text."""
-    for pattern in _patterns(schema):
-        if not (pattern.startswith("^") and pattern.endswith("$")):
-            raise ValueError(f"json schema: pattern: got {pattern!r}, expected one that begins with ^ and ends with $")
-
-
-def _patterns(tree: Any) -> Iterator[str]:
-    """Values of "pattern" in schemas, not those in data that a schema holds."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _patterns(item)
-    elif isinstance(tree, Mapping):
-        for key, value in tree.items():
-            if key == "pattern" and isinstance(value, str):
-                yield value
-            elif key not in ("const", "enum", "default", "examples"):
-                yield from _patterns(value)
+def warn_of(left_out: Iterable[str]) -> None:
+    """A UserWarning for each keyword that leniency left out."""
+    for text in left_out:
+        warnings.warn(text, UserWarning, stacklevel=2)

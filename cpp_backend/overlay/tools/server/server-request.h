@@ -6,6 +6,7 @@
 // patches 0011, 0012, 0020 and 0023.
 
 #include "server-common.h"
+#include "server-constraints.h"
 #include "server-tool-choice.h"
 
 #include "common.h"
@@ -183,6 +184,7 @@ inline void server_check_grammar(const json & grammar) {
 
 // data: any completion as the server's own format has it, OpenAI's fields among it
 inline void server_check_completion(const json & data, const common_params & params, const llama_vocab * vocab) {
+    server_completion_constraints(data);
     const double n_vocab = llama_vocab_n_tokens(vocab);
     server_check_range(data, "n_probs",        0, n_vocab);
     server_check_range(data, "logprobs",       0, n_vocab);
@@ -210,6 +212,7 @@ inline uint32_t server_seed(const json & seed) {
 
 // body: of any endpoint that takes chat messages, after its conversion to OpenAI's chat
 inline void server_chat_request(json & body) {
+    server_chat_constraints(body); // before a tool_choice is read: a function that it names is called once
     for (const char * name : {"functions", "function_call"}) {
         if (server_has(body, name)) {
             server_refuse(name, body.at(name), "none; do use tools and tool_choice");
