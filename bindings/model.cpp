@@ -76,7 +76,6 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
     {
         py::gil_scoped_release nogil;
         const model_file file(path);
-        check_header(file, given);
         model_ = file.load(params);
     }
     if (interrupted) {

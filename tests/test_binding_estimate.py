@@ -60,7 +60,7 @@ def test_gigabytes_are_estimated_without_reading_them(tmp_path, tiny):  # noqa: 
     small = gguf.GGUFReader(tiny)
     e, ff, d, kv, n_layer, n_vocab = 3584, 18944, 128, 512, 28, 152064
     sizes = {"block_count": n_layer, "embedding_length": e, "feed_forward_length": ff, "attention.head_count": 28,
-             "attention.head_count_kv": 4, "attention.sliding_window": 4096, "vocab_size": n_vocab}
+             "attention.head_count_kv": 4, "attention.sliding_window": 4096, "context_length": 32768, "vocab_size": n_vocab}
     for field in small.fields.values():
         name = field.name.removeprefix("spikingbrain.")
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
@@ -84,8 +84,9 @@ def test_gigabytes_are_estimated_without_reading_them(tmp_path, tiny):  # noqa: 
         shape = [wide[int(n)] for n in reversed(t.shape)] if not t.name.endswith("ssm_norm.weight") else [d]
         for il in range(n_layer // 2) if t.name.startswith("blk.") else [0]:
             name = t.name.replace("blk.0.", f"blk.{2 * il}.").replace("blk.1.", f"blk.{2 * il + 1}.")
-            writer.add_tensor_info(name, shape, np.dtype(np.float16), 2 * int(np.prod(shape)))
-            n_bytes += 2 * int(np.prod(shape))
+            dtype = np.dtype(np.float32 if len(shape) == 1 else np.float16)  # norms and biases are F32
+            writer.add_tensor_info(name, shape, dtype, dtype.itemsize * int(np.prod(shape)))
+            n_bytes += dtype.itemsize * int(np.prod(shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

@@ -49,6 +49,7 @@ def edit_config(folder: Path, **change) -> None:
     ({"num_key_value_heads": 3}, "num_key_value_heads: got 3, expected a divisor of num_attention_heads = 4; "),
     ({"num_attention_heads": 0}, "num_attention_heads: got 0, expected an integer from 1"),
     ({"sliding_window": 0}, "sliding_window: got 0, expected an integer from 1"),
+    ({"sliding_window": 513}, "sliding_window: got 513, expected at most max_position_embeddings = 512; "),
     ({"sliding_window": None}, "sliding_window: got None (NoneType), expected int; "),
     ({"hidden_size": "64"}, "hidden_size: got '64' (str), expected int; "),
     ({"hidden_size": KeyError}, "hidden_size: got nothing, expected a value (int); "),

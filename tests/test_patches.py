@@ -27,6 +27,8 @@ REPLACED = {
     r"static_assert\(GGML_OP_COUNT == \d+": "the operator count, asserted in ggml.c twice and in ggml-rpc.h",
     r"const size_t max_idx = std::min\(tokens.size\(\), b.tokens.size\(\)\);": "where two texts part, by their adapters, too; nothing shadows it in its scope",
     r"#define RPC_PROTO_PATCH_VERSION\s+\d+": "RPC's peers must know the same operators",
+    r'LLAMA_LOG_WARN\("%s: Warning: Bad metadata override': "an override of a wrong type is an error, no warning; a throw above it would leave it unreachable",
+    r"__func__, ovrd->key, override_type_to_str": "the second line of that warning",
     r"common_log_set_file\(common_log_main\(\), value": "a log that is opened before all arguments are known may empty an input",
     r"std::ofstream fout = std::ofstream\(split_path": "gguf-split opens a temporary name; a shadowed split_path would be printed",
     r"fout\.open\(split_params\.output": "the same for a merged file; split_params is const",

@@ -47,6 +47,9 @@ def perplexity(argv: Sequence[str]) -> Optional[str]:
 
 def quantize(argv: Sequence[str]) -> Optional[str]:
     """INT8 weights keep their codes, scales and outliers in several tensors: upstream knows no way from them to a type."""
+    for option in ("--include-weights", "--exclude-weights"):
+        if option in argv and "--imatrix" not in argv:
+            return f"sb-quantize: {option}: got it without --imatrix, expected the file whose weights it chooses; do add --imatrix"
     for option, path in zip(["", *argv], argv):
         if option not in ("--imatrix", "--tensor-type-file") and Path(path).is_file():  # the first is read, the second written
             with contextlib.suppress(RuntimeError):

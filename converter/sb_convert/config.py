@@ -131,6 +131,8 @@ class Config:
             ("num_attention_heads", rest == 0, f"a divisor of hidden_size = {self.hidden_size}", fix),
             ("num_attention_heads", d % 2 == 0, "an even head size (rotary pairs)", fix),
             ("num_key_value_heads", n_head % n_kv == 0, f"a divisor of num_attention_heads = {n_head}", fix),
+            ("sliding_window", self.sliding_window <= self.max_position_embeddings, f"at most max_position_embeddings = {self.max_position_embeddings}",
+             "no longer window was trained, and the fork refuses it"),
             ("attn_layers", all(0 <= il < n_layer for il in self.attn_layers), f"indices from 0 to {n_layer - 1}", fix),
             ("attn_layers", len(set(self.attn_layers)) == len(self.attn_layers), "each layer once", fix),
             ("bos_token_id", self._is_token(self.bos_token_id), f"null or 0 to {self.vocab_size - 1}", fix),

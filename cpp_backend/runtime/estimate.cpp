@@ -15,7 +15,6 @@ memory_use measure(const model_file & file, const overrides & o, const llama_con
     mparams.kv_overrides = o.empty() ? nullptr : o.data();
 
     log_scope log(false);
-    check_header(file, o);
     std::unique_ptr<llama_model, decltype(&llama_model_free)> m(file.load(mparams), llama_model_free);
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx(m ? llama_init_from_model(m.get(), params) : nullptr, llama_free);
     if (!ctx) {

@@ -1,5 +1,5 @@
-// What a program on libllama needs besides it: a model file by path or descriptor, refusals where llama.cpp would abort, its log as
-// errors, memory measured before load, the vocabulary, sampling, spike counts. Knows no Python and no Java; prints nothing.
+// What a program on libllama needs besides it: a model file by path or descriptor, llama.cpp's log as errors, memory measured
+// before load, the vocabulary, sampling, spike counts. Knows no Python and no Java; prints nothing.
 // Errors: std::invalid_argument, an argument; std::runtime_error, the file or llama.cpp; `cancelled`.
 #pragma once
 
@@ -71,9 +71,7 @@ private:
     int64_t     position_ = 0;
 };
 
-// --- header.cpp: refuses, with a sentence, what llama.cpp would abort on ------------------------------------------
-
-void check_header(const model_file & file, const overrides & o);
+// --- header.cpp ---------------------------------------------------------------------------------------------------
 
 // names of the types that the tensors of a file have
 std::vector<std::string> tensor_types(const std::string & path);

@@ -2,58 +2,83 @@
 
 #include "ggml-spikingbrain.h"
 
-#include <cstring>
+namespace {
 
-// as load_spike_hparams reads them, which has refused what is wrong; get_key itself would log an override per tensor
+enum type_set {
+    FLOATS,     // F32, F16, BF16 and all that ggml can turn into floats: get_rows and mul_mat take them
+    PROJECTION, // the same, or INT8 codes with their scales
+    F32, I32, I16,
+};
 
-static bool spikes_enabled(const llama_model_loader & ml) {
-    const char * key = "spikingbrain.spike.enable";
-    const auto it = ml.kv_overrides.find(key);
-    if (it != ml.kv_overrides.end()) {
-        return it->second.tag == LLAMA_KV_OVERRIDE_TYPE_BOOL && it->second.val_bool;
+// by the name after "blk.N.", or by its end where the row begins with a mark
+const struct { const char * name; type_set types; } TYPES[] = {
+    { "token_embd.weight",        FLOATS     },
+    { "output.weight",            FLOATS     },
+    { "attn_q.weight",            PROJECTION },
+    { "attn_k.weight",            PROJECTION },
+    { "attn_v.weight",            PROJECTION },
+    { "attn_output.weight",       PROJECTION },
+    { "attn_gate.weight",         PROJECTION },
+    { "ffn_gate.weight",          PROJECTION },
+    { "ffn_up.weight",            PROJECTION },
+    { "ffn_down.weight",          PROJECTION },
+    { "time_mix_decay_w1.weight", FLOATS     },
+    { "time_mix_decay_w2.weight", FLOATS     },
+    { "_norm.weight",             F32        },
+    { ".bias",                    F32        },
+    { ".scales",                  F32        },
+    { ".outlier_index",           I32        },
+    { ".outlier_value",           I16        },
+};
+
+bool is_in(ggml_type type, type_set set) {
+    switch (set) {
+        case FLOATS:     return type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float != nullptr;
+        case PROJECTION: return type == GGML_TYPE_I8 || is_in(type, FLOATS);
+        case F32:        return type == GGML_TYPE_F32;
+        case I32:        return type == GGML_TYPE_I32;
+        case I16:        return type == GGML_TYPE_I16;
     }
-    const int64_t id = gguf_find_key(ml.metadata, key);
-    return id >= 0 && gguf_get_val_bool(ml.metadata, id);
+    return false;
 }
 
-static bool spikes_reach_down(const llama_model_loader & ml) {
-    const int64_t id = gguf_find_key(ml.metadata, "spikingbrain.spike.scope");
-    return id < 0 || strcmp(gguf_get_val_str(ml.metadata, id), "paper") == 0;
+const char * text_of(type_set set) {
+    switch (set) {
+        case FLOATS:     return "floats or a quantised type";
+        case PROJECTION: return "floats, a quantised type or i8";
+        case F32:        return "f32";
+        case I32:        return "i32";
+        case I16:        return "i16";
+    }
+    return "";
 }
 
-ggml_op llama_spikingbrain_weight_op(const llama_model_loader & ml, const LLM_TN_IMPL & tn, const ggml_tensor & t, ggml_op op) {
-    if (ml.arch_name != "spikingbrain" || tn.suffix == nullptr || strcmp(tn.suffix, "weight") != 0) {
-        return op;
-    }
-    switch (tn.tensor) {
-        case LLM_TENSOR_ATTN_Q:
-        case LLM_TENSOR_ATTN_K:
-        case LLM_TENSOR_ATTN_V:
-        case LLM_TENSOR_ATTN_OUT:
-        case LLM_TENSOR_ATTN_GATE:
-        case LLM_TENSOR_FFN_GATE:
-        case LLM_TENSOR_FFN_UP:
-        case LLM_TENSOR_FFN_DOWN:
-            break;
-        default:
-            return op;
-    }
-    switch (t.type) {
-        case GGML_TYPE_I8:
-            if (t.ne[0] % 128 != 0) {
-                throw std::runtime_error(format("spikingbrain: %s: got INT8 rows of %lld, expected a multiple of 128; convert the checkpoint again with sb-convert",
-                    tn.str().c_str(), (long long) t.ne[0]));
-            }
-            return GGML_OP_SPK_MUL_MAT;
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q4_0:
-        case GGML_TYPE_Q5_0: {
-            const bool spiking = spikes_enabled(ml) && (tn.tensor != LLM_TENSOR_FFN_DOWN || spikes_reach_down(ml));
-            return spiking ? GGML_OP_SPK_MUL_MAT : op;
+} // namespace
+
+static const auto * find_row(const std::string & name) {
+    const size_t      dot = name.compare(0, 4, "blk.") == 0 ? name.find('.', 4) : std::string::npos;
+    const std::string own = dot == std::string::npos ? name : name.substr(dot + 1);
+    for (const auto & row : TYPES) {
+        const size_t n      = strlen(row.name);
+        const bool   by_end = row.name[0] == '.' || row.name[0] == '_';
+        if (by_end ? own.size() >= n && own.compare(own.size() - n, n, row.name) == 0 : own == row.name) {
+            return &row;
         }
-        default:
-            return op;
     }
+    return (decltype(&TYPES[0])) nullptr;
+}
+
+std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type) {
+    const auto * row = find_row(name);
+    return !row || is_in(type, row->types) ? "" : format("%s: got type %s, expected %s", name.c_str(), ggml_type_name(type), text_of(row->types));
+}
+
+bool llama_spikingbrain_in_integers(ggml_type type, bool spiking) {
+    return type == GGML_TYPE_I8 || (spiking && (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0));
+}
+
+ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {
+    return flags & LLAMA_SPIKINGBRAIN_TENSOR_SPK ? GGML_OP_SPK_MUL_MAT : op;
 }
 
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w) {

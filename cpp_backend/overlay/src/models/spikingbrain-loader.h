@@ -2,13 +2,20 @@
 
 #include "../llama-model-loader.h"
 
-// Called from llama-model-loader.cpp (patch 0003).
+// What each tensor of a SpikingBrain model may be stored as, and which operator reads it. Called by the model, by llama.cpp's loader
+// (patch 0003) and by its quantiser (patch 0016).
 
-// The operator that weight t is used with, where the loader would take op: SPK_MUL_MAT for projections that are fed
-// packed activation rows, so that they may lie in the buffer type CPU_SPK. These are
-//   INT8 weights; with spikes on (key spikingbrain.spike.enable or its override) also Q8_0, Q4_0 and Q5_0
-//   in attn_q, attn_k, attn_v, attn_output, attn_gate, ffn_gate, ffn_up and, unless the scope is "released", ffn_down
-ggml_op llama_spikingbrain_weight_op(const llama_model_loader & ml, const LLM_TN_IMPL & tn, const ggml_tensor & t, ggml_op op);
+// A flag of create_tensor beside llama.cpp's: the tensor is read by SPK_MUL_MAT, so that it may lie in the buffer type CPU_SPK.
+const int LLAMA_SPIKINGBRAIN_TENSOR_SPK = 1 << 24;
+
+// The operator that a tensor created with these flags is used with, where the loader would take op.
+ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 
 // SPK_MUL_MAT over w, to ask a backend about
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
+
+// Whether a product with a matrix of this type is one in integers: INT8 codes always, others when their input spikes.
+bool llama_spikingbrain_in_integers(ggml_type type, bool spiking);
+
+// What is wrong with a tensor of this name and type; "" when nothing is, or the model has no such tensor, which is seen when none reads it.
+std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type);

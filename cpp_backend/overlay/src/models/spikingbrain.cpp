@@ -1,4 +1,5 @@
 #include "models.h"
+#include "spikingbrain-loader.h"
 #include "spikingbrain-memory.h"
 
 #include "../llama-impl.h"
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <unordered_set>
 
 // No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
 // limits of the tools) gets this instead. Small enough that n_ctx times a few sequences stays an int.
@@ -18,6 +20,7 @@ static void require(bool ok, const std::string & what) {
     }
 }
 
+// llama_spikingbrain_check_header has seen each key's type and range; here is what one must be beside another
 void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_ATTENTION_LAYERNORM_RMS_EPS, hparams.f_norm_rms_eps);
     ml.get_key(LLM_KV_ATTENTION_SLIDING_WINDOW,    n_window);
@@ -26,16 +29,10 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key_or_arr(LLM_KV_ATTENTION_RECURRENT_LAYERS, hparams.is_recr_impl, hparams.n_layer());
 
     const uint32_t d = hparams.n_embd_head_k();
-    require(hparams.f_norm_rms_eps >= 0.0f, format("attention.layer_norm_rms_epsilon: got %g, expected 0 or more", hparams.f_norm_rms_eps));
-    require(n_window > 0 && n_window < N_CTX_UNBOUNDED, format("attention.sliding_window: got %u, expected a positive number", n_window));
-    require(gate_norm > 0.0f, format("gla.gate_logit_normalizer: got %g, expected a positive number", gate_norm));
+    require(n_window <= hparams.n_ctx_train, format("attention.sliding_window: got %u, expected at most context_length %u: no longer window was trained", n_window, hparams.n_ctx_train));
     require(d == hparams.n_embd_head_v(), format("attention.value_length: got %u, expected attention.key_length %u", hparams.n_embd_head_v(), d));
-    require(d % 2 == 0 && hparams.n_rot() == d, format("rope.dimension_count: got %u, expected the even head size %u", hparams.n_rot(), d));
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        require(hparams.n_head(il) == hparams.n_head() && hparams.n_head_kv(il) == hparams.n_head_kv(), "attention.head_count: got different counts per layer, expected one");
-    }
-    require(hparams.n_head_kv() > 0 && hparams.n_head() % hparams.n_head_kv() == 0,
-        format("attention.head_count_kv: got %u, expected a divisor of %u", hparams.n_head_kv(), hparams.n_head()));
+    require(d > 0 && d % 2 == 0 && hparams.n_rot() == d, format("rope.dimension_count: got %u, expected the even head size %u", hparams.n_rot(), d));
+    require(hparams.n_head() % hparams.n_head_kv() == 0, format("attention.head_count_kv: got %u, expected a divisor of %u", hparams.n_head_kv(), hparams.n_head()));
 
     load_spike_hparams(ml);
 
@@ -55,8 +52,6 @@ void llama_model_spikingbrain::load_spike_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_SPIKE_K,      spike_k, false);
     ml.get_key(LLM_KV_SPIKE_SCOPE,  scope,   false);
 
-    require(std::isfinite(spike_k) && spike_k > 0.0f, format("spike.k: got %g, expected a positive number", spike_k));
-    require(scope == "paper" || scope == "released", "spike.scope: got " + scope + ", expected paper or released");
     require(!ml.kv_overrides.count("spikingbrain.spike.scope"), "spike.scope: got an override, expected none: it is fixed when the checkpoint is converted (sb-convert --spike-scope)");
     if (spike) {
         require(hparams.n_embd % 32 == 0 && hparams.n_ff() % 32 == 0 && hparams.n_embd_head_k()*hparams.n_head() % 32 == 0,
@@ -65,24 +60,52 @@ void llama_model_spikingbrain::load_spike_hparams(llama_model_loader & ml) {
     spike_down = scope == "paper";
 }
 
+bool llama_model_spikingbrain::spikes(llm_tensor projection) const {
+    return spike && (projection != LLM_TENSOR_FFN_DOWN || spike_down);
+}
+
 // a projection of a layer; INT8 codes come with their scales and, where codes lie outside int8, with the rest of them
 ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out) {
-    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, 0);
-    if (w->type != GGML_TYPE_I8) {
+    const std::string   name = tn(tensor, "weight", il).str();
+    const ggml_tensor * meta = ml.get_tensor_meta(name.c_str());
+    const ggml_type     type = meta ? meta->type : GGML_TYPE_F32; // a missing one is said below
+
+    require(type != GGML_TYPE_I8 || n_in % 128 == 0, format("%s: got INT8 rows of %lld, expected a multiple of 128, the group of a scale; convert the checkpoint again with sb-convert",
+        name.c_str(), (long long) n_in));
+
+    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, llama_spikingbrain_in_integers(type, spikes(tensor)) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0);
+    if (type != GGML_TYPE_I8) {
         return w;
     }
-    require(n_in % 128 == 0, format("%s: got %d inputs, expected a multiple of 128, the group of a scale", w->name, (int) n_in));
-
     int8_parts parts;
     parts.scales = create_tensor(tn(tensor, "scales", il), {n_in/128, n_out}, 0);
     if (const ggml_tensor * index = ml.get_tensor_meta(tn(tensor, "outlier_index", il).str().c_str())) {
+        require(n_in*n_out <= INT32_MAX, format("%s: got outliers in %lld codes, expected at most 2^31 - 1 codes: an outlier's index has 32 bits", w->name, (long long) (n_in*n_out)));
         parts.out_index = create_tensor(tn(tensor, "outlier_index", il), {index->ne[0]}, 0);
         parts.out_value = create_tensor(tn(tensor, "outlier_value", il), {index->ne[0]}, 0);
-        require(parts.out_index->type == GGML_TYPE_I32 && parts.out_value->type == GGML_TYPE_I16, format("%s: got outliers of another type, expected I32 and I16", w->name));
     }
-    require(parts.scales->type == GGML_TYPE_F32, format("%s: got scales in %s, expected F32", w->name, ggml_type_name(parts.scales->type)));
     int8[w] = parts;
     return w;
+}
+
+// llama.cpp asks shapes only, and reads some tensors by itself that this graph does not
+static void check_types(const llama_model_loader & ml) {
+    for (const auto & [name, weight] : ml.weights_map) {
+        const std::string error = llama_spikingbrain_type_error(name, weight.tensor->type);
+        require(error.empty(), error);
+    }
+}
+
+static void check_all_read(const llama_model_loader & ml) {
+    std::unordered_set<std::string> created;
+    for (const auto & [key, ctx] : ml.ctx_map) {
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+            created.insert(t->name);
+        }
+    }
+    for (const auto & [name, weight] : ml.weights_map) {
+        require(created.count(name), name + ": got a tensor that nothing reads, expected none; use a newer version or convert the checkpoint again");
+    }
 }
 
 void llama_model_spikingbrain::check_int8() const {
@@ -104,6 +127,8 @@ void llama_model_spikingbrain::check_int8() const {
 
 void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     LLAMA_LOAD_LOCALS;
+
+    check_types(ml);
 
     tok_embd = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {n_embd, n_vocab}, 0);
 
@@ -147,6 +172,8 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
         layer.ffn_down = create_projection(ml, LLM_TENSOR_FFN_DOWN, i,   n_ff, n_embd);
         layer.ffn_up   = create_projection(ml, LLM_TENSOR_FFN_UP,   i, n_embd,   n_ff);
     }
+
+    check_all_read(ml);
 }
 
 std::unique_ptr<llm_graph_context> llama_model_spikingbrain::build_arch_graph(const llm_graph_params & params) const {
@@ -218,7 +245,7 @@ struct spikingbrain_blocks {
     const int64_t n_embd_head = g.n_embd_head_k;
     const float   kq_scale    = 1.0f/sqrtf(float(n_embd_head));
 
-    projection_input reads(ggml_tensor * x, const char * name, int il, bool spiking) const { return { x, name, il, spiking }; }
+    projection_input reads(ggml_tensor * x, const char * name, int il, llm_tensor projection) const { return { x, name, il, model.spikes(projection) }; }
     ggml_tensor * encoded(projection_input & in) const;
     ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias = nullptr) const;
     ggml_tensor * build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const;
@@ -252,10 +279,6 @@ static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
 // projections
 //
 
-static bool has_integer_kernel(ggml_type type) {
-    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0;
-}
-
 ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
     if (!in.act) {
         in.act = ggml_spk_encode(ctx0, in.x, model.spike_k, in.spiking ? GGML_SPK_SPIKE : GGML_SPK_Q8);
@@ -283,7 +306,7 @@ ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input 
     }
 
     ggml_tensor * cur;
-    if (has_integer_kernel(w->type)) {
+    if (llama_spikingbrain_in_integers(w->type, in.spiking)) {
         const auto found = model.int8.find(w);
         const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
         cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
@@ -338,7 +361,7 @@ ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
 ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
 
-    auto in = reads(cur, "spike_attn", il, model.spike);
+    auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
     auto [Qcur, Kcur, Vcur] = build_qkv(in);
     Qcur = ggml_relu(ctx0, Qcur);
     Kcur = ggml_relu(ctx0, Kcur);
@@ -355,7 +378,7 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "gla_norm", il);
 
-    auto out = reads(cur, "spike_attn_out", il, model.spike);
+    auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
     return build_proj(layer.wo, out);
 }
 
@@ -373,7 +396,7 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
     const auto * mem   = inp->mem;
 
-    auto in = reads(cur, "spike_attn", il, model.spike);
+    auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
     auto [Qcur, Kcur, Vcur] = build_qkv(in);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
@@ -388,7 +411,7 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);
 
-    auto out = reads(cur, "spike_attn_out", il, model.spike);
+    auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
     return build_proj(layer.wo, out);
 }
 
@@ -396,7 +419,7 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
 ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
 
-    auto in = reads(cur, "spike_ffn", il, model.spike);
+    auto in = reads(cur, "spike_ffn", il, LLM_TENSOR_FFN_UP);
     ggml_tensor * up   = build_proj(layer.ffn_up,   in);
     ggml_tensor * gate = build_proj(layer.ffn_gate, in);
     g.cb(up,   "ffn_up",   il);
@@ -405,7 +428,7 @@ ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, int il) const {
     cur = ggml_swiglu_split(ctx0, gate, up);
     g.cb(cur, "ffn_swiglu", il);
 
-    auto down = reads(cur, "spike_ffn_down", il, model.spike && model.spike_down);
+    auto down = reads(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
     return build_proj(layer.ffn_down, down);
 }
 

@@ -2,6 +2,8 @@
 
 // included at the end of models.h
 
+#include "spikingbrain-header.h"
+
 #include <unordered_map>
 
 struct llama_memory_params;
@@ -28,6 +30,9 @@ struct llama_model_spikingbrain : public llama_model_base {
     bool  spike      = false;
     float spike_k    = 3.0f;  // V_th = mean|x| / k
     bool  spike_down = true;  // scope "paper"; in scope "released" the MLP's down projection reads floats
+
+    // whether the input of a projection spikes: the loader chooses its buffer by it, the graph its operator
+    bool spikes(llm_tensor projection) const;
 
     // what belongs to a matrix of INT8 codes, all nullptr for other matrices
     struct int8_parts {

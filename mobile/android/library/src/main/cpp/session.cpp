@@ -41,7 +41,6 @@ llama_model * load_model(const model_file & file, const overrides & o, bool use_
     params.kv_overrides = o.empty() ? nullptr : o.data();
 
     log_scope log(false);
-    check_header(file, o);
     llama_model * m = file.load(params);
     if (!m) {
         throw std::runtime_error(log.reason());

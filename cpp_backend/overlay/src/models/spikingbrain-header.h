@@ -1,0 +1,17 @@
+#pragma once
+
+#include "../llama-model-loader.h"
+
+// What the keys of a GGUF file may say, asked by llama.cpp's loader for every program that opens a model (patch 0014).
+// All throw std::runtime_error: "key: got X, expected Y".
+
+// Before the first hyperparameter is read: the keys of architecture "spikingbrain" by one table (type, range, none unknown), what
+// llama.cpp aborts on in a file of any architecture, and the types and ranges of overrides. vocab_only: no key is missed.
+void llama_spikingbrain_check_header(const llama_model_loader & ml, bool vocab_only);
+
+// Once hyperparameters and vocabulary are read: every override must have been read. One that belongs to another architecture is
+// left alone: a draft model is loaded with the overrides of the model it drafts for.
+void llama_spikingbrain_check_overrides(const llama_model_loader & ml);
+
+// Of a LoRA adapter's file: the types of the keys that llama.cpp reads, a finite alpha, tensors that a product can read.
+void llama_spikingbrain_check_adapter(const gguf_context * gguf);
