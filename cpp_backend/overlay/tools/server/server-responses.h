@@ -2,8 +2,8 @@
 
 // OpenAI's /v1/responses: what llama.cpp's conversions to and from its chat leave out. Called by patch 0021.
 
-#include "server-request.h"
-#include "server-task.h"
+#include "server-messages.h"
+#include "server-token-rows.h"
 
 #include <string>
 #include <vector>

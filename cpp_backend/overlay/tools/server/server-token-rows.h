@@ -7,7 +7,7 @@
 // held is sent, without a character that the limit cut. A row carries the text of its own token, is sent with the first
 // text that the token is part of, and never if the token belongs to a stop string only.
 
-#include "server-common.h"
+#include "server-request.h"
 #include "server-task.h"
 
 #include <string>
