@@ -53,7 +53,8 @@ def sample(sandbox: Sandbox, n: int, seed: int, only: str) -> list[Mutant]:
 
 def choose(tests: Sequence[str], seconds: dict[str, float], most: int, budget: float) -> list[str]:
     """The first ones within the bounds, those of one file together so that its fixtures are made once."""
-    taken, total = [], 0.0
+    taken: list[str] = []
+    total = 0.0
     for test in tests[:most]:
         if taken and total + seconds[test] > budget:
             break

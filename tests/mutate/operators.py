@@ -41,7 +41,7 @@ class Mutant:
 
     def code(self) -> str:
         """The module's whole text with the change."""
-        return self.module.deep_replace(self.node, self.new).code  # type: ignore[arg-type, union-attr]
+        return cst.ensure_type(self.module.deep_replace(self.node, self.new), cst.Module).code
 
     def lines(self) -> tuple[str, str]:
         """The first lines in which the texts before and after differ."""
@@ -140,7 +140,7 @@ class _Collector(cst.CSTVisitor):
         body = self._inside[self._inside.index(scopes[-1]) + 1:]
         if isinstance(scopes[-1], cst.FunctionDef) and any(isinstance(n, cst.BaseSuite) for n in body):
             statements = [n for n in (*body, node) if isinstance(n, cst.SimpleStatementLine)]
-            return self._lines(statements[-1] if statements else node if not isinstance(node, cst.BaseCompoundStatement) else node.test), False
+            return self._lines(statements[-1] if statements else node.test if isinstance(node, (cst.If, cst.While)) else node), False
         return self._lines(scopes[-1]), True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
