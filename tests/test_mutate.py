@@ -67,6 +67,6 @@ def test_the_figure_and_its_interval(mutate):
 
 def test_every_listed_equivalent_has_its_reason(mutate):
     rows = [line for line in (ROOT / "tests" / "mutate" / "equivalent.txt").read_text().splitlines() if line and not line.startswith("#")]
-    assert all(len(row.split(" | ")) == 4 and row.split(" | ")[3] for row in rows)
+    assert all(len(row.split("\t")) == 4 and row.split("\t")[3] for row in rows)
     names = {m[0] for m in mutate["main"].equivalents()}
     assert all(list(ROOT.glob(f"*/{name}")) for name in names)

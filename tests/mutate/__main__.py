@@ -117,7 +117,7 @@ def run(found: Sequence[Mutant], sandboxes: Sequence[Sandbox], measured: Measure
 
 def equivalents() -> set[tuple[str, str, str]]:
     """(file, line before, line after) of the changes that change nothing, listed by hand with their reasons."""
-    rows = (line.split(" | ") for line in (HERE / "equivalent.txt").read_text().splitlines() if line and not line.startswith("#"))
+    rows = (line.split("\t") for line in (HERE / "equivalent.txt").read_text().splitlines() if line and not line.startswith("#"))
     return {(file, old, new) for file, old, new, _ in rows}
 
 
