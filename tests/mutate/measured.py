@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ import coverage
 
 from sandbox import HERE, ROOT, Sandbox
 
-# tests of servers, builds, texts and training: slow, or of what is no Python of these packages
-LEFT_OUT = ("test_server.py", "test_cpp.py", "test_patches.py", "test_packaging.py", "test_readme.py", "test_train.py", "test_quality.py",
-            "test_bench_driver.py", "test_bench_rows.py", "test_upstream_chat.py", "test_upstream_python.py", "test_spiking_models.py")
+# tests of servers, builds, texts, fuzzing and training: slow, or of what is no Python of these packages
+LEFT_OUT = re.compile(r"test_(server.*|upstream.*|bench.*|cpp|fuzz|mutate|packaging|patches|quality|readme|spiking_models|train)\.py")
 RC = """[run]
 parallel = true
 data_file = {data}
@@ -98,7 +98,7 @@ def _state(sandbox: Sandbox) -> dict[str, dict[str, str]]:
     tests = sorted((ROOT / "tests").glob("*.py"))
     return {"modules": {str(p.relative_to(sandbox.packages)): p.read_text() for p in sandbox.modules()},
             "helpers": {p.name: _digest(p) for p in tests if not p.name.startswith("test_")},
-            "files": {f"tests/{p.name}": _digest(p) for p in tests if p.name.startswith("test_") and p.name not in LEFT_OUT}}
+            "files": {f"tests/{p.name}": _digest(p) for p in tests if p.name.startswith("test_") and not LEFT_OUT.fullmatch(p.name)}}
 
 
 def _run(sandbox: Sandbox, out: Path, workers: int, files: list[str]) -> Measured:
