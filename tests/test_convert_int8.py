@@ -310,8 +310,9 @@ def test_k_and_on_can_be_changed_the_scope_not(make_checkpoint, tmp_path, capsys
     out = tmp_path / "x.gguf"
     converted(make_checkpoint(scales=True), out=out)
     assert spike_keys(converted(out, "--spike-k", "2.5", out=tmp_path / "k.gguf")) == (True, 2.5, "released")
-    assert spike_keys(converted(tmp_path / "k.gguf", "--no-spike", out=tmp_path / "k.gguf")) == (False, 2.5, "released")  # over itself
-    assert spike_keys(converted(tmp_path / "k.gguf", "--spike", "--spike-scope", "released", out=tmp_path / "k.gguf")) == (True, 2.5, "released")
+    assert spike_keys(converted(tmp_path / "k.gguf", "--no-spike", out=tmp_path / "off.gguf")) == (False, 2.5, "released")
+    assert spike_keys(converted(tmp_path / "off.gguf", "--spike", "--spike-scope", "released", out=tmp_path / "k.gguf")) == (True, 2.5, "released")
+    assert main([str(out), "--no-spike", "-o", str(out), "--force"]) == 1 and spike_keys(gguf.GGUFReader(out)) == (True, 3.0, "released")  # never over its input
     assert main([str(out), "--spike-scope", "paper", "-o", str(tmp_path / "y.gguf")]) == 1
     assert "--spike-scope: got paper, and a file of scope released, expected the scope it was converted with; " in capsys.readouterr().err
     assert not (tmp_path / "y.gguf").exists()
