@@ -81,6 +81,14 @@ def test_room_is_counted_to_the_byte(make, states):
     assert [key in short for key in KEYS[:2]] == [False, True] and 0 < short.cache_size <= short.capacity_bytes
 
 
+def test_bytes_of_a_state_in_memory(states):
+    """The state, its row of logits, its tokens, and these once more as the key."""
+    cache = LlamaRAMCache()
+    for i, state in enumerate(states):
+        cache[KEYS[i]] = state
+    assert cache.cache_size == sum(len(s.data) + s.logits.nbytes + 2 * 4 * s.n_tokens for s in states)
+
+
 def test_one_larger_than_the_room_leaves_nothing_wrong(make, states):
     cache = make(1, less=1)
     put(cache, 0, states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 import gguf
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from sb_convert import verify
+from sb_convert import calibrate, metadata, verify
 from sb_convert.cli import parser, spike_k, split_size
 from sb_convert.config import Config
 from sb_convert.convert import Options, Result, convert, outfile
@@ -294,3 +295,37 @@ def test_tensors_that_are_not_there_are_named(make_checkpoint):
     assert said == [f"verify: tensors: got {n} in the file, expected {n - 1}; differing: ['{result.plan.tensors[0].target.gguf}']"]
     said.clear()
     assert verify.verify_tensors(result, said.append) and said[0].startswith(f"verify: {n} tensors, worst ") and said[0].endswith(": ok")
+
+
+# --- what an option needs is told before it works ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option, check", [("--verify", verify.check_requirements), ("--spike-calibrate", lambda: calibrate.check_requirements(Path(__file__)))])
+@pytest.mark.parametrize("package, words", [("torch", "torch: got no such package, expected PyTorch"), ("spikingbrain_cpp", "spikingbrain_cpp: got ")])
+def test_a_package_that_is_missing(monkeypatch, option, check, package, words):
+    pytest.importorskip("torch")
+    check()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConvertError, match=f"{option}: {words}"):
+        check()
+
+
+def test_a_text_that_is_missing(tmp_path):
+    pytest.importorskip("torch")
+    with pytest.raises(ConvertError, match="none.txt: file: got nothing, expected a text to calibrate on"):
+        calibrate.check_requirements(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("value, ok", [("a", True), ("é水🌊", True), (["a", {"b": "ü"}], True), (None, True), (3.5, True), ("\ud800", False), (["a", "\udc80"], False), ({"a": "\udfff"}, False), ({"\ud800": 1}, False), (Path("x\udc80"), False)])
+def test_text_that_a_file_can_hold(value, ok):
+    assert metadata.encodes(value) is ok
+
+
+@pytest.mark.parametrize("value, ok", [(None, True), ("1", True), ("1073741824", True), ("0", False), ("1073741825", False), ("-1", False), ("", False), ("1.5", False), ("x", False), ("²", False)])
+def test_room_for_checkpoints_in_mib(monkeypatch, value, ok):
+    refusals = pytest.importorskip("spikingbrain_cpp.refusals")
+    monkeypatch.delenv("SPIKINGBRAIN_CHECKPOINT_RAM", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SPIKINGBRAIN_CHECKPOINT_RAM", value)
+    told = refusals.checkpoint_ram("sb-server")
+    assert (told is None) == ok and (ok or told.startswith(f"sb-server: SPIKINGBRAIN_CHECKPOINT_RAM: got {value!r}, expected MiB per slot from 1 to 1073741824; "))

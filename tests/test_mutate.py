@@ -32,7 +32,7 @@ def mutate():
     ("def f(a):\n    return a < 3\n", {"return a <= 3", "return a >= 3", "return a < 4", "return a < 2"}),
     ("def f(a, b):\n    g(a, b, k=1)\n", {"g(b, a, k=1)", "g(a, b, k=2)", "pass", "g(a, b, )"}),
     ("def f(a):\n    if not a and a[1:]:\n        del a\n", {"if not (not a and a[1:]):", "if not a or a[1:]:", "if a and a[1:]:", "if not a and a[2:]:", "if not a and a[:]:", "pass"}),
-    ("def f(a, b=True):\n    x = min(a, -b)\n", {"def f(a, b=False):", "x = max(a, -b)", "x = min(-b, a)", "x = min(a, b)"}),
+    ("def f(a, b=True):\n    x = min(a, -b)\n", {"def f(a, b=False):", "x = max(a, -b)", "x = min(a, b)"}),
     ("def f(a: int = 0):\n    raise ValueError(f'{a + 1} and {a > 2}')\n", {"def f(a: int = 1):", "pass"}),
     ("def f(a):\n    \"\"\"Not 1.\"\"\"\n    print(1 + 2)\n    assert a > 1\n", {"pass"}),
     ("def __repr__(self):\n    return 1\n", set())])

@@ -23,6 +23,7 @@ data_file = {data}
 source_pkgs = sb_convert, spikingbrain_cpp
 context = ${{PYTEST_CURRENT_TEST-}}
 core = ctrace
+patch = _exit, execv
 disable_warnings = no-data-collected, module-not-measured, module-not-imported
 """
 
