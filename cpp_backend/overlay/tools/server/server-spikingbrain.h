@@ -1,0 +1,10 @@
+#pragma once
+
+// What the patches of server-context.cpp call, by one line of theirs.
+
+#include "server-adapters.h"
+#include "server-checkpoints.h"
+#include "server-constraints.h"
+#include "server-limits.h"
+#include "server-slot-file.h"
+#include "server-token-rows.h"
