@@ -233,3 +233,25 @@ def test_a_pickled_model_is_loaded_again(tiny):  # noqa: F811
             assert other.n_ctx() == 100 and other.n_tokens == 0
             other.eval([1, 2])
             assert np.array_equal(other.logits, llm.logits)
+
+
+@pytest.mark.parametrize("name", ["vocab_only", "use_mmap", "use_mlock", "check_tensors", "logits_all", "embedding", "spike_stats", "verbose"])
+def test_a_flag_is_true_or_false(name, tiny):  # noqa: F811
+    for value in ("no", b"", 2, 0.0, None, []):
+        with pytest.raises(TypeError, match=f"llama: {name}: got .*, expected True or False"):
+            Llama(str(tiny), **ONE, **{name: value})
+
+
+FLAGS = [("tokenize", {"text": "a"}, "add_bos"), ("tokenize", {"text": "a"}, "special"), ("detokenize", {"tokens": [1]}, "special"),
+         ("generate", {"tokens": [1]}, "reset"), ("create_completion", {"prompt": "a"}, "echo"), ("create_completion", {"prompt": "a"}, "stream"),
+         ("create_chat_completion", {"messages": [{"role": "user", "content": "a"}]}, "stream"),
+         ("create_chat_completion", {"messages": [{"role": "user", "content": "a"}]}, "lenient_schema"),
+         ("embed", {"input": "a"}, "normalize"), ("embed", {"input": "a"}, "truncate"), ("embed", {"input": "a"}, "return_count")]
+
+
+@pytest.mark.parametrize(("call", "given", "name"), FLAGS, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_calls_flag_is_true_or_false(call, given, name, tiny):  # noqa: F811
+    with Llama(str(tiny), **ONE, embedding=True) as llama:
+        for value in ("no", b"", 2, [], {}):
+            with pytest.raises(TypeError, match=f"{name}: got .*, expected True or False"):
+                getattr(llama, call)(**given, **{name: value})

@@ -254,7 +254,7 @@ def test_limits_of_every_type(outtype, spikes, largest, kl):
 
 @pytest.mark.parametrize("window, n", [(8, 96), (64, 96), (65, 97), (480, 512), (481, 512), (4096, 512)])
 def test_tokens_of_the_logit_check_go_past_the_window(window, n):
-    config = Config.from_json({**TINY, "sliding_window": window})
+    config = Config.from_json({**TINY, "sliding_window": window, "max_position_embeddings": 4096})
     tokens = verify.sample_tokens(config)
     assert len(tokens) == n and set(tokens) <= set(range(config.vocab_size)) and tokens == verify.sample_tokens(config) and len(set(tokens)) > 60
 

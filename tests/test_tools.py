@@ -318,5 +318,5 @@ def test_wrapper_passes_defaults_that_the_user_can_override(monkeypatch):
 def test_wrapper_names_a_missing_tool(monkeypatch, tmp_path):
     from spikingbrain_cpp import tools
     monkeypatch.setattr(tools, "LIB", tmp_path)
-    with pytest.raises(SystemExit, match="llama-cli: .*do reinstall"):
+    with pytest.raises(SystemExit, match="sb-cli: .*do make build .*or reinstall"):
         tools.cli()

@@ -60,6 +60,13 @@ def integer(where: str, value: Any) -> int:
     return int(value)
 
 
+def flag(where: str, value: Any) -> bool:
+    """True or False, also as 1 and 0; what Python takes for true ("no", b"0") is a TypeError."""
+    if isinstance(value, (bool, np.bool_)) or type(value) is int and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{where}: got {value!r}, expected True or False")
+
+
 def check_range(where: str, value: Any, low: int = 1, high: int = 2**31 - 1) -> int:
     if not low <= integer(where, value) <= high:
         raise ValueError(f"{where}: got {value}, expected {low} to {high}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from . import _core, completion
-from .arguments import integer
+from .arguments import flag, integer
 from .chat_answer import ArgumentsReader, CallsReader, ChatJob, TextReader
 from .chat_request import WHERE, ChatFormat, ChatPrompt, Stop
 from .grammar import ChatGrammar, LlamaGrammar
@@ -86,6 +86,7 @@ class ChatCompletion(Session):
         for name in ("functions", "function_call"):
             if arguments[name] is not None:
                 raise ValueError(f"{WHERE}: {name}: got one, expected None; use tools and tool_choice")
+        stream, lenient_schema = flag(f"{WHERE}: stream", stream), flag(f"{WHERE}: lenient_schema", lenient_schema)
         n_top = _read_logprobs(logprobs, top_logprobs)
         stops, n_most = completion.read_stops(WHERE, stop), completion.read_max_tokens(WHERE, max_tokens)
 

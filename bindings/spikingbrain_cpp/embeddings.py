@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .arguments import flag
 from .errors import LlamaError
 from .saving import Saving
 from .tokenizer import TEXT, Text
@@ -45,6 +46,8 @@ class Embeddings(Saving):
         normalize: to length 1. truncate: to n_ctx tokens, where an n_ctx was given; otherwise no length is too much.
         return_count: (embeddings, tokens read). LlamaError: not loaded with embedding=True. ValueError: an empty text.
         """
+        normalize, truncate = flag("embed: normalize", normalize), flag("embed: truncate", truncate)
+        return_count = flag("embed: return_count", return_count)
         single = isinstance(input, TEXT)
         if not single and not isinstance(input, (list, tuple)):
             raise TypeError(f"embed: input: got {type(input).__name__}, expected a text or a list of them")

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from . import _core, completion
-from .arguments import check_calls, integer
+from .arguments import check_calls, flag, integer
 from .asynchronous import AsyncCalls, current_token
 from .chat_completion import ChatCompletion
 from .errors import Cancelled, LlamaError
@@ -153,6 +153,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         meanwhile.
         """
         refuse_removed(tfs_z, penalize_nl)
+        reset = flag("generate: reset", reset)
         params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
                                 presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
                                 read_logit_bias(logit_bias))
@@ -237,6 +238,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
         one that n_ctx has no room for.
         """
+        echo, stream = flag("create_completion: echo", echo), flag("create_completion: stream", stream)
         if suffix is not None:
             raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
         if logprobs is not None and (integer("create_completion: logprobs", logprobs) < 0 or echo):

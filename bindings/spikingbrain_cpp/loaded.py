@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, chat
-from .arguments import check_range
+from .arguments import check_range, flag
 from .errors import LlamaError
 from .tokenizer import TEXT, Text, Tokenizer
 
@@ -171,14 +171,14 @@ class LoadedModel:
         SpikingBrain's. special: recognise control tokens such as <|im_end|> in the text.
         """
         with self._locked_model():
-            return self._tokenizer.encode(text, add_bos, special)
+            return self._tokenizer.encode(text, flag("tokenize: add_bos", add_bos), flag("tokenize: special", special))
 
     def detokenize(self, tokens: Tokens, prev_tokens: Optional[Tokens] = None, special: bool = False) -> bytes:
         """Bytes of the tokens (maybe a part of a character); special: show control tokens. ValueError: no such token."""
         with self._locked_model():
             ids = self._token_array("detokenize", tokens)
             before = None if prev_tokens is None else self._token_array("detokenize", prev_tokens).tolist()
-            return self._tokenizer.decode(ids.tolist(), special, before)
+            return self._tokenizer.decode(ids.tolist(), flag("detokenize: special", special), before)
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
                             tools: Optional[Sequence[Mapping[str, Any]]] = None, template: Optional[str] = None,

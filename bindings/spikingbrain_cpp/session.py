@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, spiking
-from .arguments import (check_batch, check_cache_type, check_calls, check_neutral, check_path, check_pooling, check_range, check_scale,
+from .arguments import (check_batch, check_cache_type, check_calls, check_neutral, check_path, check_pooling, check_range, check_scale, flag,
                         check_seed)
 from .batch import Batch
 from .chat_request import check_chat_format
@@ -131,7 +131,7 @@ class Session(LoadedModel):
 
         check_neutral(neutral)
         self.model_path = check_path("llama: model_path", model_path)
-        self.verbose = bool(verbose)
+        self.verbose = flag("llama: verbose", verbose)
         self.last_n_tokens_size = check_range("llama: last_n_tokens_size", last_n_tokens_size, low=0)
         self.n_batch = check_range("llama: n_batch", n_batch)
         self.n_threads = check_range("llama: n_threads", n_threads or _cpus(), high=512)
@@ -149,16 +149,18 @@ class Session(LoadedModel):
             raise TypeError(f"llama: chat_handler: got {type(chat_handler).__name__}, expected a function")
         self.chat_handler = chat_handler
         self._kv_overrides = spiking.with_arguments(kv_overrides or {}, spike, spike_k)
-        self._spike_stats = bool(spike_stats)
+        vocab_only, use_mmap = flag("llama: vocab_only", vocab_only), flag("llama: use_mmap", use_mmap)
+        use_mlock, check_tensors = flag("llama: use_mlock", use_mlock), flag("llama: check_tensors", check_tensors)
+        self._spike_stats = flag("llama: spike_stats", spike_stats)
         self._spike_keep = spiking.keep_shape(self._spike_stats, spike_keep)
         if vocab_only and spike_stats:
             raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
-        self._logits_all = bool(logits_all)
+        self._logits_all = flag("llama: logits_all", logits_all)
         if flash_attn not in (None, True, False):
             raise ValueError(f"llama: flash_attn: got {flash_attn!r}, expected True, False or None")
         self._flash_attn = flash_attn
         self._type_k, self._type_v = check_cache_type("llama: type_k", type_k), check_cache_type("llama: type_v", type_v)
-        self._embedding = bool(embedding)
+        self._embedding = flag("llama: embedding", embedding)
         self._pooling = check_pooling(pooling_type)
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         lora_scale = check_scale("llama: lora_scale", lora_scale)
@@ -175,8 +177,8 @@ class Session(LoadedModel):
         self.set_seed(seed)
 
         try:
-            self._model = _core.Model(self.model_path, vocab_only=bool(vocab_only), use_mmap=bool(use_mmap),
-                                     use_mlock=bool(use_mlock), check_tensors=bool(check_tensors),
+            self._model = _core.Model(self.model_path, vocab_only=vocab_only, use_mmap=use_mmap,
+                                     use_mlock=use_mlock, check_tensors=check_tensors,
                                      kv_overrides=self._kv_overrides, verbose=self.verbose)
             self.metadata: dict[str, str] = self._model.metadata()
             self._spiking = spiking.Spiking.of(self.metadata, self._kv_overrides)

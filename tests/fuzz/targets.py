@@ -241,7 +241,7 @@ def http_body(folder: Path):
 
 
 def slot_file(folder: Path):
-    """A slot's file with changes, some with a right checksum: restored, or refused; the server goes on."""
+    """A slot's file with changes, half of them with a right checksum: restored, or refused; the server goes on."""
     import atexit
 
     from running_server import Server
@@ -253,8 +253,10 @@ def slot_file(folder: Path):
     server.post("/slots/0?action=save", filename="good.bin")
     raw = (folder / "good.bin").read_bytes()
 
-    def check(changes: Any) -> str:
-        (folder / "bad.bin").write_bytes(mutated(raw, changes))
+    def check(change: Any) -> str:
+        sealed, changes = change
+        blob = mutated(raw, changes)
+        (folder / "bad.bin").write_bytes(blob[:-8] + checksum(blob[:-8]) if sealed else blob)
         request = urllib.request.Request(server.url + "/slots/0?action=restore", b'{"filename": "bad.bin"}', {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=15) as response:
@@ -264,7 +266,19 @@ def slot_file(folder: Path):
             return "refused" if error.code < 500 else "refused as 5xx"
         except (OSError, ValueError) as error:
             raise Broken(f"{error!r}; server: {server.process.poll()} {server.log.read_text(errors='replace')[-1500:]}") from None
-    return mutations(len(raw)), check
+    return st.tuples(st.booleans(), mutations(len(raw)) | mutations(2048)), check
+
+
+def checksum(data: bytes) -> bytes:
+    """What closes a slot's file (server-slot-file.h, mix)."""
+    h, mask, by = 0, 2**64 - 1, 0x9E3779B97F4A7C15
+    for begin in range(0, len(data), 1 << 20):
+        block = data[begin:begin + (1 << 20)]
+        for (word,) in struct.iter_unpack("<Q", block + bytes(-len(block) % 8)):
+            h = ((h ^ word) * by) & mask
+            h ^= h >> 29
+        h = ((h ^ len(block)) * by) & mask
+    return struct.pack("<Q", h)
 
 
 ALL: dict[str, Target] = {"gguf_file": gguf_file, "checkpoint": checkpoint, "snapshot": snapshot, "arguments": arguments, "http_body": http_body, "slot_file": slot_file}
