@@ -329,3 +329,24 @@ def test_room_for_checkpoints_in_mib(monkeypatch, value, ok):
         monkeypatch.setenv("SPIKINGBRAIN_CHECKPOINT_RAM", value)
     told = refusals.checkpoint_ram("sb-server")
     assert (told is None) == ok and (ok or told.startswith(f"sb-server: SPIKINGBRAIN_CHECKPOINT_RAM: got {value!r}, expected MiB per slot from 1 to 1073741824; "))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 16])
+def test_any_rank_of_the_gate(make_checkpoint, rank):
+    held = open_checkpoint(make_checkpoint(gate_rank=rank))
+    assert make_plan(Config.from_json(TINY), held, "f32", "here").config.gate_low_rank_dim == rank
+    name = "model.layers.0.attn.gk_proj.0.weight"
+    for shape in ((0, 64), (64,), (1, 2, 64)):
+        with pytest.raises(ConvertError, match=f"{name}: got shape"):
+            make_plan(Config.from_json(TINY), {**held, name: dataclasses.replace(held[name], shape=shape)}, "f32", "here")
+
+
+@pytest.mark.parametrize("n, words", [(100 << 20, "malformed"), ((100 << 20) + 1, "for the header alone")])
+def test_a_header_has_its_limit(tmp_path, n, words):
+    """A sparse file, long enough for either."""
+    with open(tmp_path / "model.safetensors", "wb") as f:
+        f.write(n.to_bytes(8, "little") + b"{}x")
+        f.truncate((100 << 20) + 100)
+    with pytest.raises(ConvertError) as error:
+        open_checkpoint(tmp_path)
+    assert (words in str(error.value)) or ("for the header alone" not in str(error.value) and words == "malformed")

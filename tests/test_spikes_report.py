@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from spikingbrain_cpp.spikes import CountHistogram, SpikeInput, SpikeStats, energy
+from spikingbrain_cpp.caches import BaseLlamaCache
+from spikingbrain_cpp.spikes import CountHistogram, SpikeInput, SpikeStats, energy, shift_to_zero
 from spikingbrain_cpp.spikes import report
 from spikingbrain_cpp.spikes.stats import PAPER_TABLE_11, popcount
 
@@ -78,3 +79,19 @@ def test_energy_by_hand():
     assert held["mean_spikes"] == 2.0 and held["fp16_pj"] == 1.5 and held["int8_pj"] == 0.23 and held["below_fp16"] == pytest.approx(0.96) and len(held["assumptions"]) == 5
     assert str(energy(0.0)).startswith("0.000 spikes x 0.03 pJ = 0.0000 pJ: 100.0% below FP16") and "above INT8" in str(energy(8.0))
     assert energy(0).spikes_pj == 0
+
+
+@pytest.mark.parametrize("low, high, ok", [(-2**62, 2**62 - 1, True), (0, 2**63 - 1, True), (-1, 2**63 - 2, True), (-1, 2**63 - 1, False), (-2**63, 0, False), (-5, -2, True)])
+def test_the_widest_range_that_can_be_shifted(low, high, ok):
+    if ok:
+        moved, by = shift_to_zero([low, high])
+        assert moved.tolist() == [0, high - low] and by == -low
+    else:
+        with pytest.raises(ValueError, match="expected a range below 2\\^63"):
+            shift_to_zero([low, high])
+
+
+def test_a_cache_of_no_kind_holds_nothing():
+    for call in (lambda: BaseLlamaCache().cache_size, lambda: BaseLlamaCache()[[1]], lambda: BaseLlamaCache().__setitem__([1], None)):
+        with pytest.raises(NotImplementedError):
+            call()
