@@ -98,7 +98,7 @@ def arguments(node: cst.Call) -> Iterator[Change]:
             swapped = [*args[:i], args[i + 1].with_changes(comma=args[i].comma), args[i].with_changes(comma=args[i + 1].comma), *args[i + 2:]]
             yield "arguments swapped", node.with_changes(args=swapped)
     for i, arg in enumerate(args):
-        if arg.keyword is not None:
+        if arg.keyword is not None and not m.matches(arg.value, m.SimpleString() | m.FormattedString() | m.ConcatenatedString()):
             yield "argument dropped", node.with_changes(args=[*args[:i], *args[i + 1:]])
 
 
