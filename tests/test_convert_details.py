@@ -350,3 +350,20 @@ def test_a_header_has_its_limit(tmp_path, n, words):
     with pytest.raises(ConvertError) as error:
         open_checkpoint(tmp_path)
     assert (words in str(error.value)) or ("for the header alone" not in str(error.value) and words == "malformed")
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "sliding_window", "max_position_embeddings"])
+def test_sizes_begin_at_one(name):
+    for wrong in (0, -1, 2**31):
+        with pytest.raises(ConvertError, match=f"{name}: got {wrong}, expected an integer from 1 to 2\\^31 - 1"):
+            Config.from_json({**TINY, name: wrong, "bos_token_id": None, "eos_token_id": None})
+    if name not in ("hidden_size", "num_attention_heads", "max_position_embeddings"):  # these have rules beside it
+        assert getattr(Config.from_json({**TINY, name: 1, "bos_token_id": None, "eos_token_id": None}), name) == 1
+
+
+@pytest.mark.parametrize("name, says_nothing", [("attention_bias", False), ("attention_out_bias", False), ("o_bias", False), ("qkv_bias", True), ("mlp_bias", False), ("lm_head_bias", False),
+                                                 ("use_rope", True), ("rope_interleaved", False), ("norm_first", True), ("qk_norm", False), ("alibi", False), ("use_gk", True), ("use_gv", False), ("use_gate", False)])
+def test_switches_that_the_graph_has_or_has_not(name, says_nothing):
+    Config.from_json({**TINY, name: says_nothing})
+    with pytest.raises(ConvertError, match=f"{name}: got"):
+        Config.from_json({**TINY, name: not says_nothing})
