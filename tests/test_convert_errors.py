@@ -49,7 +49,6 @@ def edit_config(folder: Path, **change) -> None:
     ({"num_key_value_heads": 3}, "num_key_value_heads: got 3, expected a divisor of num_attention_heads = 4; "),
     ({"num_attention_heads": 0}, "num_attention_heads: got 0, expected an integer from 1"),
     ({"sliding_window": 0}, "sliding_window: got 0, expected an integer from 1"),
-    ({"sliding_window": 513}, "sliding_window: got 513, expected at most max_position_embeddings = 512; "),
     ({"sliding_window": None}, "sliding_window: got None (NoneType), expected int; "),
     ({"hidden_size": "64"}, "hidden_size: got '64' (str), expected int; "),
     ({"hidden_size": KeyError}, "hidden_size: got nothing, expected a value (int); "),
@@ -67,6 +66,7 @@ def edit_config(folder: Path, **change) -> None:
     ({"intermediate_size": 128}, "model.layers.0.mlp.gate_proj.weight: got shape [96, 64], expected [128, 64]; "),
     ({"tie_word_embeddings": True}, "lm_head.weight: got a matrix of its own, expected the embedding"),
     ({"vocab_size": 250}, "expected 0 to 249 (vocab_size 250); "),
+    ({"sliding_window": 513}, "sliding_window: got 513, expected at most max_position_embeddings = 512; "),
 ])
 def test_config(make_checkpoint, capsys, change, message):
     folder = make_checkpoint()

@@ -44,11 +44,6 @@ static void try_states(llama_context * ctx, const llama_vocab * vocab) {
 static bool try_file(const std::string & path) {
     const sb::model_file file(path);
     sb::log_scope log(false);
-    try {
-        sb::check_header(file, {});
-    } catch (const std::exception &) {
-        return false;
-    }
     auto params = llama_model_default_params();
     params.n_gpu_layers = 0;
     model_ptr model(file.load(params), llama_model_free);

@@ -138,6 +138,7 @@ int main(int argc, char ** argv) {
         fprintf(stderr, "test-memory: %s: not loaded\n", argv[1]);
         return 2;
     }
+    const std::unique_ptr<llama_model, decltype(&llama_model_free)> owner(model, llama_model_free); // freed after the contexts below
     n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
 
     const tokens a = text(200, 1), b = text(150, 2);
@@ -326,6 +327,5 @@ int main(int argc, char ** argv) {
         check(same(out, part(ref, 0, 60)), "same logits at position 10^9");
     }
 
-    llama_model_free(model);
     return report("memory");
 }

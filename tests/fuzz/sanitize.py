@@ -65,7 +65,7 @@ def reports(log: str) -> tuple[list[str], Counter[str]]:
 def run(program: str, *arguments: str, given: str | None = None) -> tuple[int, str]:
     env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=2048", "UBSAN_OPTIONS": "print_stacktrace=0"}
     done = subprocess.run([BUILD / "bin" / program, *arguments], input=given, capture_output=True, text=True, errors="replace", env=env)
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, done.stderr + done.stdout
 
 
 def main() -> int:
