@@ -79,8 +79,11 @@ demo: $(MODEL)
 test: $(VENV)/.test-extras
 	$(PY) -m pytest -n 2 --dist loadscope tests
 
-$(VENV)/.plot-extras: $(VENV)/.installed pyproject.toml
-	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["plot"])')
+# an extra of pyproject.toml, beside what the tests have for two of them
+EXTRAS := $(VENV)/.plot-extras $(VENV)/.upstream-extras $(VENV)/.mutate-extras
+$(VENV)/.upstream-extras $(VENV)/.mutate-extras: $(VENV)/.test-extras
+$(EXTRAS): $(VENV)/.%-extras: $(VENV)/.installed pyproject.toml
+	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"])')
 	@touch $@
 
 bench: $(VENV)/.plot-extras
@@ -105,10 +108,6 @@ test-wheel:
 # --- beyond make test: longer, or for who changes the fork ---
 
 FUZZ_SECONDS := 600
-
-$(VENV)/.upstream-extras: $(VENV)/.test-extras pyproject.toml
-	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["upstream"])')
-	@touch $@
 
 test-upstream: $(VENV)/.upstream-extras
 	$(PY) tests/upstream/run.py
@@ -167,10 +166,6 @@ test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test
 test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
 	$(PY) -m pytest -n auto --dist loadfile mobile/tests
-
-$(VENV)/.mutate-extras: $(VENV)/.test-extras pyproject.toml
-	$(PIP) install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["mutate"])')
-	@touch $@
 
 mutate: $(VENV)/.mutate-extras
 	$(PY) tests/mutate $(MUTATE)

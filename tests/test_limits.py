@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from binding_models import ONE, tiny, tokens_of  # noqa: F401
+from binding_models import ONE, convert, tiny, tokens_of  # noqa: F401
 from other_models import write_transformer
 from running_server import BIN, Server
 
@@ -142,9 +142,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder) -> Path:
-    from sb_convert.cli import main
-    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "f32.gguf"), "--outtype", "f32"]) == 0
-    return folder / "f32.gguf"
+    return convert(ROOT / "examples" / "tiny", folder / "f32.gguf", "--outtype", "f32")
 
 
 @pytest.fixture(scope="module")

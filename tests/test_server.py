@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from binding_models import convert
 from running_server import BIN, Server
 from tool_model import CALL, END, TOOL, TOOL_TEMPLATE, tool_model
 
@@ -38,9 +39,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder) -> Path:
     """F32, so that batches of different shapes agree closely enough for greedy text to be compared."""
-    from sb_convert.cli import main
-    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "f32.gguf"), "--outtype", "f32"]) == 0
-    return folder / "f32.gguf"
+    return convert(ROOT / "examples" / "tiny", folder / "f32.gguf", "--outtype", "f32")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from binding_models import convert
 from running_server import BIN, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,9 +142,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder) -> Path:
-    from sb_convert.cli import main
-    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "tiny.gguf"), "--outtype", "f32"]) == 0
-    return folder / "tiny.gguf"
+    return convert(ROOT / "examples" / "tiny", folder / "tiny.gguf", "--outtype", "f32")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from binding_models import convert
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -18,9 +19,8 @@ pytestmark = pytest.mark.skipif(not (BIN / "sb-server").exists(), reason="the pa
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    from sb_convert.cli import main
     folder = tmp_path_factory.mktemp("fail")
-    assert main([str(ROOT / "examples" / "tiny"), "-o", str(folder / "m.gguf"), "--outtype", "f32"]) == 0
+    convert(ROOT / "examples" / "tiny", folder / "m.gguf", "--outtype", "f32")
     (folder / "short.txt").write_text("short text")
     (folder / "long.txt").write_text("A long enough text. " * 60)
     return folder

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from binding_models import convert
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = {"type": "function", "function": {"name": "get_temperature", "description": "of a town", "parameters": {
     "type": "object", "properties": {"unit": {"type": "string", "enum": ["celsius", "kelvin"]}}, "required": ["unit"]}}}
@@ -22,7 +24,6 @@ TOOL_TEMPLATE = """\
 
 def tool_model(folder: Path) -> Path:
     """The example with "<tool_call>\\n" in the place of "<|endoftext|>" and the template above."""
-    from sb_convert.cli import main
     checkpoint = folder / "tools"
     shutil.copytree(ROOT / "examples" / "tiny", checkpoint)
     for path in checkpoint.glob("*token*.json"):
@@ -32,5 +33,4 @@ def tool_model(folder: Path) -> Path:
     (checkpoint / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": "<|im_end|>", "chat_template": TOOL_TEMPLATE}))
     ends = json.loads((checkpoint / "config.json").read_text()) | {"bos_token_id": 511, "eos_token_id": 511}
     (checkpoint / "config.json").write_text(json.dumps(ends))
-    assert main([str(checkpoint), "-o", str(folder / "tools.gguf"), "--outtype", "f32"]) == 0
-    return folder / "tools.gguf"
+    return convert(checkpoint, folder / "tools.gguf", "--outtype", "f32")

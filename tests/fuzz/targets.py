@@ -202,7 +202,6 @@ GOOD = {
     "/lora-adapters": [{"id": 0, "scale": 1.0}],
     "/slots/0?action=save": {"filename": "a.bin"},
 }
-LIMITED = ("n_predict", "max_tokens", "max_output_tokens")
 
 
 def http_body(folder: Path):
