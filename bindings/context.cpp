@@ -267,8 +267,11 @@ py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_
     return result;
 }
 
-py::array_t<float> context::logits(const py::object & self) const {
+py::array_t<float> context::logits(const py::object & self) {
     SB_USE("logits");
+    if (logits_pos_ < 0) { // of no token that is there
+        std::fill(logits_.begin(), logits_.end(), NAN);
+    }
     py::array_t<float> view({(py::ssize_t) logits_.size()}, {(py::ssize_t) sizeof(float)}, logits_.data(), self);
     py::detail::array_proxy(view.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return view;
@@ -308,6 +311,7 @@ void context::seq_cp(llama_seq_id src, llama_seq_id dst) {
     check_seq(src);
     check_seq(dst);
     log_scope log(model_->verbose());
+    logits_pos_ = -1;
     llama_memory_seq_cp(memory(), src, dst, -1, -1);
 }
 
@@ -315,6 +319,7 @@ void context::seq_keep(llama_seq_id seq) {
     SB_USE("seq_keep");
     check_seq(seq);
     log_scope log(model_->verbose());
+    logits_pos_ = -1;
     llama_memory_seq_keep(memory(), seq);
 }
 

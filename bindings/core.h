@@ -153,11 +153,11 @@ public:
                                     const py::array_t<int8_t, py::array::c_style> & want,
                                     std::shared_ptr<cancel_token> cancel);
     // tokens of sequence 0 -> [n, n_embd]; needs `embeddings`
-    py::array_t<float> embed(const tokens_in & tokens, llama_pos pos0);
+    py::array_t<float> embed(const tokens_in & tokens, llama_pos pos0, std::shared_ptr<cancel_token> cancel);
     void set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters);
 
-    // float32 [n_vocab], a view: logits of the last token that decode() finished
-    py::array_t<float> logits(const py::object & self) const;
+    // float32 [n_vocab], a view: logits of the last token that decode() finished; NaN when something else happened since
+    py::array_t<float> logits(const py::object & self);
     llama_pos          logits_pos() const { return logits_pos_; } // its position, -1: there are none
     void               set_logits(const py::array_t<float, py::array::c_style> & row, llama_pos pos);
 

@@ -4,7 +4,7 @@
 
 namespace sb {
 
-py::array_t<float> context::embed(const tokens_in & tokens, llama_pos pos0) {
+py::array_t<float> context::embed(const tokens_in & tokens, llama_pos pos0, std::shared_ptr<cancel_token> cancel) {
     owned::use use(owner_, "embed", ctx_ != nullptr);
     check_tokens(tokens);
     const int64_t n = tokens.size(), n_embd = llama_model_n_embd_out(model_->get());
@@ -23,7 +23,7 @@ py::array_t<float> context::embed(const tokens_in & tokens, llama_pos pos0) {
     }
     llama_batch batch = { (int32_t) n, ids.data(), nullptr, pos.data(), n_seq.data(), seqs.data(), want.data() };
     py::array_t<float> result({n, n_embd});
-    run(batch, "embed");
+    run(batch, "embed", cancel.get());
     for (int64_t i = 0; i < n; ++i) {
         const float * row = llama_get_embeddings_ith(ctx_, i);
         if (!row) {

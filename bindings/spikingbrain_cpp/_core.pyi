@@ -146,14 +146,14 @@ class Context:
     def decode_batch(self, tokens: Ints, pos: Ints, seq: Ints, want: npt.NDArray[np.int8],
                      cancel: Optional[CancelToken] = None) -> Floats:
         """Tokens of any sequences; logits of those with want != 0, [n_want, n_vocab]."""
-    def embed(self, tokens: Ints, pos: int) -> Floats:
-        """Tokens of sequence 0 -> [n, n_embd]: the last norm's output."""
+    def embed(self, tokens: Ints, pos: int, cancel: Optional[CancelToken] = None) -> Floats:
+        """Tokens of sequence 0 -> [n, n_embd]: the last norm's output. Raises Cancelled."""
     def set_adapters(self, adapters: list[tuple[Adapter, float]]) -> None:
         """These and no others, each with its scale."""
     def logits(self) -> Floats:
-        """[n_vocab], a read-only view that the next decode overwrites: the last decoded token's."""
+        """[n_vocab], a read-only view that the next decode overwrites: the last decoded token's, NaN when there are none."""
     def logits_pos(self) -> int:
-        """Position of the token that logits() is of, -1 when there are none."""
+        """Position of the token that logits() is of, -1 when there are none: after whatever changed the memory other than decode()."""
     def set_logits(self, row: Floats, pos: int) -> None: ...
     def clear(self) -> None: ...
     def seq_rm(self, seq: int, p0: int = -1, p1: int = -1) -> bool:

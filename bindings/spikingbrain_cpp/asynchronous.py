@@ -77,29 +77,3 @@ async def iterate(make: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
             yield item
     finally:
         await asyncio.shield(job.close())
-
-
-class AsyncCalls:
-    """Coroutines and asynchronous iterators of a Llama. The event loop goes on meanwhile; calls of one Llama wait for one another."""
-
-    def agenerate(self, tokens: Any, **options: Any) -> AsyncIterator[int]:
-        """generate(tokens, **options) as an asynchronous iterator."""
-        return iterate(lambda: self.generate(tokens, **options))  # type: ignore[attr-defined]
-
-    async def acreate_completion(self, prompt: Any, *, stream: bool = False, **options: Any) -> Any:
-        """create_completion(prompt, **options); stream=True: an asynchronous iterator of its chunks (`async for c in await ...`).
-
-        Cancelling the task cancels the computation, inside prompt processing too.
-        """
-        return await self._acall("create_completion", prompt, stream, options)
-
-    async def acreate_chat_completion(self, messages: Any, *, stream: bool = False, **options: Any) -> Any:
-        """create_chat_completion(messages, **options), as acreate_completion does it."""
-        return await self._acall("create_chat_completion", messages, stream, options)
-
-    async def _acall(self, name: str, first: Any, stream: bool, options: dict[str, Any]) -> Any:
-        call = getattr(self, name)
-        if stream:
-            return iterate(lambda: call(first, stream=True, **options))
-        async for answer in iterate(lambda: iter([call(first, **options)])):
-            return answer

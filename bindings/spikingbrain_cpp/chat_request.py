@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional, Union
 
 from . import _core
 from .chat import json_text
 from .grammar import ChatGrammar, LlamaGrammar, schema_to_gbnf, warn_of
-
-if TYPE_CHECKING:
-    from .loaded import LoadedModel
+from .model import OpenModel
 
 WHERE = "create_chat_completion"
 Stop = Optional[Union[str, Sequence[str]]]
@@ -149,7 +147,7 @@ class ChatFormat:
                              "load the model with chat_format='chatml' or another")
         self._templates = _core.ChatTemplates(model, name or "", self._jinja)
 
-    def read(self, llama: "LoadedModel", messages: Any, tools: Any, tool_choice: Any, response_format: Any,
+    def read(self, model: OpenModel, messages: Any, tools: Any, tool_choice: Any, response_format: Any,
              grammar: Optional[LlamaGrammar], lenient: bool = False) -> ChatPrompt:
         """TypeError, ValueError: the request, or the template's own refusal of it. lenient: of its JSON schemas, see create_chat_completion."""
         _check_messages(messages)
@@ -167,9 +165,9 @@ class ChatFormat:
         if choice == "none":
             found = self._apply(messages, list(named.values()), "none", pure=True)
             return ChatPrompt(found["prompt"], grammar, found["stops"])
-        return self._with_tools(llama, messages, named, choice, one, lenient)
+        return self._with_tools(model, messages, named, choice, one, lenient)
 
-    def _with_tools(self, llama: "LoadedModel", messages: Any, named: Mapping[str, Any], choice: str, one: Optional[str],
+    def _with_tools(self, model: OpenModel, messages: Any, named: Mapping[str, Any], choice: str, one: Optional[str],
                     lenient: bool) -> ChatPrompt:
         found = self._apply(messages, list(named.values()), choice, lenient=lenient)
         text = found["prompt"]
@@ -181,7 +179,7 @@ class ChatFormat:
         gbnf = found["grammar"] if choice == "auto" else _TEXT_BEFORE_CALL.sub(r"\1", found["grammar"], count=1)
         grammar = ChatGrammar(
             gbnf, lazy=found["lazy"], trigger_patterns=tuple(found["trigger_patterns"]), trigger_tokens=tuple(found["trigger_tokens"]),
-            preserved=tuple(found["preserved"]), prefill=tuple(llama.tokenize(found["generation_prompt"], False, True)))
+            preserved=tuple(found["preserved"]), prefill=tuple(model.tokenize(found["generation_prompt"], False, True)))
         return ChatPrompt(text, grammar, found["stops"], (found["format"], found["parser"], found["generation_prompt"]))
 
     def _arguments_alone(self, text: str, stops: list[str], named: Mapping[str, Any], choice: str, one: Optional[str],

@@ -5,17 +5,16 @@ from __future__ import annotations
 import codecs
 import time
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from .arguments import integer
+from .generation import Generation
+from .model import OpenModel
 from .sampling import logprobs_of
-
-if TYPE_CHECKING:
-    from .session import Session
 
 
 class TextStream:
@@ -90,13 +89,11 @@ Piece = tuple[str, list[TokenLogprobs]]  # text that became certain, and the tok
 class Job:
     """One completion under way."""
 
-    llama: "Session"
-    tokens: Generator[int, Optional[Sequence[int]], None]
+    generation: Generation
     stops: list[str]
     logprobs: Optional[int]
     n_prompt: int
     max_tokens: int
-    criteria: bool  # are there stopping criteria
     echo: str
     model: str
     shown: frozenset[int] = frozenset()  # control tokens that count as text
@@ -106,6 +103,10 @@ class Job:
     finish_reason: Optional[str] = None
 
     @property
+    def _model(self) -> OpenModel:
+        return self.generation.sequence.context.model
+
+    @property
     def n_completion(self) -> int:
         return len(self.answer_ids)
 
@@ -113,8 +114,9 @@ class Job:
         """What became certain, until the completion ends."""
         out = TextStream(self.stops)
         pending = []
-        for token in self.tokens:
-            if self.llama._is_eog(token):
+        tokens = self.generation.run()
+        for token in tokens:
+            if self._model.is_eog(token):
                 self.finish_reason = "stop"
                 break
             self.answer_ids.append(token)
@@ -129,19 +131,17 @@ class Job:
                 self.finish_reason = "stop" if out.stopped else "length"
                 break
         else:  # the generator ended: a criterion, or n_ctx
-            full = self.n_prompt + self.n_completion >= self.llama.n_ctx()
-            self.finish_reason = "stop" if self.criteria and not full else "length"
-        self.tokens.close()
+            full = self.n_prompt + self.n_completion >= self.generation.sequence.context.n_ctx()
+            self.finish_reason = "stop" if self.generation.sampling.criteria and not full else "length"
+        tokens.close()
         yield out.finish(), pending
 
     def bytes_of(self, token: int) -> bytes:
         """What a token adds to the text."""
-        if token in self.shown:
-            return self.llama._tokenizer.decode([token], special=True)
-        return self.llama._tokenizer.piece(token)
+        return self.show(token) if token in self.shown else self._model.piece(token)
 
     def _logprobs_of(self, token: int, offset: int, n: int) -> TokenLogprobs:
-        row = logprobs_of(self.llama.logits)
+        row = logprobs_of(self.generation.row)
         n = min(n, row.size)
         likeliest = np.argpartition(-row, n - 1)[:n] if n else np.empty(0, np.int64)
         top = likeliest[np.argsort(-row[likeliest], kind="stable")]
@@ -149,7 +149,7 @@ class Job:
 
     def show(self, token: int) -> bytes:
         """Bytes of a token by itself, control tokens too."""
-        return self.llama.detokenize([token], special=True)
+        return self._model.detokenize([token], special=True)
 
     def usage(self) -> dict[str, int]:
         return {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from .arguments import flag
+from . import _core, sequence
 from .errors import LlamaError
-from .saving import Saving
-from .tokenizer import TEXT, Text
+from .model import Ids, OpenModel, refuse_cancelled
 
 POOLING_UNSPECIFIED, POOLING_NONE, POOLING_MEAN, POOLING_CLS, POOLING_LAST, POOLING_RANK = -1, 0, 1, 2, 3, 4
 _STEP = 64  # tokens per call: each has a row of logits in llama.cpp's buffer, too
@@ -27,69 +25,57 @@ def pool(rows: Vectors, kind: int) -> Vectors:
     return np.asarray({POOLING_MEAN: rows.mean(0), POOLING_CLS: rows[0], POOLING_LAST: rows[-1]}[kind], np.float32)
 
 
-class Embeddings(Saving):
-    """embed and create_embedding. They read in a context of their own: the session's sequence stays as it is."""
+class Embedder:
+    """Embeds texts of a model in a sequence of its own, made at first use."""
 
-    def pooling_type(self) -> int:
-        """How a text's rows become one vector: 0 not at all, 1 mean, 2 the first, 3 the last."""
-        with self._locked_model():
-            given = self._pooling
+    def __init__(self, model: OpenModel) -> None:
+        self._model = model
+        self._made: Optional[sequence.Sequence] = None
+
+    def pooling(self) -> int:
+        """How a text's rows become one vector, see Llama.pooling_type."""
+        with self._model.use():
+            given = self._model.settings.pooling
             if given == POOLING_UNSPECIFIED:
-                given = int(self.metadata.get(f"{self.metadata.get('general.architecture')}.pooling_type", POOLING_NONE))
+                given = int(self._model.metadata.get(f"{self._model.architecture}.pooling_type", POOLING_NONE))
             return given
 
-    def embed(self, input: Union[Text, Sequence[Text], Sequence[Sequence[int]]], normalize: bool = False, truncate: bool = True,
-              return_count: bool = False) -> Any:
-        """The embedding of a text (bytes: UTF-8), or a list of those of several (texts or token ids), in double-nested lists of floats.
+    def embed(self, items: Sequence[Any], normalize: bool, truncate: bool, cancel: Optional[_core.CancelToken]) -> tuple[list[Any], int]:
+        """(vectors in lists, tokens read); see Llama.embed."""
+        kind, n_read, out, n_ctx = self.pooling(), 0, [], self._model.settings.n_ctx
+        with self._model.cancels.running(cancel) as token:
+            for item in items:
+                ids = self._model.prompt("embed: input", item)
+                if n_ctx and truncate:
+                    ids = ids[:n_ctx]
+                rows = pool(self._rows(ids, token), kind)
+                if normalize:
+                    rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+                n_read += ids.size
+                out.append(rows.tolist())
+        return out, n_read
 
-        A vector of n_embd numbers per text, or with pooling_type 0 (the default of models that generate) one per token.
-        normalize: to length 1. truncate: to n_ctx tokens, where an n_ctx was given; otherwise no length is too much.
-        return_count: (embeddings, tokens read). LlamaError: not loaded with embedding=True. ValueError: an empty text.
-        """
-        normalize, truncate = flag("embed: normalize", normalize), flag("embed: truncate", truncate)
-        return_count = flag("embed: return_count", return_count)
-        single = isinstance(input, TEXT)
-        if not single and not isinstance(input, (list, tuple)):
-            raise TypeError(f"embed: input: got {type(input).__name__}, expected a text or a list of them")
-        items: Sequence[Any] = [input] if single else input
-        kind, n_read, out = self.pooling_type(), 0, []
-        for item in items:
-            ids = self._prompt_tokens("embed: input", item)
-            if self._n_ctx_given and truncate:
-                ids = ids[:self._n_ctx_given]
-            rows = pool(self._embed_tokens(ids), kind)
-            if normalize:
-                rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-            n_read += ids.size
-            out.append(rows.tolist())
-        answer = out[0] if single else out
-        return (answer, n_read) if return_count else answer
-
-    def create_embedding(self, input: Union[Text, Sequence[Text]], model: Optional[str] = None) -> dict[str, Any]:
-        """embed, in OpenAI's shape. Errors: see embed."""
-        texts = [input] if isinstance(input, TEXT) else input
-        vectors, n = self.embed(list(texts), return_count=True)
-        return {"object": "list", "model": model or self.model_path, "usage": {"prompt_tokens": n, "total_tokens": n},
-                "data": [{"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(vectors)]}
-
-    def _embed_tokens(self, ids: npt.NDArray[np.int32]) -> Vectors:
+    def _rows(self, ids: Ids, token: _core.CancelToken) -> Vectors:
+        n_ctx = self._model.settings.n_ctx
         if ids.size == 0:
             raise ValueError("embed: input: got a text without tokens, expected at least one; leave it out")
-        if self._n_ctx_given and ids.size > self._n_ctx_given:
-            raise ValueError(f"embed: input: got {ids.size} tokens, expected at most n_ctx={self._n_ctx_given}; truncate it")
-        with self._use():
-            ctx = self._embedding_context()
-            ctx.clear()
-            try:
-                return np.concatenate([ctx.embed(ids[i:i + self._embed_step], i) for i in range(0, ids.size, self._embed_step)])
-            except RuntimeError as error:
-                raise LlamaError(f"embed: {error}") from error
+        if n_ctx and ids.size > n_ctx:
+            raise ValueError(f"embed: input: got {ids.size} tokens, expected at most n_ctx={n_ctx}; truncate it")
+        own = self._sequence()
+        rows: list[Vectors] = []
+        with own.context.changing("embed"):
+            refuse_cancelled("embed", token)
+            own.clear()
+            own.context.read({own: ids}, token, embedded=rows)
+        return np.concatenate(rows)
 
-    def _embedding_context(self) -> _core.Context:
-        if not self._embedding:
-            raise LlamaError("embed: got a model loaded without embedding=True, expected one with it; load it so")
-        if self._embedding_ctx is None:
-            self._embed_step = min(_STEP, self.n_batch)
-            self._embedding_ctx = self._new_context(n_batch=self._embed_step, n_ubatch=self._embed_step, n_outputs_max=self._embed_step,
-                                                    embeddings=True)
-        return self._embedding_ctx
+    def _sequence(self) -> sequence.Sequence:
+        with self._model.use():
+            if not self._model.settings.embedding:
+                raise LlamaError("embed: got a model loaded without embedding=True, expected one with it; load it so")
+            if self._made is None:
+                step = min(_STEP, self._model.settings.n_batch)
+                self._made = sequence.Sequence(sequence.Context(
+                    self._model, "embed", "embed: got a closed context, expected an open one; load the model again", n_batch=step, n_ubatch=step,
+                    n_outputs_max=step, embeddings=True))
+            return self._made

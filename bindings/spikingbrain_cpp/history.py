@@ -71,6 +71,12 @@ class History:
             self._links.append(chain(self._links[-1], self._ids[i:i + BLOCK]))
         return self._links[begin // BLOCK], self._ids[begin:n - self._base].copy()
 
+    def copy(self) -> History:
+        """Another of its own."""
+        out = type(self)()
+        out._base, out._ids, out._links = self._base, self._ids.copy(), list(self._links)
+        return out
+
     @classmethod
     def of(cls, n: int, prefix: bytes, tail: Ids) -> History:
         """The inverse of cut."""

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
-
-import numpy as np
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _core, completion
 from .arguments import check_calls, flag, integer
-from .asynchronous import AsyncCalls, current_token
-from .chat_completion import ChatCompletion
-from .errors import Cancelled, LlamaError
-from .caching import Caching
-from .embeddings import Embeddings
-from .grammar import LlamaGrammar
-from .loaded import Tokens
-from .parallel import Parallel
-from .sampling import (Criteria, Ids, LogitsProcessor, Processors, Row, SamplingParams, StoppingCriterion, as_list, build_chain,
-                       read_logit_bias, refuse_removed)
-from .session import Progress
+from .asynchronous import current_token, iterate
+from .caches import BaseLlamaCache
+from .chat_answer import ChatJob
+from .chat_completion import Chats, read_logprobs, reader
+from .chat_request import WHERE, Stop
+from .embeddings import Embedder
+from .errors import LlamaError
+from .generation import Generation, draw
+from .grammar import ChatGrammar, LlamaGrammar
+from .hub import download
+from .model import Ids, Tokens
+from .parallel import MAX_PARALLEL, Many
+from .sampling import Criteria, Processors, Row, Sampling, build_chain
+from .sequence import Progress
+from .session import Session
 from .tokenizer import TEXT, Text, as_str
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
-    """A loaded model and the one sequence it is reading (see Session for loading, tokens and evaluation, Saving for snapshots)."""
 
-    def _new_chain(self, params: SamplingParams, seed: int, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
-        with self._locked_model() as model:
-            return build_chain(model, params, seed, self.last_n_tokens_size, grammar)
+class Llama(Session):
+    """A loaded model and the one sequence it is reading (see Session for loading, tokens, evaluation and snapshots)."""
 
-    def _draw(self, row: Row, chain: _core.Sampler, processors: Sequence[LogitsProcessor]) -> int:
-        if processors:
-            ids, edited = self.input_ids, row.copy()
-            for processor in processors:
-                edited = processor(ids, edited)
-            row = np.ascontiguousarray(edited, np.float32)
-        try:
-            return chain.sample(row)
-        except RuntimeError as error:
-            raise LlamaError(f"llama: {error}") from error
+    cache: Optional[BaseLlamaCache] = None
+
+    def set_cache(self, cache: Optional[BaseLlamaCache]) -> None:
+        """Keep the state after every prompt in `cache`, and begin from the longest that fits; None: no more."""
+        if cache is not None and not isinstance(cache, BaseLlamaCache):
+            raise TypeError(f"set_cache: cache: got {type(cache).__name__}, expected LlamaRAMCache, LlamaDiskCache or None")
+        self.cache = cache
+
+    @cached_property
+    def _chats(self) -> Chats:
+        return Chats(self._model, self.chat_format)
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder(self._model)
+
+    def _new_chain(self, sampling: Sampling, seed: Optional[int]) -> _core.Sampler:
+        with self._model.use() as model:
+            return build_chain(model, sampling.params, self._seeds.next(seed), self.last_n_tokens_size, sampling.grammar)
 
     def sample(
         self,
@@ -68,54 +79,37 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         tfs_z and penalize_nl only have their neutral values left. LlamaError: nothing evaluated yet, or the grammar
         allows none, or not what was evaluated meanwhile.
         """
-        refuse_removed(tfs_z, penalize_nl)
-        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
-                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
-                                read_logit_bias(logit_bias))
-        processors = as_list(logits_processor, "logits_processor")
-        with self._use() as ctx:
-            row = self._row_at(ctx, idx)
-            return self._draw(row, self._kept_chain(params, grammar), processors)
+        sampling = Sampling.from_call(locals())
+        with self._sequence.context.changing("sample"):
+            row = self._row_at(idx)
+            return draw(self._sequence, row, self._kept_chain(sampling), sampling)
 
-    def _row_at(self, ctx: _core.Context, idx: Optional[int]) -> Row:
-        last = self._row(ctx)
-        n = self.n_tokens
+    def _row_at(self, idx: Optional[int]) -> Row:
+        last, n = self._sequence.last_row(), self._sequence.n()
         if idx is None or integer("sample: idx", idx) == n - 1:
             return last
         if not 0 <= idx < n:
             raise ValueError(f"sample: idx: got {idx}, expected 0 to {n - 1}")
-        row: Row = self.scores[idx]
+        row: Row = self._sequence.rows()[idx]
         return row
 
-    def _kept_chain(self, params: SamplingParams, grammar: Optional[LlamaGrammar]) -> _core.Sampler:
+    def _kept_chain(self, sampling: Sampling) -> _core.Sampler:
         """The chain of sample(), the same one as long as its arguments are, told of the tokens read meanwhile."""
-        n = self.n_tokens
+        n, history, key = self._sequence.n(), self._sequence.history, (sampling.params, sampling.grammar)
         kept = self._chain
-        if kept is None or kept[0] != (params, grammar) or kept[2] > n:
-            chain, n_seen = self._new_chain(params, self._next_seed(None), grammar), 0
+        if kept is None or kept[0] != key or kept[2] > n:
+            chain, n_seen = self._new_chain(sampling, None), 0
         else:
             _, chain, n_seen = kept
             try:
-                for token in self._history.last(n, n - n_seen):
+                for token in history.last(n, n - n_seen):
                     chain.accept_grammar(int(token))
             except RuntimeError as error:
                 self._chain = None
                 raise LlamaError(f"sample: {error}; use another grammar") from error
-        chain.accept(self._history.last(n, min(n - n_seen, self.last_n_tokens_size)))
-        self._chain = ((params, grammar), chain, n)
+        chain.accept(history.last(n, min(n - n_seen, self.last_n_tokens_size)))
+        self._chain = (key, chain, n)
         return chain
-
-    def _reuse(self, ctx: _core.Context, prompt: Ids) -> Ids:
-        """Make the sequence a prefix of the prompt, keeping what can be kept; returns what is left to evaluate."""
-        n = ctx.seq_pos_max(0) + 1
-        common = self._history.common(n, prompt)
-        if common == n and (prompt.size > n or ctx.logits_pos() == n - 1):
-            return prompt[n:]
-        keep = min(common, prompt.size - 1)  # the last token's logits are needed
-        if keep > 0 and ctx.seq_rm(0, keep, -1) and ctx.seq_pos_max(0) == keep - 1:
-            return prompt[keep:]
-        ctx.clear()  # most memories cannot give back a tail: read it again rather than be wrong
-        return prompt
 
     def generate(
         self,
@@ -152,51 +146,21 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         ValueError: no tokens, unknown ones, or no room for one more. LlamaError: another call changed the sequence
         meanwhile.
         """
-        refuse_removed(tfs_z, penalize_nl)
-        reset = flag("generate: reset", reset)
-        params = SamplingParams(top_k, top_p, min_p, typical_p, temp, repeat_penalty, frequency_penalty,
-                                presence_penalty, mirostat_mode, mirostat_tau, mirostat_eta,
-                                read_logit_bias(logit_bias))
+        given = dict(locals())
+        sampling, reset = Sampling.from_call(given), flag("generate: reset", reset)
         check_calls("generate", progress, cancel)
-        prompt = self._token_array("generate", tokens)
+        prompt = self._model.ids("generate", tokens)
         if prompt.size == 0 and (reset or self.n_tokens == 0):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")
-        self._check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
-        chain = self._new_chain(params, self._next_seed(seed), grammar)
-        return self._generate(prompt, chain, reset, as_list(logits_processor, "logits_processor"),
-                              as_list(stopping_criteria, "stopping_criteria"), progress, cancel or current_token() or _core.CancelToken())
+        return self._generation(prompt, sampling, given).run()
 
-    def _generate(self, todo: Ids, chain: _core.Sampler, reset: bool, processors: list[LogitsProcessor],
-                  criteria: list[StoppingCriterion], progress: Optional[Progress], cancel: _core.CancelToken,
-                  ) -> Generator[int, Optional[Sequence[int]], None]:
-        epoch, n_ctx = None, self.n_ctx()
-        with self._cancellable(cancel):
-            while True:
-                with self._use() as ctx:
-                    if cancel.cancelled:
-                        raise Cancelled("llama: generate: got a cancel, expected none; call again to go on")
-                    if epoch is None and reset:
-                        self._from_cache(todo)
-                        todo = self._reuse(ctx, todo)
-                    elif epoch not in (None, self._epoch):
-                        raise LlamaError("generate: got a sequence that another call changed, expected it as it was left; "
-                                         "use one Llama per conversation")
-                    if ctx.seq_pos_max(0) + 1 + todo.size >= n_ctx:
-                        return
-                    if todo.size:
-                        self._append(ctx, todo, progress if epoch is None else None, cancel)
-                    n = ctx.seq_pos_max(0) + 1
-                    n_new = min(n if epoch is None else todo.size, self.last_n_tokens_size)
-                    chain.accept(self._history.last(n, n_new))
-                    if criteria and any(c(self.input_ids, self.logits) for c in criteria):
-                        return
-                    if epoch is None:
-                        self._to_cache()
-                    token = self._draw(self._row(ctx), chain, processors)
-                    chain.accept_grammar(token)
-                    self._epoch = epoch = self._epoch + 1
-                more = yield token
-                todo = np.array([token, *(self._token_array("generate: send", more) if more else ())], np.int32)
+    def _generation(self, prompt: Ids, sampling: Sampling, given: Mapping[str, Any], keep_row: bool = False) -> Generation:
+        """What goes on after a prompt; given: the arguments seed, reset, progress and cancel of a call."""
+        check_calls("generate", given["progress"], given["cancel"])
+        reset = given.get("reset", True)
+        self._sequence.check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
+        return Generation(self._sequence, prompt, self._new_chain(sampling, given["seed"]), sampling, self.last_n_tokens_size,
+                          given["cancel"] or current_token() or _core.CancelToken(), reset, given["progress"], self.cache, self.load_state, keep_row)
 
     def create_completion(
         self,
@@ -238,6 +202,7 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
         suffix is refused: there are no fill-in-the-middle models here. ValueError: an argument, an empty prompt, or
         one that n_ctx has no room for.
         """
+        given = dict(locals())
         echo, stream = flag("create_completion: echo", echo), flag("create_completion: stream", stream)
         if suffix is not None:
             raise ValueError("create_completion: suffix: got a text, expected None; no model here fills in the middle")
@@ -246,24 +211,205 @@ class Llama(ChatCompletion, AsyncCalls, Caching, Embeddings, Parallel):
                              "echo; read scores for a prompt's own")
         stops = completion.read_stops("create_completion", stop)
         n_most = completion.read_max_tokens("create_completion", max_tokens)
-        ids = self._prompt_tokens("create_completion", prompt).tolist()
-        if not ids:
+        ids = self._model.prompt("create_completion", prompt)
+        if not ids.size:
             raise ValueError("create_completion: prompt: got no tokens, expected at least one; write a prompt")
-
-        tokens = self.generate(
-            ids, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temperature,
-            repeat_penalty=repeat_penalty, frequency_penalty=frequency_penalty, presence_penalty=presence_penalty,
-            tfs_z=tfs_z, mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, seed=seed,
-            logits_processor=logits_processor, stopping_criteria=stopping_criteria, grammar=grammar, logit_bias=logit_bias,
-            progress=progress, cancel=cancel)
         job = completion.Job(
-            llama=self, tokens=tokens, stops=stops, logprobs=logprobs, n_prompt=len(ids),
-            max_tokens=n_most or self.default_max_tokens(len(ids)), criteria=bool(as_list(stopping_criteria)),
+            generation=self._generation(ids, Sampling.from_call(given), given, logprobs is not None), stops=stops, logprobs=logprobs,
+            n_prompt=ids.size, max_tokens=n_most or self.default_max_tokens(ids.size),
             echo=as_str(prompt) if isinstance(prompt, TEXT) else self.detokenize(ids, special=True).decode("utf-8", "ignore"),
             model=model or self.model_path)
         if stream:
             return job.stream(echo)
-        with self._lock:  # whole answers of several threads come one after the other
+        with self._model.use():  # whole answers of several threads come one after the other
             return job.whole(echo)
 
     __call__ = create_completion
+
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        functions: None = None,
+        function_call: None = None,
+        tools: Optional[Sequence[Mapping[str, Any]]] = None,
+        tool_choice: Optional[Union[str, Mapping[str, Any]]] = None,
+        temperature: float = 0.2,
+        top_p: float = 0.95,
+        top_k: int = 40,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        stream: bool = False,
+        stop: Stop = None,
+        seed: Optional[int] = None,
+        response_format: Optional[Mapping[str, Any]] = None,
+        max_tokens: Optional[int] = None,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: Optional[str] = None,
+        logits_processor: Processors = None,
+        grammar: Optional[LlamaGrammar] = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        logprobs: Optional[bool] = None,
+        top_logprobs: Optional[int] = None,
+        stopping_criteria: Criteria = None,
+        progress: Optional[Progress] = None,
+        cancel: Optional[_core.CancelToken] = None,
+        lenient_schema: bool = False,
+    ) -> Any:
+        """Answer a chat; the answer, or with stream=True the iterator of chunks, has OpenAI's shape.
+
+        messages: dicts with role and content (a text or text parts); tool calls and their results as OpenAI has them.
+        tools, tool_choice: functions to call: "none", "auto" (the default), "required", or one by its name, which is then
+        called at once. finish_reason is then "tool_calls", unless max_tokens cut it ("length"). A template that knows no
+        tools still takes one by its name. response_format: {"type": "json_object"}, with a "schema" if wanted, or
+        {"type": "json_schema", "json_schema": {"schema": ...}}; the answer is then such JSON, unless cut. A keyword of a schema (tools' parameters
+        too) that constrains and that no grammar holds is a ValueError, with lenient_schema=True left out with a warning.
+        max_tokens: None, 0 or less: default_max_tokens() of the prompt. logprobs, top_logprobs: 0 to 20 alternatives per token; no logits_all needed. The rest: see create_completion.
+        functions and function_call are refused: OpenAI replaced them by tools. With a chat_handler everything is its own.
+        A chat that only grows evaluates its new tokens only. ValueError, TypeError: an argument, a malformed message, a
+        schema, or the template refuses the messages; the sequence is then as it was.
+        """
+        arguments = dict(locals())
+        del arguments["self"]
+        if self.chat_handler is not None:
+            return self.chat_handler(llama=self, **arguments)
+        for name in ("functions", "function_call"):
+            if arguments[name] is not None:
+                raise ValueError(f"{WHERE}: {name}: got one, expected None; use tools and tool_choice")
+        stream, lenient_schema = flag(f"{WHERE}: stream", stream), flag(f"{WHERE}: lenient_schema", lenient_schema)
+        n_top = read_logprobs(logprobs, top_logprobs)
+        stops, n_most = completion.read_stops(WHERE, stop), completion.read_max_tokens(WHERE, max_tokens)
+
+        with self._model.use():
+            prompt = self._chats.read(arguments, lenient_schema)
+            ids = self._chats.tokens(prompt.text)
+            sampling = Sampling.from_call({**arguments, "grammar": prompt.grammar})
+            job = ChatJob(
+                generation=self._generation(self._model.ids("generate", ids), sampling, arguments, n_top is not None), stops=stops + prompt.stops,
+                logprobs=n_top, n_prompt=len(ids), max_tokens=n_most or self.default_max_tokens(len(ids)), echo="", model=model or self.model_path,
+                shown=frozenset(prompt.grammar.preserved) if isinstance(prompt.grammar, ChatGrammar) else frozenset(), reader=reader(prompt))
+            return (self._chats.stream if stream else self._chats.whole)(job, prompt.text, ids)
+
+    def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
+        """create_chat_completion with the types of the `openai` package. ImportError: it is not installed."""
+        try:
+            from openai.types.chat import ChatCompletion as Answer, ChatCompletionChunk as Chunk
+        except ImportError as error:
+            raise ImportError("create_chat_completion_openai_v1: got no package openai, expected one; do pip install openai") from error
+        answer = self.create_chat_completion(*args, **kwargs)
+        return Answer(**answer) if isinstance(answer, dict) else (Chunk(**chunk) for chunk in answer)
+
+    def generate_many(
+        self,
+        prompts: Sequence[Union[Text, Sequence[int]]],
+        *,
+        n: int = 1,
+        max_tokens: Optional[int] = 16,
+        n_parallel: int = 8,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        stop: Optional[Union[str, Sequence[str]]] = None,
+        seed: Optional[int] = None,
+    ) -> list[dict[str, Any]]:
+        """n continuations of each prompt, at most n_parallel at a time, each as if computed alone.
+
+        prompts: texts (bytes: UTF-8) or token ids. max_tokens: None, 0 or less: default_max_tokens() of each prompt.
+        What all prompts begin with is read once and forked. Returned in the prompts' order, n after one another:
+        {"index" of the prompt, "tokens", "text", "finish_reason"}, ended as create_completion ends. The session's own sequence
+        stays as it is. seed: of the first one; the others' follow it. ValueError: an argument, or a prompt without tokens.
+        """
+        given = dict(locals())
+        n_most = completion.read_max_tokens("generate_many", max_tokens)
+        for name, value in (("n", n), ("n_parallel", n_parallel)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"generate_many: {name}: got {value!r}, expected an integer of 1 or more")
+        if isinstance(prompts, TEXT) or not isinstance(prompts, Sequence):
+            raise TypeError(f"generate_many: prompts: got {type(prompts).__name__}, expected a list of prompts")
+        many = Many(self._model, Sampling.from_call(given), completion.read_stops("generate_many", stop), self.last_n_tokens_size)
+        ids = [self._model.prompt("generate_many", p) for p in prompts]
+        if any(p.size == 0 for p in ids):
+            raise ValueError("generate_many: prompts: got one without tokens, expected at least one token each; leave it out")
+        for p in ids:
+            self._sequence.check_room("generate_many", p.size + 1)
+        first = self._seeds.next(seed)
+        jobs = [many.job(i // n, ids[i // n], first + i, n_most or self.default_max_tokens(ids[i // n].size)) for i in range(n * len(ids))]
+        return many.run(jobs, min(n_parallel, MAX_PARALLEL, len(jobs)), current_token()) if jobs else []
+
+    # --- embeddings ----------------------------------------------------------------------------------------------
+
+    def pooling_type(self) -> int:
+        """How a text's rows become one vector: 0 not at all, 1 mean, 2 the first, 3 the last."""
+        return self._embedder.pooling()
+
+    def embed(self, input: Union[Text, Sequence[Text], Sequence[Sequence[int]]], normalize: bool = False, truncate: bool = True,
+              return_count: bool = False) -> Any:
+        """The embedding of a text (bytes: UTF-8), or a list of those of several (texts or token ids), in double-nested lists of floats.
+
+        A vector of n_embd numbers per text, or with pooling_type 0 (the default of models that generate) one per token.
+        normalize: to length 1. truncate: to n_ctx tokens, where an n_ctx was given; otherwise no length is too much.
+        return_count: (embeddings, tokens read). LlamaError: not loaded with embedding=True. ValueError: an empty text.
+        """
+        normalize, truncate = flag("embed: normalize", normalize), flag("embed: truncate", truncate)
+        return_count = flag("embed: return_count", return_count)
+        single = isinstance(input, TEXT)
+        if not single and not isinstance(input, (list, tuple)):
+            raise TypeError(f"embed: input: got {type(input).__name__}, expected a text or a list of them")
+        vectors, n_read = self._embedder.embed([input] if single else input, normalize, truncate, current_token())
+        answer = vectors[0] if single else vectors
+        return (answer, n_read) if return_count else answer
+
+    def create_embedding(self, input: Union[Text, Sequence[Text]], model: Optional[str] = None) -> dict[str, Any]:
+        """embed, in OpenAI's shape. Errors: see embed."""
+        texts = [input] if isinstance(input, TEXT) else input
+        vectors, n = self.embed(list(texts), return_count=True)
+        return {"object": "list", "model": model or self.model_path, "usage": {"prompt_tokens": n, "total_tokens": n},
+                "data": [{"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(vectors)]}
+
+    # --- from elsewhere, and for an event loop ---------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, repo_id: str, filename: Optional[str] = None, additional_files: Optional[Sequence[str]] = None,
+                        local_dir: Optional[str] = None, local_dir_use_symlinks: Any = "auto", cache_dir: Optional[str] = None,
+                        revision: Optional[str] = None, **options: Any) -> Self:
+        """Download a GGUF file of the Hugging Face hub (once: it is kept in its cache) and load it.
+
+        filename: its name or a pattern ("*Q4_0.gguf") that fits one file or the parts of one; additional_files: names or patterns of
+        others to download beside it; options: the constructor's. local_dir_use_symlinks: the hub has no such choice any more. Needs the
+        extra: pip install "spikingbrain-cpp[hub]". ImportError: without it. ModelNotFoundError: no file, or several, fit.
+        """
+        path = download(repo_id, filename, additional_files, local_dir_use_symlinks, local_dir=local_dir, cache_dir=cache_dir, revision=revision)
+        return cls(str(path), **options)
+
+    def agenerate(self, tokens: Any, **options: Any) -> AsyncIterator[int]:
+        """generate(tokens, **options) as an asynchronous iterator."""
+        return iterate(lambda: self.generate(tokens, **options))
+
+    async def acreate_completion(self, prompt: Any, *, stream: bool = False, **options: Any) -> Any:
+        """create_completion(prompt, **options); stream=True: an asynchronous iterator of its chunks (`async for c in await ...`).
+
+        Cancelling the task cancels the computation, inside prompt processing too.
+        """
+        return await self._acall("create_completion", prompt, stream, options)
+
+    async def acreate_chat_completion(self, messages: Any, *, stream: bool = False, **options: Any) -> Any:
+        """create_chat_completion(messages, **options), as acreate_completion does it."""
+        return await self._acall("create_chat_completion", messages, stream, options)
+
+    async def _acall(self, name: str, first: Any, stream: bool, options: dict[str, Any]) -> Any:
+        call = getattr(self, name)
+        if stream:
+            return iterate(lambda: call(first, stream=True, **options))
+        async for answer in iterate(lambda: iter([call(first, **options)])):
+            return answer

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from .batch import Batch
-from .completion import TextStream, read_max_tokens, read_stops
-from .sampling import SamplingParams, build_chain, read_logit_bias
-from .saving import Saving
-from .tokenizer import TEXT, Text
+from . import _core, sequence
+from .completion import TextStream
+from .errors import LlamaError
+from .model import OpenModel, refuse_cancelled
+from .sampling import Sampling, build_chain
 
 Ids = npt.NDArray[np.int32]
+MAX_PARALLEL = 255  # of llama.cpp's 256 sequences one holds what all begin with
 
 
 def common_prefix(prompts: Sequence[Ids]) -> int:
@@ -39,92 +39,73 @@ class _Job:
     tokens: list[int] = field(default_factory=list)
     finish_reason: Optional[str] = None
 
+    def answer(self) -> dict[str, Any]:
+        return {"index": self.index, "tokens": self.tokens, "text": self.text, "finish_reason": self.finish_reason}
 
-class Parallel(Saving):
-    """batch and generate_many."""
 
-    def batch(self, n_seq: int) -> Batch:
-        """n_seq empty sequences beside this one's, to be evaluated together; close it, or use it in `with`."""
-        return Batch(self, n_seq)
+@dataclass
+class Many:
+    """What all continuations have in common."""
 
-    def generate_many(
-        self,
-        prompts: Sequence[Union[Text, Sequence[int]]],
-        *,
-        n: int = 1,
-        max_tokens: Optional[int] = 16,
-        n_parallel: int = 8,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        logit_bias: Optional[Mapping[int, float]] = None,
-        stop: Optional[Union[str, Sequence[str]]] = None,
-        seed: Optional[int] = None,
-    ) -> list[dict[str, Any]]:
-        """n continuations of each prompt, at most n_parallel at a time, each as if computed alone.
+    model: OpenModel
+    sampling: Sampling
+    stops: list[str]
+    last_n: int  # tokens that the chains must have seen
 
-        prompts: texts (bytes: UTF-8) or token ids. max_tokens: None, 0 or less: default_max_tokens() of each prompt.
-        What all prompts begin with is read once and forked. Returned in the prompts' order, n after one another:
-        {"index" of the prompt, "tokens", "text", "finish_reason"}, ended as create_completion ends. The session's own sequence
-        stays as it is. seed: of the first one; the others' follow it. ValueError: an argument, or a prompt without tokens.
-        """
-        n_most = read_max_tokens("generate_many", max_tokens)
-        for name, value in (("n", n), ("n_parallel", n_parallel)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"generate_many: {name}: got {value!r}, expected an integer of 1 or more")
-        if isinstance(prompts, TEXT) or not isinstance(prompts, Sequence):
-            raise TypeError(f"generate_many: prompts: got {type(prompts).__name__}, expected a list of prompts")
-        params = SamplingParams(top_k, top_p, min_p, typical_p, temperature, repeat_penalty, frequency_penalty, presence_penalty,
-                                logit_bias=read_logit_bias(logit_bias))
-        stops = read_stops("generate_many", stop)
-        ids = [self._prompt_tokens("generate_many", p) for p in prompts]
-        n_parallel = min(n_parallel, 255)  # of llama.cpp's 256 sequences one holds what all begin with
-        if any(p.size == 0 for p in ids):
-            raise ValueError("generate_many: prompts: got one without tokens, expected at least one token each; leave it out")
-        for p in ids:
-            self._check_room("generate_many", p.size + 1)
-        first = self._next_seed(seed)
-        with self._locked_model() as model:
-            jobs = [_Job(i // n, ids[i // n], build_chain(model, params, (first + i) % _core.DEFAULT_SEED, self.last_n_tokens_size), TextStream(stops),
-                         n_most or self.default_max_tokens(ids[i // n].size)) for i in range(n * len(ids))]
-        if jobs:
-            self._run_jobs(jobs, min(n_parallel, len(jobs)), common_prefix(ids))
-        return [{"index": j.index, "tokens": j.tokens, "text": j.text, "finish_reason": j.finish_reason} for j in jobs]
+    def job(self, index: int, prompt: Ids, seed: int, max_tokens: int) -> _Job:
+        """One continuation to be made."""
+        with self.model.use() as model:
+            chain = build_chain(model, self.sampling.params, seed % _core.DEFAULT_SEED, self.last_n)
+        return _Job(index, prompt, chain, TextStream(self.stops), max_tokens)
 
-    def _run_jobs(self, jobs: list[_Job], n_slots: int, n_common: int) -> None:
-        waiting = deque(jobs)
-        running: dict[int, _Job] = {}
-        with self.batch(n_slots + 1) as batch:
+    def run(self, jobs: list[_Job], n_slots: int, cancel: Optional[_core.CancelToken]) -> list[dict[str, Any]]:
+        """Make them, n_slots at a time. Cancelled, LlamaError: none of them is there then."""
+        s = self.model.settings
+        context = sequence.Context(self.model, "generate_many", "generate_many: got a closed context, expected an open one; load the model again",
+                                   n_seq=n_slots + 1, n_batch=max(s.n_batch, n_slots + 1), n_outputs_max=n_slots + 1)
+        try:
+            with context.cancels.running(cancel) as token:
+                self._run(context, jobs, token)
+        finally:
+            context.close()
+        return [job.answer() for job in jobs]
+
+    def _run(self, context: sequence.Context, jobs: list[_Job], token: _core.CancelToken) -> None:
+        *slots, common = (sequence.Sequence(context, i) for i in range(context.n_seq))
+        waiting, running = deque(jobs), dict[sequence.Sequence, _Job]()
+        n_common = common_prefix([job.prompt for job in jobs])
+        with context.changing("generate_many"):
             if n_common:
-                batch.eval({n_slots: jobs[0].prompt[:n_common]})
-            while waiting or running:
-                new = {slot: waiting.popleft() for slot in range(n_slots) if slot not in running and waiting}
+                context.read({common: jobs[0].prompt[:n_common]}, token)
+        while waiting or running:
+            with context.changing("generate_many"):
+                refuse_cancelled("generate_many", token)
+                new = {slot: waiting.popleft() for slot in slots if slot not in running and waiting}
                 for slot in new:
-                    batch.fork(n_slots, slot)
+                    slot.copy(common)
                 if new:
-                    batch.eval({slot: job.prompt[n_common:] for slot, job in new.items()})
-                old = {slot: job.tokens[-1:] for slot, job in running.items()}
-                if old:
-                    batch.eval(old)
-                running |= new
+                    context.read({slot: job.prompt[n_common:] for slot, job in new.items()}, token)
+                if running:
+                    context.read({slot: np.array(job.tokens[-1:], np.int32) for slot, job in running.items()}, token)
                 for slot, job in running.items():
-                    job.chain.accept(job.prompt[-self.last_n_tokens_size:] if slot in new else np.asarray(job.tokens[-1:], np.int32))
-                    self._advance(job, job.chain.sample(batch.logits(slot)))
-                running = {slot: job for slot, job in running.items() if job.finish_reason is None}
+                    self._advance(slot, job, np.array(job.tokens[-1:], np.int32))
+                for slot, job in new.items():
+                    self._advance(slot, job, job.prompt[-self.last_n:])
+                running = {slot: job for slot, job in (running | new).items() if job.finish_reason is None}
 
-    def _advance(self, job: _Job, token: int) -> None:
-        """Take one token: text, and whether it was the last."""
-        if self._is_eog(token):
+    def _advance(self, slot: sequence.Sequence, job: _Job, seen: Ids) -> None:
+        """Draw one token: its text, and whether it was the last."""
+        job.chain.accept(seen)
+        try:
+            token = job.chain.sample(slot.last_row())
+        except RuntimeError as error:
+            raise LlamaError(f"generate_many: {error}") from error
+        if self.model.is_eog(token):
             job.finish_reason = "stop"
         else:
             job.tokens.append(token)
-            job.text += job.out.push(self._tokenizer.piece(token))
-            full = len(job.tokens) == job.max_tokens or job.prompt.size + len(job.tokens) >= self.n_ctx()
+            job.text += job.out.push(self.model.piece(token))
+            full = len(job.tokens) == job.max_tokens or job.prompt.size + len(job.tokens) >= slot.context.n_ctx()
             job.finish_reason = "stop" if job.out.stopped else "length" if full else None
         if job.finish_reason:
             job.text += job.out.finish()

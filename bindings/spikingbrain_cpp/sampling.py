@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, fields
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .arguments import integer
+from .arguments import check_seed, integer
 from .grammar import LlamaGrammar
 
 MAX_BIAS = float(np.finfo(np.float32).max)
@@ -109,6 +110,43 @@ def read_logit_bias(bias: Optional[Mapping[int, float]]) -> tuple[tuple[int, flo
         if not -2**31 <= token < 2**31 or math.isnan(value) or value > MAX_BIAS:
             raise ValueError(f"llama: logit_bias: got {token}: {value}, expected a token id and a number or -inf")
     return read
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a call says about the choosing of tokens."""
+
+    params: SamplingParams
+    grammar: Optional[LlamaGrammar]
+    processors: List[LogitsProcessor]
+    criteria: List[StoppingCriterion]
+
+    @classmethod
+    def from_call(cls, given: Mapping[str, Any]) -> Sampling:
+        """Of the arguments of sample, generate, create_completion, create_chat_completion or generate_many, by their names.
+
+        ValueError, TypeError: one of them.
+        """
+        refuse_removed(given.get("tfs_z", 1.0), given.get("penalize_nl", True))
+        named = {"temp": given["temperature"], **given} if "temperature" in given else given
+        values = {f.name: named[f.name] for f in fields(SamplingParams) if f.name in named}
+        params = SamplingParams(**{**values, "logit_bias": read_logit_bias(given.get("logit_bias"))})
+        return cls(params, given.get("grammar"), as_list(given.get("logits_processor"), "logits_processor"),
+                   as_list(given.get("stopping_criteria"), "stopping_criteria"))
+
+
+class Seeds:
+    """The seeds of generations, one after another, from the object's own."""
+
+    def __init__(self, seed: int) -> None:
+        own = check_seed("llama: seed", seed)
+        self._random = random.Random(None if own == _core.DEFAULT_SEED else own)
+
+    def next(self, given: Optional[int]) -> int:
+        """The given one, else the next that the object's own seed yields."""
+        if given is not None and (seed := check_seed("llama: seed", given)) != _core.DEFAULT_SEED:
+            return seed
+        return self._random.randrange(_core.DEFAULT_SEED)
 
 
 def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int,

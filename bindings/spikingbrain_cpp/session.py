@@ -1,42 +1,32 @@
-"""Session: a model file and the one sequence it reads; what Llama is made of, below the choosing of tokens."""
+"""Session: a model and the one sequence it reads; what Llama is made of, below the choosing of tokens."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
-import threading
-import weakref
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, spiking
-from .arguments import (check_batch, check_cache_type, check_calls, check_neutral, check_path, check_pooling, check_range, check_scale, flag,
-                        check_seed)
+from . import _core, saving
+from .arguments import check_calls, check_neutral, check_range
 from .batch import Batch
 from .chat_request import check_chat_format
-from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
-from .history import History
-from .loaded import LoadedModel, Tokens
+from .errors import LlamaError
+from .loaded import LoadedModel
+from .model import OpenModel, Tokens
+from .sampling import Row, Seeds
+from .sequence import Context, Progress, Sequence
+from .settings import Settings
 from .spikes.stats import SpikeStats, from_core
-from .tokenizer import NORMALIZER_KEY, Tokenizer
+from .state import AnyPath, LlamaState, Snapshot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _STATS_STEP = 64  # tokens per call while spikes are counted: each then has a row of logits in llama.cpp's buffer
-
-
-Progress = Callable[[int, int], object]  # tokens done, tokens in all
-
-
-def _cpus() -> int:
-    """CPUs this process may use."""
-    return min(len(os.sched_getaffinity(0)), 512)
+_NO_WEIGHTS = "llama: got a model loaded with vocab_only=True, expected one with weights; load it without vocab_only"
 
 
 def _load(cls: type[Session], args: tuple[Any, ...], options: dict[str, Any]) -> Session:
@@ -124,190 +114,93 @@ class Session(LoadedModel):
 
         ModelNotFoundError, ModelLoadError: no such file, or not loadable. ValueError, TypeError: an argument.
         """
-        self._model: Optional[_core.Model] = None
-        self._ctx: Optional[_core.Context] = None
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-
+        given = dict(locals())
         check_neutral(neutral)
-        self.model_path = check_path("llama: model_path", model_path)
-        self.verbose = flag("llama: verbose", verbose)
         self.last_n_tokens_size = check_range("llama: last_n_tokens_size", last_n_tokens_size, low=0)
-        self.n_batch = check_range("llama: n_batch", n_batch)
-        self.n_threads = check_range("llama: n_threads", n_threads or _cpus(), high=512)
-        self.n_threads_batch = check_range("llama: n_threads_batch", n_threads_batch or _cpus(), high=512)
-        if n_gpu_layers not in (0, -1):
-            raise ValueError(f"llama: n_gpu_layers: got {n_gpu_layers}, expected 0 or -1; this build computes on CPUs")
-        self._n_ctx_given = check_range("llama: n_ctx", n_ctx or 0, low=0, high=2**30) or None
-        n_ubatch = check_range("llama: n_ubatch", n_ubatch)
-        check_batch("llama", self.n_batch, n_ubatch)
-        if not Path(self.model_path).is_file():
-            raise ModelNotFoundError(f"llama: model_path: got {self.model_path}, expected a GGUF file; check the path")
-
+        settings = Settings.from_call(given)
         self.chat_format = check_chat_format(chat_format)
         if chat_handler is not None and not callable(chat_handler):
             raise TypeError(f"llama: chat_handler: got {type(chat_handler).__name__}, expected a function")
         self.chat_handler = chat_handler
-        self._kv_overrides = spiking.with_arguments(kv_overrides or {}, spike, spike_k)
-        vocab_only, use_mmap = flag("llama: vocab_only", vocab_only), flag("llama: use_mmap", use_mmap)
-        use_mlock, check_tensors = flag("llama: use_mlock", use_mlock), flag("llama: check_tensors", check_tensors)
-        self._spike_stats = flag("llama: spike_stats", spike_stats)
-        self._spike_keep = spiking.keep_shape(self._spike_stats, spike_keep)
-        if vocab_only and spike_stats:
-            raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
-        self._logits_all = flag("llama: logits_all", logits_all)
-        if flash_attn not in (None, True, False):
-            raise ValueError(f"llama: flash_attn: got {flash_attn!r}, expected True, False or None")
-        self._flash_attn = flash_attn
-        self._type_k, self._type_v = check_cache_type("llama: type_k", type_k), check_cache_type("llama: type_v", type_v)
-        self._embedding = flag("llama: embedding", embedding)
-        self._pooling = check_pooling(pooling_type)
-        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
-        lora_scale = check_scale("llama: lora_scale", lora_scale)
-        self._lora = None if lora_path is None else (check_path("llama: lora_path", lora_path), lora_scale)
-        self._embedding_ctx: Optional[_core.Context] = None  # embed()'s
-        self._adapters: list[tuple[_core.Adapter, float]] = []
-        self._print: Optional[str] = None
-        self._epoch = 0                                     # changes whenever the sequence does
-        self._history = History()                           # tokens, valid up to n_tokens
-        self._running: set[_core.CancelToken] = set()       # of the evaluations and streams that cancel() ends
-        self._rows = np.empty((0, 0), np.float32)           # logits_all: their logits, NaN where not known
-        self._chain: Optional[tuple[object, _core.Sampler, int]] = None  # of sample(): its arguments, and tokens it has seen
-        self.n_evaluated = 0                                # tokens evaluated since the file was loaded
         self.set_seed(seed)
-
+        self.model_path, self.verbose = settings.path, settings.verbose
+        self.n_threads, self.n_threads_batch = settings.n_threads, settings.n_threads_batch
+        self._model = OpenModel(settings)
+        self.metadata = self._model.metadata
         try:
-            self._model = _core.Model(self.model_path, vocab_only=vocab_only, use_mmap=use_mmap,
-                                     use_mlock=use_mlock, check_tensors=check_tensors,
-                                     kv_overrides=self._kv_overrides, verbose=self.verbose)
-            self.metadata: dict[str, str] = self._model.metadata()
-            self._spiking = spiking.Spiking.of(self.metadata, self._kv_overrides)
-            spiking.check_arguments(self._spiking, self.metadata.get("general.architecture"), spike, spike_k, self._spike_stats)
-            self._rows = np.empty((0, self._model.n_vocab()), np.float32)
-            self._tokenizer = Tokenizer(self._model, self.metadata.get(NORMALIZER_KEY))
-        except RuntimeError as error:
-            self.close()
-            raise ModelLoadError(f"llama: {self.model_path}: got a file that llama.cpp cannot load: {error}; "
-                                 "convert or copy it again") from error
-        except BaseException:
-            self.close()
-            raise
-        if not vocab_only:
-            self._open_context(n_ubatch)
-
-    def _open_context(self, n_ubatch: int) -> None:
-        assert self._model is not None
-        try:
-            self._check_window_types()
-            self._load_adapter()
-            n_rows = min(self.n_batch, n_ubatch) if self._logits_all else 1
-            if self._spike_stats:
-                n_rows = min(self.n_batch, n_ubatch, _STATS_STEP)
-            self._n_ubatch = n_ubatch
-            self._ctx = self._new_context(
-                n_batch=self.n_batch, n_outputs_max=n_rows, spike_stats=self._spike_stats, spike_keep_tokens=self._spike_keep[0],
-                spike_keep_neurons=self._spike_keep[1])
-            self.n_batch = self._ctx.n_batch()
-            self._step = min(n_rows if self._logits_all or self._spike_stats else n_ubatch, self.n_batch)  # tokens per call
-        except LlamaError:
-            self.close()
-            raise
+            self._sequence = self._own_sequence(settings)
+            self.n_batch = settings.n_batch
+            if not settings.vocab_only:
+                with self._sequence.context.use() as ctx:
+                    self.n_batch = ctx.n_batch()
         except BaseException:
             self.close()
             raise
 
-    def _new_context(self, **options: Any) -> _core.Context:
-        """Another context of the model; options: see _core.Context. LlamaError: llama.cpp refuses them."""
-        assert self._model is not None
-        if self._flash_attn is False and self.metadata.get("general.architecture") == "spikingbrain":
-            raise ValueError("llama: flash_attn: got False, expected True or None: the window operator of spikingbrain is fused; leave it out")
-        try:
-            ctx = _core.Context(self._model, **{
-                "n_ctx": self._n_ctx_given or 0, "n_ubatch": self._n_ubatch, "n_threads": self.n_threads,
-                "n_threads_batch": self.n_threads_batch, "type_k": self._type_k, "type_v": self._type_v, "stop_inside": self._can_stop_inside(),
-                "flash_attn": -1 if self._flash_attn is None else int(self._flash_attn), **options})
-            if self._adapters:
-                ctx.set_adapters(self._adapters)
-            return ctx
-        except RuntimeError as error:
-            raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
-
-    def _others(self) -> list[Any]:
-        contexts, self._embedding_ctx = [self._embedding_ctx], None
-        return [*self._batches, *(c for c in contexts if c is not None)]
-
-    def _load_adapter(self) -> None:
-        if self._lora is None:
-            return
-        path, scale = self._lora
-        if not Path(path).is_file():
-            raise ModelNotFoundError(f"llama: lora_path: got {path}, expected a GGUF file; check the path")
-        try:
-            assert self._model is not None
-            self._adapters = [(_core.Adapter(self._model, path), scale)]
-        except RuntimeError as error:
-            raise ModelLoadError(f"llama: lora_path: {error}; convert it again") from error
-
-    def _can_stop_inside(self) -> bool:
-        """llama.cpp's recurrent memories are left half updated by a graph that stops; `spikingbrain`'s undoes the micro-batch."""
-        assert self._model is not None
-        own = self.metadata.get("general.architecture") == "spikingbrain"
-        return own or not (self._model.is_recurrent() or self._model.is_hybrid())
-
-    def _check_window_types(self) -> None:
-        """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""
-        f32 = self.metadata.get("general.architecture") == "spikingbrain" and self.metadata.get("general.file_type") == "0"
-        for name, value in (("type_k", self._type_k), ("type_v", self._type_v)):
-            if f32 and value == 1:
-                raise ValueError(f"llama: {name}: got 1 (F16), expected 0 (F32) or None with F32 matrices; leave it out")
+    def _own_sequence(self, s: Settings) -> Sequence:
+        """Its context has room for the rows that one decode may give."""
+        n_rows = min(s.n_batch, s.n_ubatch) if s.logits_all else 1
+        if s.spike_stats:
+            n_rows = min(s.n_batch, s.n_ubatch, _STATS_STEP)
+        step = n_rows if s.logits_all or s.spike_stats else s.n_ubatch
+        context = Context(self._model, "llama", _NO_WEIGHTS, step=step, n_batch=s.n_batch, n_outputs_max=n_rows, spike_stats=s.spike_stats,
+                          spike_keep_tokens=s.spike_keep[0], spike_keep_neurons=s.spike_keep[1])
+        return Sequence(context, all_rows=s.logits_all)
 
     def set_seed(self, seed: int) -> None:
         """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""
-        self._seed = check_seed("llama: seed", seed)
-        self._seeds = random.Random(None if self._seed == _core.DEFAULT_SEED else self._seed)
-        self._chain = None
+        self._seeds = Seeds(seed)
+        self._chain: Optional[tuple[object, _core.Sampler, int]] = None  # of sample(): its arguments, and tokens it has seen
 
-    def _next_seed(self, seed: Optional[int]) -> int:
-        """The seed of one generation: the given one, else the next that the object's own seed yields."""
-        if seed is not None and (given := check_seed("llama: seed", seed)) != _core.DEFAULT_SEED:
-            return given
-        return self._seeds.randrange(_core.DEFAULT_SEED)
+    @property
+    def n_evaluated(self) -> int:
+        """Tokens evaluated since the file was loaded, by all calls."""
+        return self._model.n_evaluated
+
+    def n_ctx(self) -> int:
+        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain`)."""
+        return self._sequence.context.n_ctx()
+
+    def default_max_tokens(self, n_prompt: int = 0) -> int:
+        """The max_tokens of a completion that names none, after a prompt of n_prompt tokens.
+
+        Up to n_ctx, where one was given. Else prompt and answer end together at max(trained length, 32768) tokens, but not
+        before 4096 new ones.
+        """
+        with self._model.use() as model:
+            n_prompt = check_range("llama: n_prompt", n_prompt, low=0)
+            room = self.n_ctx() - n_prompt
+            return max(0, room if self._model.settings.n_ctx else min(room, model.default_limit(n_prompt)))
+
+    def state_bytes(self) -> int:
+        """Bytes allocated for the sequence's state: fixed when loaded, whatever is read."""
+        with self._sequence.context.use() as ctx:
+            return ctx.state_bytes()
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
     @property
     def n_tokens(self) -> int:
         """Tokens the sequence holds."""
-        with self._use() as ctx:
-            return ctx.seq_pos_max(0) + 1
+        with self._sequence.context.use():
+            return self._sequence.n()
 
     @property
     def input_ids(self) -> npt.NDArray[np.int32]:
         """int32 [n_tokens]: the tokens the sequence holds, a copy; -1 for those that a snapshot did not bring (see restore)."""
-        with self._use():
-            return self._history.all(self.n_tokens)
+        return self._sequence.tokens()
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """float32 [n_tokens, n_vocab]: every token's logits, a view. Needs logits_all=True, else LlamaError; rows that
         came with a loaded state are NaN except its last."""
-        with self._use():
-            if not self._logits_all:
-                raise LlamaError("llama: scores: got logits_all=False, expected True; use logits for the last row")
-            self._grow(self.n_tokens)
-            return self._rows[:self.n_tokens]
+        return self._sequence.rows()
 
     @property
-    def logits(self) -> npt.NDArray[np.float32]:
+    def logits(self) -> Row:
         """float32 [n_vocab]: the last token's logits, a copy. LlamaError when nothing was evaluated."""
-        with self._use() as ctx:
-            return self._row(ctx).copy()
-
-    def _row(self, ctx: _core.Context) -> npt.NDArray[np.float32]:
-        last = ctx.seq_pos_max(0)
-        if last < 0 or ctx.logits_pos() != last:
-            raise LlamaError(f"llama: logits: got none for the last of {last + 1} tokens, expected a row; eval a token")
-        return ctx.logits()
+        with self._sequence.context.use():
+            return self._sequence.last_row().copy()
 
     def eval(self, tokens: Tokens, *, progress: Optional[Progress] = None, cancel: Optional[_core.CancelToken] = None) -> None:
         """Append tokens to the sequence. ValueError: none, unknown ones, or more than n_ctx has room for.
@@ -316,101 +209,94 @@ class Session(LoadedModel):
         Cancelled is raised before the micro-batch under way is finished. The sequence then holds those that were.
         """
         check_calls("eval", progress, cancel)
-        with self._use() as ctx:
-            ids = self._token_array("eval", tokens)
+        sequence = self._sequence
+        with sequence.context.changing("eval"):
+            ids = self._model.ids("eval", tokens)
             if ids.size == 0:
                 raise ValueError("eval: tokens: got none, expected at least one")
-            self._check_room("eval", ctx.seq_pos_max(0) + 1 + ids.size)
-            with self._cancellable(cancel) as token:
-                self._append(ctx, ids, progress, token)
-
-    def _append(self, ctx: _core.Context, ids: npt.NDArray[np.int32], progress: Optional[Progress], token: _core.CancelToken) -> None:
-        """eval of tokens that are known to be some, and to have room."""
-        n_past = ctx.seq_pos_max(0) + 1
-        self._grow(n_past + ids.size)
-        self._history.write(n_past, ids)
-        self._epoch += 1
-        for i in range(0, ids.size, self._step):
-            piece = ids[i:i + self._step]
-            at = n_past + i
-            try:
-                ctx.decode(piece, at, 0, self._rows[at:at + piece.size] if self._logits_all else None, token)
-            except _core.Cancelled:
-                raise
-            except RuntimeError as error:
-                raise LlamaError(f"llama: {error}") from error
-            self.n_evaluated += piece.size
-            if progress is not None:
-                progress(i + piece.size, ids.size)
-
-    @contextlib.contextmanager
-    def _cancellable(self, given: Optional[_core.CancelToken]) -> Iterator[_core.CancelToken]:
-        """A token that cancel() sets while the block runs."""
-        token = given or _core.CancelToken()
-        new = token not in self._running
-        self._running.add(token)
-        try:
-            yield token
-        except _core.Cancelled as error:
-            raise Cancelled(f"llama: {error}") from None
-        finally:
-            if new:
-                self._running.discard(token)
+            sequence.check_room("eval", sequence.n() + ids.size)
+            with sequence.context.cancels.running(cancel) as token:
+                sequence.append(ids, token, progress)
 
     def cancel(self) -> None:
         """End what is under way, from any thread: an evaluation stops inside its micro-batch, a generation at its next token;
         they raise Cancelled. The sequence keeps the micro-batches that were finished and can go on. Nothing under way: no effect."""
-        for token in list(self._running):
-            token.cancel()
-
-    def _check_room(self, where: str, n: int) -> None:
-        if n > self.n_ctx():
-            raise ValueError(f"{where}: requested tokens: got {n}, expected at most n_ctx={self.n_ctx()}; "
-                             "reset, shorten the prompt or raise n_ctx")
-
-    def _grow(self, n: int) -> None:
-        if self._logits_all and n > len(self._rows):
-            rows = np.full((max(n, len(self._rows) * 3 // 2), self.n_vocab()), np.nan, np.float32)
-            rows[:len(self._rows)] = self._rows
-            self._rows = rows
+        self._model.cancels.cancel()
 
     def reset(self) -> None:
         """Forget the sequence."""
-        with self._use() as ctx:
-            self._epoch += 1
+        with self._sequence.context.changing("reset"):
             self._chain = None
-            ctx.clear()
+            self._sequence.clear()
+
+    def batch(self, n_seq: int) -> Batch:
+        """n_seq empty sequences beside this one's, to be evaluated together; close it, or use it in `with`."""
+        with self._sequence.context.use():
+            return Batch(self._model, n_seq)
+
+    # --- snapshots -----------------------------------------------------------------------------------------------
+
+    def snapshot(self, path: Optional[AnyPath] = None) -> Snapshot:
+        """The sequence as an object of constant size, and as a file, too, when a path is given (whole or not at all).
+
+        It holds the state (a fixed part plus at most one window of rows), the last row of logits, the last 1024 to 2047 tokens
+        and a hash of those before them. OSError: the file may not be written (a device, a folder, the model) or could not be.
+        """
+        return saving.take(self._sequence, path)
+
+    def restore(self, source: Union[Snapshot, bytes, AnyPath]) -> None:
+        """Replace the sequence by a snapshot's: the object, its bytes, or the path of its file. Nothing is evaluated.
+
+        A prompt that extends the one the snapshot was made after evaluates its new tokens only: the hash tells. Of the tokens before
+        the snapshot's tail nothing else is known: input_ids shows them as -1, and a prompt that differs from them is read anew.
+        ValueError: a snapshot of another model, of other overrides, adapters, scales, types of keys and values, of another tokenizer or
+        version, a damaged one, or one longer than n_ctx; the sequence stays as it was. OSError: no such file. LlamaError: llama.cpp
+        refuses the data; the sequence is then empty.
+        """
+        made = saving.read(source)
+        with self._sequence.context.changing("restore"):
+            saving.put(self._sequence, "restore", made)
+            self._chain = None
+
+    def save_state(self) -> LlamaState:
+        """The sequence as an object: a snapshot and its tokens (4 bytes each)."""
+        return saving.take_state(self._sequence)
+
+    def load_state(self, state: LlamaState) -> None:
+        """Replace the sequence by a saved one; nothing is evaluated again, and the next token's logits are there. Errors: see restore."""
+        with self._sequence.context.changing("load_state"):
+            saving.put_state(self._sequence, state)
+            self._chain = None
 
     # --- spikes ------------------------------------------------------------------------------------------------
 
     @property
     def spiking(self) -> bool:
         """Whether the projections read integer spike counts."""
-        return self._spiking.enabled
+        return self._model.spiking.enabled
 
     @property
     def spike_k(self) -> Optional[float]:
         """Threshold = mean |x| / spike_k; None when the model does not spike."""
-        return self._spiking.k if self._spiking.enabled else None
+        return self._model.spiking.k if self._model.spiking.enabled else None
 
     @property
     def spike_scope(self) -> Optional[str]:
         """"paper": every projection spikes; "released": not the MLP's down projection; None: none does."""
-        return self._spiking.scope if self._spiking.enabled else None
+        return self._model.spiking.scope if self._model.spiking.enabled else None
 
     def spike_stats(self) -> SpikeStats:
         """Counts of every token evaluated since loading or reset_spike_stats(). LlamaError: not loaded with spike_stats."""
-        with self._use_stats() as ctx:
-            return from_core(self._spiking.k, self._spiking.scope, ctx.spike_stats())
+        with self._sequence.context.use() as ctx:
+            self._check_stats()
+            return from_core(self._model.spiking.k, self._model.spiking.scope, ctx.spike_stats())
 
     def reset_spike_stats(self) -> None:
         """Count from zero again; the sequence stays."""
-        with self._use_stats() as ctx:
+        with self._sequence.context.changing("reset_spike_stats") as ctx:
+            self._check_stats()
             ctx.reset_spike_stats()
 
-    @contextlib.contextmanager
-    def _use_stats(self) -> Iterator[_core.Context]:
-        with self._use() as ctx:
-            if not self._spike_stats:
-                raise LlamaError("llama: spike_stats: got a model loaded without them, expected spike_stats=True; load it so")
-            yield ctx
+    def _check_stats(self) -> None:
+        if not self._model.settings.spike_stats:
+            raise LlamaError("llama: spike_stats: got a model loaded without them, expected spike_stats=True; load it so")

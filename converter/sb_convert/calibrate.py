@@ -20,6 +20,7 @@ from .formats import GROUP
 from .int8 import LARGEST_STORED, own_scales
 from .sources import Tensor, import_torch
 from .spike import SpikeKeys
+from .vocab_file import write_vocab
 
 FACTORS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75)  # of the scale by the largest magnitude
 N_PIECES, PIECE, N_HELD_OUT = 128, 512, 16  # pieces to calibrate on and to measure on; tokens in each, fewer of a short text
@@ -40,10 +41,9 @@ def check_requirements(text: Path) -> None:
 
 def tokenize(folder: Path, text: bytes) -> list[int]:
     from spikingbrain_cpp import Llama
-
-    from .convert import Options, convert
     with tempfile.TemporaryDirectory() as tmp:
-        vocab = convert(folder, Options(Path(tmp) / "vocab.gguf", vocab_only=True), say=lambda _: None).files[0]
+        vocab = Path(tmp) / "vocab.gguf"
+        write_vocab(folder, vocab)
         llm = Llama(model_path=str(vocab), vocab_only=True, verbose=False)
         try:
             return llm.tokenize(text)

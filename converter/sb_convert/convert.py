@@ -11,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
+from .calibrate import calibrated, check_requirements
 from .config import Config
 from .errors import bad
 from .formats import LARGEST, OUTTYPES, encode, rows_per_block
-from .metadata import add_general, add_hparams, folder_name, read_metadata_file, read_sampling
+from .metadata import folder_name, read_metadata_file, read_sampling
 from .output import Output, opened
 from .plan import Plan, Planned, make_plan, n_threads
 from .progress import Progress
 from .sources import first_not_finite, open_checkpoint
 from .spike import SpikeOptions
 from .tokenizer import load_vocab
+from .vocab_file import add_keys
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
         return Result([], plan, time.monotonic() - begun, options)
     output.check_free()
     file_type = OUTTYPES[plan.outtype].file_type
-    add_general(output.writer, folder, override, options.model_name, plan.n_params, file_type)
-    add_hparams(output.writer, plan.config)
-    if plan.spike is not None:
-        plan.spike.add_to(output.writer)
-    vocab.add_to(output.writer)
+    add_keys(output.writer, folder, plan.config, vocab, file_type, override, options.model_name, plan.n_params, plan.spike)
     shards = [list(held) for held in output.writer.tensors]
     with opened(output, plan.nbytes), Progress(plan.nbytes, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
         for p in plan.tensors:
@@ -94,7 +92,6 @@ def plan_for(folder: Path, config: Config, options: Options, say) -> Plan:
         config = config.truncated(options.n_layer)
     calibrate = None
     if options.spike.calibrate is not None:
-        from .calibrate import calibrated, check_requirements
         check_requirements(options.spike.calibrate)
 
         def calibrate(*args):

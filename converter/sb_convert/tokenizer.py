@@ -14,6 +14,7 @@ from .config import Config
 from .errors import bad
 from .files import read_json, read_optional
 from .special import add_around, content, special_ids
+from .spm import check_translation, load_spm
 from .templates import chat_template
 from .vocab import Vocab
 
@@ -31,7 +32,6 @@ def load_vocab(folder: Path, config: Config) -> Vocab:
 def read_vocab(folder: Path, size: int, settings: dict[str, Any]) -> Vocab:
     """tokenizer.json beside a tokenizer.model is a translation of it; beside vocab.json it is what Hugging Face reads."""
     if (folder / "tokenizer.model").is_file() and not (folder / "vocab.json").is_file():
-        from .spm import check_translation, load_spm
         vocab = load_spm(folder / "tokenizer.model", size)
         check_translation(vocab, folder / "tokenizer.json")
         return vocab

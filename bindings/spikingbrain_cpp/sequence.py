@@ -1,0 +1,300 @@
+"""Context and Sequence: what is being read, who may change it, and the one loop that decodes.
+
+Whatever reads tokens holds one of these: Llama its own sequence, a Batch several, embed() one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .errors import Cancelled, LlamaError
+from .history import History
+from .model import Cancels, Ids, Locked, OpenModel
+
+Row = npt.NDArray[np.float32]           # [n_vocab]
+Progress = Callable[[int, int], object]  # tokens done, tokens in all
+
+
+class _Changing:
+    """`with` on a context that a call changes; a call from inside it, out of a callback of the caller's, is refused by name."""
+
+    __slots__ = ("_context", "_where", "_locked")
+
+    def __init__(self, context: Context, where: str) -> None:
+        self._context, self._where, self._locked = context, where, context.use()
+
+    def __enter__(self) -> _core.Context:
+        handle = self._locked.__enter__()
+        if self._context.busy:
+            self._locked.__exit__()
+            raise LlamaError(f"{self._where}: got a call from inside {self._context.busy} of the same Llama, expected one after it; "
+                             "call it when that has ended, or use another Llama")
+        self._context.busy = self._where
+        return handle
+
+    def __exit__(self, *_: object) -> None:
+        self._context.busy = ""
+        self._locked.__exit__()
+
+
+class Context:
+    """A llama.cpp context of a model: its sequences are read in it, by one call at a time."""
+
+    def __init__(self, model: OpenModel, name: str, closed: str, *, n_seq: int = 1, step: int = 0, **options: Any) -> None:
+        """name: what errors begin with. closed: what is said when it is used without a handle. step: most tokens of one decode, 0: n_ubatch.
+        options: see _core.Context."""
+        self.model, self.name, self.n_seq = model, name, n_seq
+        self.cancels = Cancels(model.cancels)
+        self.busy = ""  # the call that changes it
+        self._closed = closed
+        self._print: Optional[str] = None
+        self._embeds = bool(options.get("embeddings"))
+        self._handle: Optional[_core.Context] = None
+        if not model.settings.vocab_only:
+            self._handle = model.new_context(n_seq_max=n_seq, **options)
+            self.step = min(step or self._handle.n_ubatch(), self._handle.n_batch())
+            model.holders.add(self)
+
+    def handle(self) -> _core.Context:
+        """For who has the lock. LlamaError: the model or the context is closed."""
+        self.model.handle()
+        if self._handle is None:
+            raise LlamaError(self._closed)
+        return self._handle
+
+    def use(self) -> Locked[_core.Context]:
+        """To look at it."""
+        return Locked(self.model, self.handle)
+
+    def changing(self, where: str) -> _Changing:
+        """To change its sequences. LlamaError: from inside of another call that does."""
+        return _Changing(self, where)
+
+    def close(self) -> None:
+        """Free it, when the call of another thread that changes it has ended. LlamaError: from inside of one."""
+        with contextlib.nullcontext() if os.getpid() != self.model.pid else self.model.lock:
+            if self.busy:
+                raise LlamaError(f"{self.name}: close: got a call from inside {self.busy}, expected one after it; close it when that has ended")
+            self.release()
+
+    def release(self) -> None:
+        """Free it; for who has the lock, or is a forked child."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def n_ctx(self) -> int:
+        """Most tokens a sequence may hold."""
+        with self.use() as handle:
+            return self.model.settings.n_ctx or handle.n_ctx()
+
+    def fingerprint(self) -> str:
+        """Of what computes here, see _core.Context.fingerprint."""
+        if self._print is None:
+            with self.use() as handle:
+                self._print = handle.fingerprint()
+        return self._print
+
+    # --- the loop that decodes -------------------------------------------------------------------------------------
+
+    def read(self, todo: Mapping[Sequence, Ids], token: _core.CancelToken, progress: Optional[Progress] = None,
+             embedded: Optional[list[Row]] = None) -> None:
+        """Append tokens to sequences, equally many of each at a time; a sequence's last logits are kept.
+
+        embedded: receives what a context for embeddings computes instead. Cancelled, LlamaError: a sequence then holds what was finished.
+        """
+        left, done, total = dict(todo), 0, sum(ids.size for ids in todo.values())
+        for sequence, ids in left.items():
+            sequence.expect(ids)
+        while left:
+            share = max(1, min(self.step // len(left), *(ids.size for ids in left.values())))
+            try:
+                self._decode({sequence: ids[:share] for sequence, ids in left.items()}, token, embedded)
+            except _core.Cancelled as error:
+                raise Cancelled(f"{self.name}: {error}") from None
+            except RuntimeError as error:
+                raise LlamaError(f"{self.name}: {error}") from error
+            done += share * len(left)
+            self.model.n_evaluated += share * len(left)
+            left = {sequence: ids[share:] for sequence, ids in left.items() if ids.size > share}
+            if progress is not None:
+                progress(done, total)
+
+    def _decode(self, now: dict[Sequence, Ids], token: _core.CancelToken, embedded: Optional[list[Row]]) -> None:
+        handle = self.handle()
+        for sequence in now:
+            sequence.keep(None)
+        if len(now) > 1:
+            self._decode_together(handle, now, token)
+            return
+        (sequence, ids), = now.items()
+        at = handle.seq_pos_max(sequence.id) + 1
+        if embedded is not None:
+            embedded.append(handle.embed(ids, at, token))
+            return
+        handle.decode(ids, at, sequence.id, sequence.rows_of(at, ids.size), token)
+        sequence.keep(handle.logits() if self.n_seq == 1 else handle.logits().copy())
+
+    def _decode_together(self, handle: _core.Context, now: dict[Sequence, Ids], token: _core.CancelToken) -> None:
+        n = next(iter(now.values())).size
+        first = [handle.seq_pos_max(sequence.id) + 1 for sequence in now]
+        pos = np.add.outer(np.array(first, np.int32), np.arange(n, dtype=np.int32)).ravel()
+        seqs = np.repeat(np.array([sequence.id for sequence in now], np.int32), n)
+        want = np.tile((np.arange(n) == n - 1).astype(np.int8), len(now))
+        rows = handle.decode_batch(np.concatenate(list(now.values())), pos, seqs, want, token)
+        for sequence, row in zip(now, rows):
+            sequence.keep(row.copy())
+
+
+class Sequence:
+    """One sequence of a context: its tokens, the logits kept of it, and an epoch that differs whenever it was changed.
+
+    How many tokens it holds is decided by llama.cpp's memory alone, so that an interrupted call leaves exactly what was finished.
+    Every change goes through expect() or forgets the kept row: no row outlives the token that it is of. What changes is called inside of
+    Context.changing().
+    """
+
+    def __init__(self, context: Context, id: int = 0, all_rows: bool = False) -> None:
+        """all_rows: keep every token's logits."""
+        self.context, self.id = context, id
+        self.epoch = 0
+        self.history = History()
+        self._row: Optional[Row] = None  # of the last token
+        self._all_rows = all_rows
+        self._rows: npt.NDArray[np.float32] = np.empty((0, context.model.n_vocab() if all_rows else 0), np.float32)  # NaN where not known
+
+    # --- what it holds ---------------------------------------------------------------------------------------------
+
+    def n(self) -> int:
+        """Tokens it holds, for who has the lock."""
+        return self.context.handle().seq_pos_max(self.id) + 1
+
+    def tokens(self) -> Ids:
+        """int32 [n], a copy; -1 where only the hash is known."""
+        with self.context.use():
+            return self.history.all(self.n())
+
+    def row(self) -> Optional[Row]:
+        """Logits after the last token, None: they are not known. The next decode may overwrite them."""
+        return self._row
+
+    def last_row(self) -> Row:
+        """The same. LlamaError: none."""
+        with self.context.use():
+            if self._row is None:
+                raise LlamaError(f"llama: logits: got none for the last of {self.n()} tokens, expected a row; eval a token")
+            return self._row
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """float32 [n, n_vocab], a view. LlamaError: they are not kept."""
+        with self.context.use():
+            if not self._all_rows:
+                raise LlamaError("llama: scores: got logits_all=False, expected True; use logits for the last row")
+            self._grow(self.n())
+            return self._rows[:self.n()]
+
+    def check_room(self, where: str, n: int) -> None:
+        """ValueError: n tokens are too many."""
+        n_ctx = self.context.n_ctx()
+        if n > n_ctx:
+            raise ValueError(f"{where}: requested tokens: got {n}, expected at most n_ctx={n_ctx}; reset, shorten the prompt or raise n_ctx")
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self.epoch += 1
+        self._row = None
+
+    def append(self, ids: Ids, token: _core.CancelToken, progress: Optional[Progress] = None) -> None:
+        """Read more tokens, which have room. Errors: see Context.read."""
+        self.context.read({self: ids}, token, progress)
+
+    def clear(self) -> None:
+        """Hold no token."""
+        self._changed()
+        handle = self.context.handle()
+        handle.clear() if self.context.n_seq == 1 else handle.seq_rm(self.id)
+
+    def cut(self, n: int) -> bool:
+        """Hold the first n tokens only. False: the memory cannot take back so many; it is then as it was."""
+        handle = self.context.handle()
+        if not handle.seq_rm(self.id, n, -1):
+            return False
+        self._changed()
+        return handle.seq_pos_max(self.id) == n - 1
+
+    def reach(self, prompt: Ids) -> int:
+        """How many tokens of a prompt become() would keep."""
+        n = self.n()
+        return n if self.history.common(n, prompt) == n else 0
+
+    def become(self, prompt: Ids) -> Ids:
+        """Be a beginning of the prompt, keeping what can be kept; returns what is left to read."""
+        n = self.n()
+        common = self.history.common(n, prompt)
+        if common == n and (prompt.size > n or self._row is not None):
+            return prompt[n:]
+        keep = min(common, prompt.size - 1)  # the last token's logits are needed
+        if keep > 0 and self.cut(keep):
+            return prompt[keep:]
+        self.clear()
+        return prompt
+
+    def copy(self, source: Sequence) -> None:
+        """Be a copy of another sequence of the context: state, tokens and logits."""
+        self._changed()
+        handle = self.context.handle()
+        handle.seq_rm(self.id)
+        handle.seq_cp(source.id, self.id)
+        self.history = source.history.copy()
+        self._row = None if source._row is None else source._row.copy()
+
+    def replace(self, data: bytes, n: int, history: History, row: Optional[Row]) -> None:
+        """Be what a saved state of n tokens holds. RuntimeError: the memory refuses it; the sequence is then empty."""
+        self.clear()
+        try:
+            if data:
+                self.context.handle().state_set(data, self.id)
+            if self.n() != n:
+                raise RuntimeError(f"data: got {self.n()} tokens, expected {n}")
+        except RuntimeError:
+            self.clear()
+            raise
+        self.history = history
+        self._grow(n)
+        if self._all_rows:
+            self._rows[:n] = np.nan
+        if row is not None:
+            self.keep(np.array(row, np.float32))
+            if self._all_rows:
+                self._rows[n - 1] = row
+
+    # --- for Context.read ----------------------------------------------------------------------------------------
+
+    def expect(self, ids: Ids) -> None:
+        """Tokens that are about to be read."""
+        self._changed()
+        at = self.n()
+        self._grow(at + ids.size)
+        self.history.write(at, ids)
+
+    def rows_of(self, at: int, n: int) -> Optional[npt.NDArray[np.float32]]:
+        """Where the logits of n tokens from position at belong, if they are kept."""
+        return self._rows[at:at + n] if self._all_rows else None
+
+    def keep(self, row: Optional[Row]) -> None:
+        """The logits of the token that is the last one now, None: not known."""
+        self._row = row
+
+    def _grow(self, n: int) -> None:
+        if self._all_rows and n > len(self._rows):
+            rows = np.full((max(n, len(self._rows) * 3 // 2), self._rows.shape[1]), np.nan, np.float32)
+            rows[:len(self._rows)] = self._rows
+            self._rows = rows

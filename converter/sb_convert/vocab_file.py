@@ -1,0 +1,34 @@
+"""What a GGUF holds beside its tensors, and one without any: enough to split a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from .config import Config
+from .metadata import add_general, add_hparams
+from .output import Output, opened
+from .spike import SpikeKeys
+from .tokenizer import load_vocab
+from .vocab import Vocab
+
+
+def add_keys(writer: gguf.GGUFWriter, folder: Path, config: Config, vocab: Vocab, file_type: gguf.LlamaFileType, override: dict[str, Any] | None = None,
+             model_name: str | None = None, n_params: int = 0, spike: SpikeKeys | None = None) -> None:
+    """Every key: general ones (with those to override), hyperparameters, spikes, vocabulary."""
+    add_general(writer, folder, override or {}, model_name, n_params, file_type)
+    add_hparams(writer, config)
+    if spike is not None:
+        spike.add_to(writer)
+    vocab.add_to(writer)
+
+
+def write_vocab(folder: Path, out: Path) -> None:
+    """A checkpoint's keys alone."""
+    config = Config.load(folder)
+    output = Output(out, False, 0, [folder])
+    add_keys(output.writer, folder, config, load_vocab(folder, config), gguf.LlamaFileType.ALL_F32)
+    with opened(output, 0):
+        pass
