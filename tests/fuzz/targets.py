@@ -221,7 +221,7 @@ def http_body(folder: Path):
         body = raw if raw is not None else json.dumps(tree).encode("utf-8", "surrogatepass")
         request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=15) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 json.load(response)
             return "taken"
         except urllib.error.HTTPError as error:
@@ -258,7 +258,7 @@ def slot_file(folder: Path):
         (folder / "bad.bin").write_bytes(blob[:-8] + checksum(blob[:-8]) if sealed else blob)
         request = urllib.request.Request(server.url + "/slots/0?action=restore", b'{"filename": "bad.bin"}', {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=15) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 json.load(response)
             return "taken"
         except urllib.error.HTTPError as error:

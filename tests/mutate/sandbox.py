@@ -22,6 +22,7 @@ PACKAGES = ("sb_convert", "spikingbrain_cpp")
 # a change may take away the check that keeps root from replacing a device: a mount of their own, on which names cannot change
 APART = 'for p in /dev "$1"; do mount --rbind "$p" "$p" && mount -o remount,bind,ro "$p" || exit 99; done; shift; exec "$@"'
 MOST_BYTES = 6 << 30  # of private memory
+POLL, IDLE = 0.5, 120.0  # seconds: how often a run is looked at, and how long it may wait without a tick of CPU time
 
 # sitecustomize.py of every Python started: the copy stands first, whatever PYTHONPATH a test gives it; coverage where it is wanted
 FIRST = """import os, sys
@@ -88,17 +89,22 @@ class Sandbox:
         self._n_written += 1
         os.utime(path, (self._n_written, self._n_written))
 
-    def pytest(self, args: list[str], env: Mapping[str, str], timeout: float, log: IO[Any] | int) -> int | None:
-        """Exit status of a run over the copy; None: it took longer, and was ended with all that it had started."""
+    def pytest(self, args: list[str], env: Mapping[str, str], limit: float, log: IO[Any] | int) -> int | None:
+        """Exit status of a run over the copy; None: it had no end, and was ended with all that it had started: it spent more than `limit`
+        seconds of CPU time, or none while it waited. Other programs that slow the machine down count for nothing."""
         base = {**os.environ, "PYTHONPATH": str(self.packages), "PYTHONPYCACHEPREFIX": str(self.folder / "pyc"), "HOME": str(self.folder / "home"),
                 "TMPDIR": str(self.folder / "tmp"), **env}
         command = [*self._prefix(), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--basetemp", str(self.folder / "tmp" / "pytest"), *args]
         run = subprocess.Popen(command, cwd=ROOT, env=base, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                start_new_session=True, preexec_fn=lambda: _bounded(self._cpu))
         self._running = run.pid
+        spent, n_idle = 0.0, 0
         try:
-            return run.wait(timeout)
-        except subprocess.TimeoutExpired:
+            while spent <= limit and n_idle * POLL < IDLE:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return run.wait(POLL)
+                before, spent = spent, cpu_seconds(run.pid)
+                n_idle = 0 if spent > before else n_idle + 1
             return None
         finally:
             self._end()
@@ -110,6 +116,17 @@ class Sandbox:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+
+
+def cpu_seconds(session: int) -> float:
+    """What the processes of a session have spent until now, those that they waited for included."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _bounded(cpu: int | None) -> None:
