@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 from binding_models import ONE, make_tiny, tiny  # noqa: F401
+from gguf_parts import Parts
 from other_models import write_transformer
 
 from spikingbrain_cpp import Llama, ModelLoadError, ModelNotFoundError, memory_estimate, system_info
@@ -52,6 +53,15 @@ def test_a_header_alone_is_enough(tiny, tmp_path):  # noqa: F811
     assert memory_estimate(tmp_path / "header.gguf") == memory_estimate(tiny)
     other = write_transformer(tmp_path / "llama.gguf", tiny)
     assert memory_estimate(other, n_ctx=4096).state > 4 * memory_estimate(other, n_ctx=512).state  # a cache that grows
+
+
+@pytest.mark.parametrize("rows", [2**40, 2**50, 2**55])
+def test_a_header_of_more_than_a_file_can_hold_is_refused(tiny, tmp_path, rows):  # noqa: F811
+    parts = Parts(tiny)
+    dims, _, data = parts.tensors.pop("token_embd.weight")
+    parts.tensors["token_embd.weight"] = ([dims[0], rows], gguf.GGMLQuantizationType.F32, data[:32])
+    with pytest.raises(ModelLoadError, match="memory_estimate: .*big.gguf: got "):
+        memory_estimate(parts.write(tmp_path / "big.gguf"))
 
 
 def test_gigabytes_are_estimated_without_reading_them(tmp_path, tiny):  # noqa: F811

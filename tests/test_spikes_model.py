@@ -213,6 +213,7 @@ def test_a_model_that_does_not_spike(plain, spiking):
     ({"spike_stats": True, "spike_keep": 5}, TypeError, "two integers"), ({"spike_stats": True, "vocab_only": True}, ValueError, "vocab_only"),
     ({"kv_overrides": {"spikingbrain.spike.k": -1.0}}, ValueError, "spike.k: got -1"),
     ({"kv_overrides": {"spikingbrain.spike.scope": "released"}}, ValueError, "spike.scope"),
+    ({"kv_overrides": []}, TypeError, "expected a dict"), ({"kv_overrides": 0}, TypeError, "expected a dict"), ({"kv_overrides": ""}, TypeError, "expected a dict"),
 ])
 def test_bad_arguments(spiking, options, error, words):
     with pytest.raises(error, match=words):

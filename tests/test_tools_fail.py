@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from binding_models import convert
 
+from spikingbrain_cpp import tools
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -46,6 +48,53 @@ FAILS = {
 def test_a_failure_is_an_exit_code(folder, args):
     result = run(folder, *args)
     assert result.returncode == 1 and result.stdout + result.stderr, (result.stdout[-300:], result.stderr[-600:])
+
+
+# each of them ended in an assertion, an uncaught exception, no end, or success with another meaning
+NUMBERS = [
+    ("sb-bench", "-t 0"), ("sb-bench", "-t 0-4"), ("sb-bench", "-t 1,600"), ("sb-bench", "-b 0"), ("sb-bench", "--ubatch-size 0"), ("sb-bench", "-r 0"), ("sb-bench", "-pg -1,5"),
+    ("sb-batched-bench", "-c 15"), ("sb-batched-bench", "-npp 8,0"), ("sb-batched-bench", "-ntg -1"), ("sb-batched-bench", "-npl 0"), ("sb-batched-bench", "-npl 257"), ("sb-batched-bench", "-b 0"),
+    ("sb-completion", "-b 0"), ("sb-completion", "--ubatch_size -1"), ("sb-completion", "-c -3"), ("sb-completion", "-t 513"), ("sb-completion", "-np 0"), ("sb-completion", "--mirostat 3"),
+    ("sb-completion", "-gan 0"), ("sb-completion", "-gan 3"), ("sb-completion", "-gan 4 -gaw 6"), ("sb-cli", "-b 0"), ("sb-cli", "--mirostat -1"), ("sb-server", "-np -2"), ("sb-server", "--port 65536"),
+    ("sb-server", "-b 0"), ("sb-perplexity", "-b 0"), ("sb-perplexity", "--ppl-stride -1"), ("sb-imatrix", "-b 0"), ("sb-imatrix", "-c -1")]
+
+
+@pytest.mark.parametrize("command, options", NUMBERS)
+def test_a_number_that_would_end_a_tool_is_refused(command, options, monkeypatch):
+    assert (error := refusal(monkeypatch, command, options.split())) and error.startswith(f"{command}: -") and "expected" in error
+
+
+def refusal(monkeypatch, command: str, options: list[str]) -> str | int | None:
+    """What the command says instead of becoming upstream's tool; None where it becomes that."""
+    monkeypatch.setattr(sys, "argv", [command, "-m", "m.gguf", *options])
+    monkeypatch.setattr(os, "execv", lambda *_: sys.exit(0))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(SystemExit) as ended:
+        getattr(tools, command.removeprefix("sb-").replace("-", "_"))()
+    return ended.value.code or None
+
+
+@pytest.mark.parametrize("command, options", [
+    ("sb-bench", "-t 1-4,512 -b 1 -ub 1 -r 1 -pg 0,5"), ("sb-batched-bench", "-c 16 -npp 1 -ntg 0 -npl 1,256 -b 1"), ("sb-batched-bench", "-c 0"), ("sb-completion", "-b 1 -ub 0 -c 0 -t 512 -np 1 --mirostat 2"),
+    ("sb-completion", "-gan 4"), ("sb-completion", "-gan 4 -gaw 8 -t -1 --mirostat 0"), ("sb-server", "-np -1 --port 0"), ("sb-server", "-np 256 --port 65535"), ("sb-perplexity", "--ppl-stride 0 -b x"),
+    ("sb-cli", "-p -b"), ("sb-completion", "-b 0 -b 1")])
+def test_the_numbers_beside_them_are_taken(command, options, monkeypatch):
+    assert refusal(monkeypatch, command, options.split()) is None
+
+
+def test_a_number_by_its_variable_is_refused_too(monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_BATCH", "0")
+    assert "-b: got 0, expected at least 1" in refusal(monkeypatch, "sb-server", [])
+    assert refusal(monkeypatch, "sb-server", ["-b", "1"]) is None
+
+
+@pytest.mark.parametrize("command", ["sb-cli", "sb-completion", "sb-server"])
+def test_a_grammar_that_is_none_is_refused(command, folder, monkeypatch):
+    (folder / "bad.gbnf").write_text('start ::= "a"')
+    for options in (["--grammar", "root ::= ("], ["--grammar-file", str(folder / "bad.gbnf")]):
+        assert refusal(monkeypatch, command, options).startswith(f"{command}: {options[0]}: ")
+    for options in (["--grammar", 'root ::= "a"'], ["--grammar", ""], ["--grammar", 'root ::= <[5]>'], ["--grammar-file", "/absent"]):  # of the last the tool tells
+        assert refusal(monkeypatch, command, options) is None
 
 
 def test_success_is_another(folder):

@@ -63,7 +63,7 @@ def memory_estimate(
     rows = max(n_seq, min(n_batch, n_ubatch) if logits_all else 1)
     try:
         with _sparse_copy(path) as whole:
-            got = _core.measure(whole, kv_overrides=dict(spiking.with_arguments(kv_overrides or {}, spike, spike_k)),
+            got = _core.measure(whole, kv_overrides=dict(spiking.with_arguments(kv_overrides, spike, spike_k)),
                                 n_ctx=check_range("memory_estimate: n_ctx", n_ctx or 0, low=0), n_batch=n_batch, n_ubatch=n_ubatch, n_seq_max=n_seq,
                                 n_outputs_max=rows, type_k=check_cache_type("memory_estimate: type_k", type_k),
                                 type_v=check_cache_type("memory_estimate: type_v", type_v))
@@ -85,10 +85,18 @@ class _sparse_copy:
         if missing == 0:
             return self._path
         self._folder = tempfile.mkdtemp()
-        copy = os.path.join(self._folder, "header.gguf")
-        shutil.copyfile(self._path, copy)
-        os.truncate(copy, os.path.getsize(copy) + missing)
-        return copy
+        try:
+            copy = os.path.join(self._folder, "header.gguf")
+            shutil.copyfile(self._path, copy)
+            try:
+                os.truncate(copy, os.path.getsize(copy) + missing)
+            except (OSError, OverflowError) as error:
+                raise ModelLoadError(f"memory_estimate: {self._path}: got a header of {missing} bytes more than the file has, expected what a file of this "
+                                     f"system can hold ({error}); convert or copy it again") from error
+            return copy
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self._folder is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -11,10 +12,69 @@ from typing import Optional
 from sb_convert.whole import NotWritten, target
 
 from . import _core
+from .grammar import LlamaGrammar
 from .spiking import ENABLE, Spiking
 
 MOST_MIB = 1 << 30  # as server-checkpoints.h
+MOST = 2**31 - 1
+MOST_THREADS = 512  # GGML_MAX_N_THREADS
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ
 FLAGS = ("--leave-output-tensor", "--dry-run", "--allow-requantize", "--pure", "--keep-split")  # llama-quantize's options without a value
+
+Bounds = dict[tuple[str, ...], tuple[int, int]]
+THREADS: Bounds = {("-t", "--threads", "LLAMA_ARG_THREADS"): (-1, MOST_THREADS), ("-tb", "--threads-batch"): (-1, MOST_THREADS)}
+BATCH: Bounds = {("-b", "--batch-size", "LLAMA_ARG_BATCH"): (1, MOST), ("-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"): (0, MOST)}
+CONTEXT: Bounds = {("-c", "--ctx-size", "LLAMA_ARG_CTX_SIZE"): (0, MOST)}
+SAMPLING: Bounds = {("--mirostat",): (0, 2)}
+COMMON = {**THREADS, **BATCH, **CONTEXT}
+# command -> options (and the variable) -> the integers, or lists of them, that do not end, crash or mislead upstream's tool
+NUMBERS: dict[str, Bounds] = {
+    "sb-cli": {**COMMON, **SAMPLING},
+    "sb-server": {**COMMON, **SAMPLING, ("--port", "LLAMA_ARG_PORT"): (0, 65535), ("-np", "--parallel", "LLAMA_ARG_N_PARALLEL"): (-1, MOST_SEQUENCES)},
+    "sb-completion": {**COMMON, **SAMPLING, ("-np", "--parallel", "LLAMA_ARG_N_PARALLEL"): (1, MOST_SEQUENCES), ("-gan", "--grp-attn-n", "LLAMA_ARG_GRP_ATTN_N"): (1, MOST)},
+    "sb-perplexity": {**COMMON, ("--ppl-stride",): (0, MOST)},
+    "sb-imatrix": COMMON,
+    "sb-batched-bench": {**COMMON, ("-npp",): (1, MOST), ("-ntg",): (0, MOST), ("-npl",): (1, MOST_SEQUENCES)},
+    "sb-bench": {("-t", "--threads"): (1, MOST_THREADS), ("-b", "--batch-size"): (1, MOST), ("-ub", "--ubatch-size"): (1, MOST), ("-r", "--repetitions"): (1, MOST),
+                 ("-pg",): (0, MOST)},
+}
+
+
+def numbers(command: str, argv: Sequence[str]) -> Optional[str]:
+    """Upstream checks few of its integers: a batch of 0 ends in an assertion, 5000 threads never, no repetition in a speed of 0."""
+    for options, (low, high) in NUMBERS[command].items():
+        text = _setting(argv, options)
+        for given in re.split("[,+*]|(?<=[0-9])-", text or ""):  # llama-bench knows ranges: 1-8, 1-8+2
+            if re.fullmatch("-?[0-9]{1,20}", given) and not low <= int(given) <= high:  # what is no number the tool refuses
+                expected = f"{low} to {high}" if high < MOST else f"at least {low}"
+                return f"{command}: {options[0]}: got {text}, expected {expected}; change it"
+    return None
+
+
+def self_extend(argv: Sequence[str]) -> Optional[str]:
+    """llama-completion asserts that the one divides the other."""
+    n, width = _setting(argv, ("-gan", "--grp-attn-n", "LLAMA_ARG_GRP_ATTN_N")) or "1", _setting(argv, ("-gaw", "--grp-attn-w", "LLAMA_ARG_GRP_ATTN_W")) or "512"
+    if not (n.isdigit() and width.isdigit()) or int(n) == 0 or int(width) % int(n) == 0:
+        return None
+    return f"sb-completion: -gaw: got {width}, expected a multiple of -gan {n}; change either"
+
+
+def context(argv: Sequence[str]) -> Optional[str]:
+    """llama-batched-bench warms up with 16 tokens and asserts that they fit; a row of its table that does not fit is left out."""
+    text = _setting(argv, ("-c", "--ctx-size", "LLAMA_ARG_CTX_SIZE"))
+    if text is None or not text.isdigit() or not 0 < int(text) < 16:
+        return None
+    return f"sb-batched-bench: -c: got {text}, expected 0 (no bound) or at least 16; change it"
+
+
+def grammar(command: str, argv: Sequence[str]) -> Optional[str]:
+    """A grammar that cannot be parsed ends llama-cli, -completion and -server in an uncaught exception."""
+    text, path = _setting(argv, ("--grammar",)), _setting(argv, ("--grammar-file",))
+    try:
+        LlamaGrammar(text if path is None else Path(path).read_text(encoding="utf-8")) if text or path else None
+    except (ValueError, OSError) as error:
+        return None if isinstance(error, OSError) else f"{command}: --grammar{'' if path is None else '-file'}: {error}"
+    return None
 
 
 def imatrix(argv: Sequence[str]) -> Optional[str]:
@@ -103,3 +163,10 @@ def _value(argv: Sequence[str], names: Sequence[str]) -> Optional[str]:
     for name, value in zip(argv, argv[1:]):
         found = value if name in names else found
     return found
+
+
+def _setting(argv: Sequence[str], names: Sequence[str]) -> Optional[str]:
+    """Of an option, or of its variable, the name in capitals."""
+    normal = [arg.replace("_", "-") if arg.startswith("--") else arg for arg in argv]
+    found = _value(normal, names)
+    return next((os.environ[name] for name in names if name in os.environ), None) if found is None else found

@@ -30,8 +30,9 @@ class Spiking:
         return cls(bool(enabled), float(overrides.get(K, metadata.get(K, DEFAULT_K))), metadata.get(SCOPE, DEFAULT_SCOPE))
 
 
-def with_arguments(kv_overrides: Mapping[str, Value], spike: Optional[bool], spike_k: Optional[float]) -> dict[str, Value]:
+def with_arguments(kv_overrides: Optional[Mapping[str, Value]], spike: Optional[bool], spike_k: Optional[float]) -> dict[str, Value]:
     """kv_overrides, and what the arguments spike and spike_k add to them. ValueError, TypeError: either is no good."""
+    kv_overrides = {} if kv_overrides is None else kv_overrides
     if not isinstance(kv_overrides, Mapping) or not all(isinstance(key, str) for key in kv_overrides):
         raise TypeError(f"llama: kv_overrides: got {kv_overrides!r:.60}, expected a dict of keys and values")
     out = dict(kv_overrides)

@@ -93,44 +93,51 @@ def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
 
 
 def cli() -> NoReturn:
-    refuse(refusals.checkpoint_ram("sb-cli"))
+    refuse(refusals.checkpoint_ram("sb-cli"), *numbers_and_grammar("sb-cli"))
     run("llama-cli", FIT | BATCH, LIMIT + CACHE + CHECKPOINTS)
 
 
 def completion() -> NoReturn:
+    refuse(*numbers_and_grammar("sb-completion"), refusals.self_extend(sys.argv[1:]))
     run("llama-completion", FIT | BATCH, LIMIT)
 
 
 def server() -> NoReturn:
-    refuse(refusals.checkpoint_ram("sb-server"))
+    refuse(refusals.checkpoint_ram("sb-server"), *numbers_and_grammar("sb-server"))
     run("llama-server", FIT | IDLE | BATCH, LIMIT + CACHE + CHECKPOINTS)
 
 
-def refuse(reason: str | None) -> None:
-    if reason:
+def refuse(*reasons: str | None) -> None:
+    if reason := next(filter(None, reasons), None):
         sys.exit(reason)
 
 
+def numbers_and_grammar(command: str) -> tuple[str | None, str | None]:
+    return refusals.numbers(command, sys.argv[1:]), refusals.grammar(command, sys.argv[1:])
+
+
 def quantize() -> NoReturn:
-    refuse(refusals.quantize(sys.argv[1:]) or refusals.quantize_output(sys.argv[1:]))
+    refuse(refusals.quantize(sys.argv[1:]), refusals.quantize_output(sys.argv[1:]))
     run("llama-quantize")
 
 
 def perplexity() -> NoReturn:
-    refuse(refusals.perplexity(sys.argv[1:]))
+    refuse(refusals.numbers("sb-perplexity", sys.argv[1:]), refusals.perplexity(sys.argv[1:]))
     run("llama-perplexity", FIT)
 
 
 def bench() -> NoReturn:
+    refuse(refusals.numbers("sb-bench", sys.argv[1:]))
     run("llama-bench")
 
 
 def batched_bench() -> NoReturn:
+    refuse(refusals.numbers("sb-batched-bench", sys.argv[1:]), refusals.context(sys.argv[1:]))
     run("llama-batched-bench", FIT)
 
 
 def imatrix() -> NoReturn:
-    refuse(refusals.imatrix(sys.argv[1:]))
+    refuse(refusals.numbers("sb-imatrix", sys.argv[1:]), refusals.imatrix(sys.argv[1:]))
     run("llama-imatrix", FIT)
 
 
