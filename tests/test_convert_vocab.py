@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizer_files import BYTES, IGNORE_MERGES, PRE, TEXTS, WORDS, split, step
 
 from sb_convert import pretokenizers as P
 from sb_convert.cli import main
+from sb_convert.spm import fields, varint
 
 GPT4O = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+" + P.SPACES
 
@@ -108,6 +110,43 @@ def test_tokenizers_that_are_refused(words, tmp_path, capsys, change, message):
     assert message in error_of(capsys, write_tokenizer(tmp_path, spec))
 
 
+@pytest.mark.parametrize("change", [
+    {"model": {"dropout": 0}}, {"model": {"dropout": 0.0, "continuing_subword_prefix": None, "end_of_word_suffix": None, "byte_fallback": None}}, {"model": {"ignore_merges": None}},
+    {"decoder": None}, {"decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}}, {"normalizer": {}}, {"normalizer": {"type": "Sequence", "normalizers": []}}])
+def test_fields_that_say_nothing_are_taken(words, tmp_path, change):
+    v = keys_of(write_tokenizer(tmp_path, tokenizer_json(*words, PRE["qwen2"], **change)))
+    assert v["pre"] == "qwen2" and "normalizer" not in v and v["merges"] == words[1]
+
+
+@pytest.mark.parametrize("change", [{"dropout": 1}, {"dropout": True}, {"dropout": ""}, {"continuing_subword_prefix": "#"}, {"continuing_subword_prefix": 0}, {"end_of_word_suffix": 1}])
+def test_each_field_of_the_model_that_means_something_is_refused(words, tmp_path, capsys, change):
+    (name, value), = change.items()
+    assert f"model.{name}: got {value!r}, expected null; " in error_of(capsys, write_tokenizer(tmp_path, tokenizer_json(*words, PRE["qwen2"], model=change)))
+
+
+@pytest.mark.parametrize("kind, pre, normalizer", [("Qwen2Tokenizer", "qwen2", "NFC"), ("Qwen2TokenizerFast", "qwen2", "NFC"), ("GPT2Tokenizer", "gpt-2", None), ("GPT2TokenizerFast", "gpt-2", None)])
+def test_each_class_and_the_tokenizer_json_that_contradicts_it(words, tmp_path, caplog, kind, pre, normalizer):
+    for other in ("qwen2", "gpt-2"):
+        for nfc in (None, "NFC"):
+            caplog.clear()
+            spec = tokenizer_json(*words, PRE[other], normalizer=nfc and {"type": nfc})
+            v = keys_of(write_tokenizer(tmp_path, spec, {"tokenizer_class": kind, "bos_token": "<s>", "eos_token": "</s>"}))
+            assert v["pre"] == other and v.get("normalizer") == (nfc and "nfc")
+            told = f"tokenizer_class: got {kind}, and tokenizer.json is another ({other}{', nfc' if nfc else ''}); " in caplog.text
+            assert told == ((other, nfc) != (pre, normalizer))
+
+
+def test_fields_of_a_message_of_each_kind():
+    """Protocol buffers: number << 3 | kind; 0 a varint of sevens of bits, 1 a double, 2 a length and bytes, 5 a float."""
+    double, single = struct.pack("<d", 1.5), struct.pack("<f", -2.5)
+    raw = b"\x08\x05" + b"\x10\xac\x02" + b"\x19" + double + b"\x22\x03abc" + b"\x2d" + single + b"\xa2\x01\x00" + b"\x08\xff\xff\xff\xff\x0f"
+    assert list(fields(raw)) == [(1, 5), (2, 300), (3, 1.5), (4, b"abc"), (5, -2.5), (20, b""), (1, 2**32 - 1)]
+    assert varint(b"\x00\x80\x01\x7f", 1) == (128, 3) and varint(b"\x7f", 0) == (127, 1)
+    for cut in (b"\x08", b"\x08\x80", b"\x0b\x00", b"\x0c"):  # cut short; kinds 3 and 4 are no longer written
+        with pytest.raises((IndexError, KeyError)):
+            list(fields(cut))
+
+
 def test_llama3_form_with_qwen2_merges_is_another(words, tmp_path):
     assert keys_of(write_tokenizer(tmp_path, tokenizer_json(*words, PRE["dbrx"])))["pre"] == "dbrx"
 
@@ -139,6 +178,17 @@ def test_tokenizer_json_beside_vocab_json(words, tmp_path, capsys):
     assert "tokenizer.json: merges: got others than in merges.txt, expected the same; " in error_of(capsys, folder)
     (folder / "vocab.json").write_text(json.dumps(vocab | {"!": vocab["?"], "?": vocab["!"]}))
     assert ", as vocab.json says; " in error_of(capsys, folder)
+
+
+@pytest.mark.parametrize("name, good, bad", [
+    ("split_special_tokens", False, True), ("do_lower_case", False, True), ("do_lowercase", False, True), ("lowercase", False, True), ("strip_accents", False, True),
+    ("sp_model_kwargs", {}, {"enable_sampling": True}), ("remove_space", False, True), ("keep_accents", True, False), ("add_prefix_space", False, True)])
+def test_each_setting_that_must_say_nothing(words, tmp_path, capsys, name, good, bad):
+    spec = tokenizer_json(*words, PRE["qwen2"])
+    for value in (good, None):
+        assert keys_of(write_tokenizer(tmp_path, spec, {name: value, "bos_token": "<s>", "eos_token": "</s>"}))["pre"] == "qwen2"
+    (tmp_path / "vocab.gguf").unlink()
+    assert f"{name}: got {bad!r}, expected {repr(good).lower()}; " in error_of(capsys, write_tokenizer(tmp_path, spec, {name: bad, "bos_token": "<s>", "eos_token": "</s>"}))
 
 
 @pytest.mark.parametrize("settings, message", [

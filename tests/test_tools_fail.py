@@ -97,6 +97,76 @@ def test_a_grammar_that_is_none_is_refused(command, folder, monkeypatch):
         assert refusal(monkeypatch, command, options) is None
 
 
+FIT, IDLE, BATCH = {"LLAMA_ARG_FIT": "off"}, {"LLAMA_ARG_CACHE_IDLE_SLOTS": "off"}, {"LLAMA_ARG_BATCH": "512"}
+BECOMES = {"cli": FIT | BATCH, "completion": FIT | BATCH, "server": FIT | IDLE | BATCH, "quantize": {}, "perplexity": FIT, "bench": {}, "batched-bench": FIT, "imatrix": FIT, "gguf-split": {}}
+
+
+@pytest.mark.parametrize("name", BECOMES)
+def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
+    became: list = []
+    monkeypatch.setattr(sys, "argv", [f"sb-{name}", "x"])
+    monkeypatch.setattr(os, "environ", {"HOME": "/"})
+    monkeypatch.setattr(os, "execv", lambda path, argv: became.append((path, argv)) or sys.exit(0))
+    with pytest.raises(SystemExit, match="0"):
+        getattr(tools, name.replace("-", "_"))()
+    assert became == [(tools.LIB / f"llama-{name}", [f"sb-{name}", "x"])] and os.environ == {"HOME": "/", **BECOMES[name]}
+    assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-spikes"}
+
+
+def test_a_default_gives_way_to_its_options_and_variables(monkeypatch):
+    for options, gone in ((["-fit", "on"], FIT), (["--fit", "on"], FIT), (["--cache-idle-slots"], IDLE), (["-b", "9"], BATCH), (["--batch-size", "9"], BATCH), (["-ub", "9"], BATCH), (["--ubatch-size", "9"], BATCH)):
+        monkeypatch.setattr(sys, "argv", ["sb-server", *options])
+        monkeypatch.setattr(os, "environ", {})
+        monkeypatch.setattr(os, "execv", lambda *_: sys.exit(0))
+        with pytest.raises(SystemExit):
+            tools.server()
+        assert os.environ == {k: v for k, v in (FIT | IDLE | BATCH).items() if k not in gone}, options
+
+
+@pytest.mark.parametrize("command", ["sb-cli", "sb-server", "sb-completion"])
+def test_who_reads_the_room_of_checkpoints_refuses_a_wrong_one(command, monkeypatch):
+    for value in ("0", "-1", "x", "1073741825"):
+        monkeypatch.setenv("SPIKINGBRAIN_CHECKPOINT_RAM", value)
+        assert (refusal(monkeypatch, command, []) is None) == (command == "sb-completion"), value
+    monkeypatch.setenv("SPIKINGBRAIN_CHECKPOINT_RAM", "1073741824")
+    assert refusal(monkeypatch, command, []) is None
+
+
+def test_help_says_what_differs_and_then_the_tools_own(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["sb-server", "-h"])
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it should have ended"))
+    with pytest.raises(SystemExit, match="0"):
+        tools.server()
+    said = capfd.readouterr().out.splitlines()
+    assert said[:5] == [
+        "sb-server: serve OpenAI's endpoints over HTTP. Below is the help of llama.cpp's tool, which this command runs.",
+        "Defaults that differ here, by environment variable (an option or a variable of yours wins):",
+        "  LLAMA_ARG_FIT=off    (-fit, --fit)", "  LLAMA_ARG_CACHE_IDLE_SLOTS=off    (--cache-idle-slots, --no-cache-idle-slots)",
+        "  LLAMA_ARG_BATCH=512    (-b, --batch-size, -ub, --ubatch-size)"]
+    assert any("--slot-save-path" in line for line in said) and any("SPIKINGBRAIN_CHECKPOINT_RAM" in line for line in said[5:20])
+    assert tools.help_text("sb-bench", {}) == "sb-bench: measure tokens per second. Below is the help of llama.cpp's tool, which this command runs.\n"
+
+
+def tasks(n: int, size: int) -> bytes:
+    return n.to_bytes(4, "little") + bytes(size - 4)
+
+
+def test_what_a_tool_would_read_wrongly_is_refused(folder, monkeypatch):
+    """Each rule beside what is just within it."""
+    for name, blob, good in (("few", tasks(2, 11), False), ("two", tasks(2, 12), True), ("none", tasks(0, 7), False), ("one", tasks(0, 8), True), ("text", b"some", False)):
+        (folder / name).write_bytes(blob)
+        assert (refusal(monkeypatch, "sb-perplexity", ["--multiple-choice", "-f", str(folder / name)]) is None) == good, name
+        assert refusal(monkeypatch, "sb-perplexity", ["-f", str(folder / name)]) is None
+    assert refusal(monkeypatch, "sb-perplexity", ["--multiple-choice", "--file", str(folder / "few")]) and refusal(monkeypatch, "sb-perplexity", ["--multiple-choice", "-f", "/absent"]) is None
+    monkeypatch.chdir(folder)
+    split = lambda *options: refusal(monkeypatch, "sb-gguf-split", [*options])  # noqa: E731
+    (folder / "out").write_bytes(b"")
+    os.link(folder / "out", folder / "same")
+    assert split("--merge", "out", "same") and split("--merge", "-", "out", "same") and split("--merge", "out", "/dev/null")
+    assert split("--split", "out", "same") is split("--merge", "out", "new") is split("--merge", "--help", "/dev/null") is split("--merge", "-h", "/dev/null") is None
+    assert split("--merge", "--version", "/dev/null") is None
+
+
 def test_success_is_another(folder):
     assert run(folder, "sb-perplexity", "-f", "long.txt", "-c", 64, "--chunks", 1).returncode == 0
 

@@ -315,6 +315,77 @@ def test_several_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys("abc", b"new")
 
 
+@pytest.mark.parametrize("there", ["", "a", "bc", "abc"])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["failed", "interrupted behind it"])
+def test_whichever_rename_fails_all_is_as_it_was(tmp_path, monkeypatch, there, error):
+    """Old ones aside, then the new ones in place: each of these renames fails once, or is the last one done."""
+    rename = os.replace
+    for at in range(1, len(there) + 3 + (isinstance(error, OSError))):
+        for name in "abc":
+            (tmp_path / name).unlink(missing_ok=True)
+        for name in there:
+            (tmp_path / name).write_bytes(b"old " + name.encode())
+        before, calls = seen(tmp_path), []
+
+        def failing(source, to):
+            calls.append(to)
+            if len(calls) != at or not isinstance(error, OSError):
+                rename(source, to)
+            if len(calls) == at:
+                raise error
+        files = WholeFiles()
+        for name in "abc":
+            files.begin(tmp_path / name).write(b"new")
+        with monkeypatch.context() as patched, pytest.raises(type(error)):
+            patched.setattr(whole.os, "replace", failing)
+            files.commit()
+        assert seen(tmp_path) == before and not files.committed, at
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_another_process_removes_meanwhile_is_no_failure(tmp_path, monkeypatch, fails):
+    """It takes the old ones put aside for left by a killed process, or removes what has appeared."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"old")
+    rename, calls = os.replace, []
+
+    def meddled(source, to):
+        calls.append(to)
+        rename(source, to)
+        if len(calls) == (3 if fails else 4):
+            Path(to).unlink() if fails else [p.unlink() for p in tmp_path.glob("*.old")]
+            if fails:
+                raise OSError(5, "Input/output error")
+    monkeypatch.setattr(whole.os, "replace", meddled)
+    with WholeFiles() as files:
+        for name in "ab":
+            files.begin(tmp_path / name).write(b"new")
+        if fails:
+            with pytest.raises(OSError, match="Input/output"):
+                files.commit()
+        else:
+            files.commit()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys("ab", b"old" if fails else b"new")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_one_file_interrupted_before_or_behind_its_rename(tmp_path, monkeypatch, behind):
+    (tmp_path / "a").write_bytes(b"old")
+    rename = os.replace
+
+    def interrupted(source, to):
+        if behind:
+            rename(source, to)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(whole.os, "replace", interrupted)
+    with WholeFiles() as files:
+        files.begin(tmp_path / "a").write(b"new")
+        with pytest.raises(KeyboardInterrupt):
+            files.commit()
+    assert files.committed is behind
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"new" if behind else b"old"}
+
+
 def test_the_first_of_several_appears_last(tmp_path, monkeypatch):
     order = []
     rename = os.replace

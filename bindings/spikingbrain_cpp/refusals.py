@@ -71,9 +71,10 @@ def grammar(command: str, argv: Sequence[str]) -> Optional[str]:
     """A grammar that cannot be parsed ends llama-cli, -completion and -server in an uncaught exception."""
     text, path = _setting(argv, ("--grammar",)), _setting(argv, ("--grammar-file",))
     try:
-        LlamaGrammar(text if path is None else Path(path).read_text(encoding="utf-8")) if text or path else None
-    except (ValueError, OSError) as error:
-        return None if isinstance(error, OSError) else f"{command}: --grammar{'' if path is None else '-file'}: {error}"
+        with contextlib.suppress(OSError):  # the tool says so itself
+            LlamaGrammar(Path(path).read_text(encoding="utf-8") if path else text or 'root ::= ""')
+    except ValueError as error:
+        return f"{command}: --grammar{'-file' if path else ''}: {error}"
     return None
 
 
