@@ -51,8 +51,11 @@ def test_a_lines_tests_quickest_first_and_a_shared_setup_for_its_file(mutate):
     assert measured.of("m.py", range(1, 2), False) == [] and measured.of("m.py", range(1, 2), True) == ["a.py::quick", "a.py::slow"]
     moved = measured.moved({"m.py": "x\ny\nz\nu\nv"}, {"m.py": "new\nx\ny\nz\nu\nv"})
     assert moved.of("m.py", range(3, 4), False) == ["a.py::quick", "a.py::slow"]
-    assert mutate["main"].choose(["a.py::quick", "b.py::one", "a.py::slow"], seconds, 3, 9) == ["a.py::quick", "a.py::slow", "b.py::one"]
-    assert mutate["main"].choose(["a.py::quick", "b.py::one", "a.py::slow"], seconds, 3, 1.5) == ["a.py::quick", "b.py::one"]
+    choose, three = mutate["main"].choose, ["a.py::quick", "b.py::one", "a.py::slow"]
+    assert choose(three, measured, 3, 9) == ["a.py::quick", "a.py::slow", "b.py::one"] and choose(three, measured, 3, 1.5) == ["a.py::quick", "b.py::one"]
+    dear = mutate["measured"].Measured({"m.py": {2: dict.fromkeys(seconds, False)}}, seconds, {"b.py": 5.0})
+    assert dear.of("m.py", range(2, 3), False) == ["a.py::quick", "a.py::slow", "b.py::one", "b.py::two"]
+    assert choose(three, dear, 3, 6) == ["a.py::quick"] and choose(["b.py::one", "b.py::two"], dear, 3, 5.4) == ["b.py::one", "b.py::two"]
 
 
 def test_the_figure_and_its_interval(mutate):

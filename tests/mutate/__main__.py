@@ -22,7 +22,7 @@ from sandbox import HERE, ROOT, Sandbox
 
 OUT = ROOT / "build" / "mutate"
 NOT_SAMPLED = {"spikingbrain_cpp/spikes/plots.py": "where things lie in a picture", "spikingbrain_cpp/demo.py": "what a demonstration shows"}
-ROUNDS = ((40, 15.0), (300, 40.0))  # (tests, their seconds) at most: the quickest first, then what is left
+ROUNDS = ((40, 20.0), (300, 80.0))  # (tests, their seconds and those of their fixtures) at most: the quickest first, then what is left
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # plugins that no test of ours needs take longer to load than many tests
 CONTROL, CONTROL_EVERY = "nothing changed", 20  # is a failing test the change's doing, or the machine's?
 
@@ -51,22 +51,25 @@ def sample(sandbox: Sandbox, n: int, seed: int, only: str) -> list[Mutant]:
     return random.Random(seed).sample(every, min(n, len(every)))
 
 
-def choose(tests: Sequence[str], seconds: dict[str, float], most: int, budget: float) -> list[str]:
+def choose(tests: Sequence[str], measured: Measured, most: int, budget: float) -> list[str]:
     """The first ones within the bounds, those of one file together so that its fixtures are made once."""
     taken: list[str] = []
-    total = 0.0
     for test in tests[:most]:
-        if taken and total + seconds[test] > budget:
+        if taken and cost([*taken, test], measured) > budget:
             break
         taken.append(test)
-        total += seconds[test]
     order = {file: i for i, file in reversed(list(enumerate(t.split("::")[0] for t in taken)))}
     return sorted(taken, key=lambda t: order[t.split("::")[0]])
 
 
+def cost(tests: Sequence[str], measured: Measured) -> float:
+    """Seconds, as measured, of these tests and their files' fixtures."""
+    return sum(measured.seconds[t] for t in tests) + sum(measured.setups.get(f, 0.0) for f in {t.split("::")[0] for t in tests})
+
+
 def _limit(chosen: Sequence[str], measured: Measured) -> float:
     """Seconds of CPU time after which a run has no end."""
-    return 60 + 6 * sum(measured.seconds[t] for t in chosen)
+    return 60 + 6 * cost(chosen, measured)
 
 
 def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = False) -> Outcome:
@@ -77,7 +80,7 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
     if not reached:
         return Outcome(*base, False, 0, "no test runs the line")
     if control:
-        chosen = choose(reached, measured.seconds, *ROUNDS[0])
+        chosen = choose(reached, measured, *ROUNDS[0])
         status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
         return Outcome(mutant.file, mutant.line, CONTROL, old, old, status != 0, len(chosen), "control")
     path = sandbox.packages / mutant.file
@@ -86,13 +89,13 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
     n_run = 0
     try:
         for most, budget in ROUNDS:
-            chosen = choose(reached, measured.seconds, most, budget)
+            chosen = choose(reached, measured, most, budget)
             if not chosen:
                 break
             n_run += len(chosen)
             begun = time.monotonic()
             status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
-            if status and time.monotonic() - begun > 30 + 2 * sum(measured.seconds[t] for t in chosen):  # a slow machine fails tests of time
+            if status and time.monotonic() - begun > 30 + 2 * cost(chosen, measured):  # a slow machine fails tests of time
                 sandbox.write(path, before)
                 if sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL):
                     return Outcome(*base, False, n_run, "unchanged code fails, too")

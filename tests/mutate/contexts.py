@@ -11,6 +11,7 @@ import coverage
 import pytest
 
 _SECONDS: dict[str, float] = {}
+_SETUPS: dict[str, float] = {}  # of a file's fixtures, all together
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if _WORKER:  # one CPU each: threads that wait by spinning slow two runs on two CPUs down several times
     _cpus = sorted(os.sched_getaffinity(0))
@@ -44,8 +45,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed:
         _SECONDS[report.nodeid] = report.duration
+    if report.when == "setup":
+        file = report.nodeid.split("::")[0]
+        _SETUPS[file] = _SETUPS.get(file, 0.0) + report.duration
 
 
 def pytest_sessionfinish() -> None:
     if not _WORKER:
-        Path(os.environ["MUTATE_SECONDS"]).write_text(json.dumps(_SECONDS))
+        Path(os.environ["MUTATE_SECONDS"]).write_text(json.dumps({"seconds": _SECONDS, "setups": _SETUPS}))

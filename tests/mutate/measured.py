@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import coverage
@@ -30,13 +30,14 @@ disable_warnings = no-data-collected, module-not-measured, module-not-imported
 
 @dataclass(frozen=True)
 class Measured:
-    """Tests by line: {file: {line: {test: whether only its setup ran the line}}}, and each passing test's seconds."""
+    """Tests by line: {file: {line: {test: whether only its setup ran the line}}}, each passing test's seconds, and those of each file's fixtures."""
 
     tests: dict[str, dict[int, dict[str, bool]]]
     seconds: dict[str, float]
+    setups: dict[str, float] = field(default_factory=dict)
 
     def of(self, file: str, lines: range, imported: bool) -> list[str]:
-        """Tests that run one of the lines, those that run it themselves first, quickest first; a shared setup counts for its whole file.
+        """Tests that run one of the lines, those that run it themselves first, quickest first, with its file's fixtures; a shared setup counts for its whole file.
         imported: where none does, all that run any line of the file."""
         found: dict[str, bool] = {}
         for line in lines:
@@ -47,12 +48,12 @@ class Measured:
             found = {test: setup for line in lines for test, setup in self.tests.get(file, {}).get(line, {}).items() if not setup}
         shared = {test.split("::")[0] for test, setup in found.items() if setup}
         found |= {test: True for test in self.seconds if test not in found and test.split("::")[0] in shared}
-        return sorted((t for t in found if t in self.seconds), key=lambda t: (found[t], self.seconds[t]))
+        return sorted((t for t in found if t in self.seconds), key=lambda t: (found[t], self.seconds[t] + self.setups.get(t.split("::")[0], 0.0)))
 
     def only(self, files: set[str]) -> Measured:
         """Of these test files."""
         tests = {f: {n: {t: s for t, s in held.items() if t.split("::")[0] in files} for n, held in lines.items()} for f, lines in self.tests.items()}
-        return Measured(tests, {t: s for t, s in self.seconds.items() if t.split("::")[0] in files})
+        return Measured(tests, {t: s for t, s in self.seconds.items() if t.split("::")[0] in files}, {f: s for f, s in self.setups.items() if f in files})
 
     def moved(self, old: dict[str, str], new: dict[str, str]) -> Measured:
         """Of the modules as they are now: a line's tests go where its text went; new lines take those of the line before."""
@@ -65,12 +66,12 @@ class Measured:
                 at = {b + i + 1: a + i + 1 for a, b, n in difflib.SequenceMatcher(None, before, after, False).get_matching_blocks() for i in range(n)}
                 out[file] = {n: lines[at[near]] for n in range(1, len(after) + 1)
                              if (near := next((k for k in range(n, max(0, n - 4), -1) if at.get(k) in lines), None)) is not None}
-        return Measured(out, self.seconds)
+        return Measured(out, self.seconds, self.setups)
 
     def joined(self, other: Measured) -> Measured:
         tests = {f: {n: self.tests.get(f, {}).get(n, {}) | other.tests.get(f, {}).get(n, {}) for n in {*self.tests.get(f, {}), *other.tests.get(f, {})}}
                  for f in {*self.tests, *other.tests}}
-        return Measured(tests, self.seconds | other.seconds)
+        return Measured(tests, self.seconds | other.seconds, self.setups | other.setups)
 
 
 def _digest(path: Path) -> str:
@@ -81,16 +82,16 @@ def measure(sandbox: Sandbox, out: Path, workers: int, keep: bool) -> Measured:
     """Test files that are new or changed are run under coverage, all of them once a module or a helper changed, but with keep: what
     is known of lines is then taken over by their text. SystemExit: no test passed."""
     kept, made = out / "coverage.json", _state(sandbox)
-    raw = json.loads(kept.read_text()) if kept.is_file() else {"modules": {}, "helpers": {}, "files": {}, "tests": {}, "seconds": {}}
+    raw = json.loads(kept.read_text()) if kept.is_file() else {"modules": {}, "helpers": {}, "files": {}, "tests": {}, "seconds": {}, "setups": {}}
     if (raw["modules"], raw["helpers"]) != (made["modules"], made["helpers"]) and not keep:
         raw = {**raw, "files": {}}
-    old = Measured({f: {int(n): t for n, t in lines.items()} for f, lines in raw["tests"].items()}, raw["seconds"])
+    old = Measured({f: {int(n): t for n, t in lines.items()} for f, lines in raw["tests"].items()}, raw["seconds"], raw.get("setups", {}))
     stale = [name for name, digest in made["files"].items() if raw["files"].get(name) != digest]
     known = set(made["files"]) - set(stale)
     old = old.only(known).moved(raw["modules"], made["modules"])
     if stale:
         old = old.joined(_run(sandbox, out, workers, stale))
-    kept.write_text(json.dumps({**made, "tests": old.tests, "seconds": old.seconds}))
+    kept.write_text(json.dumps({**made, "tests": old.tests, "seconds": old.seconds, "setups": old.setups}))
     return old
 
 
@@ -111,7 +112,7 @@ def _run(sandbox: Sandbox, out: Path, workers: int, files: list[str]) -> Measure
         sandbox.pytest(["-n", str(workers), "--dist", "loadfile", "-p", "contexts", *files], env, limit=7200, log=log)
     if not seconds.is_file():
         raise SystemExit(f"mutate: coverage: got no passing test, expected the suite to run; read {out / 'coverage.log'}")
-    return Measured(_read(sandbox), json.loads(seconds.read_text()))
+    return Measured(_read(sandbox), **json.loads(seconds.read_text()))
 
 
 def _read(sandbox: Sandbox) -> dict[str, dict[int, dict[str, bool]]]:
