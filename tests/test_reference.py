@@ -86,6 +86,18 @@ def test_pieces_equal_whole(change, pieces):
 
 
 @torch.no_grad()
+def test_one_token_is_a_step_and_several_are_chunks(monkeypatch):
+    """Both give the same; a prompt that is read step by step takes many times as long."""
+    from sb_convert import reference
+
+    taken = []
+    for name in ("gla_recurrent", "gla_chunked"):
+        monkeypatch.setattr(reference, name, lambda *a, name=name, f=getattr(reference, name): taken.append(name) or f(*a))
+    in_pieces(Model(Config(**SHAPE)), torch.zeros(1, 5, dtype=torch.long), 2)
+    assert taken == ["gla_chunked"] * 4 + ["gla_recurrent"] * 2  # two such layers; pieces of 2, 2 and 1
+
+
+@torch.no_grad()
 def test_state_does_not_grow():
     model, tokens = Model(Config(**SHAPE)).init_weights(0), torch.arange(64)[None] % 50
     state = model(tokens)[1]
