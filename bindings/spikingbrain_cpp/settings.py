@@ -53,7 +53,7 @@ class Settings:
         sizes = _read_sizes(given)
         if not Path(path).is_file():
             raise ModelNotFoundError(f"llama: model_path: got {path}, expected a GGUF file; check the path")
-        overrides = spiking.with_arguments(given["kv_overrides"] or {}, given["spike"], given["spike_k"])
+        overrides = spiking.with_arguments(given["kv_overrides"], given["spike"], given["spike_k"])
         flags = {name: flag(f"llama: {name}", given[name])
                  for name in ("vocab_only", "use_mmap", "use_mlock", "check_tensors", "spike_stats", "logits_all", "embedding")}
         if flags["vocab_only"] and flags["spike_stats"]:
