@@ -122,33 +122,41 @@ def write_spm(folder: Path, algorithm: str, vocab_size: int) -> None:
 
 
 
-@pytest.fixture
-def make_checkpoint(tmp_path: Path):
-    """make_checkpoint(form=, dtype=, n_shards=, gate_rank=, tokenizer=, tensors=, seed=, name=, scales=, **config) -> folder.
+def write_checkpoint(folder: Path, form="safetensors", dtype="BF16", n_shards=1, gate_rank=16, tokenizer="bpe", tensors=None, seed=0, scales=False, **config) -> Path:
+    """A checkpoint of random weights in folder.
 
     scales: a W8ASpike checkpoint, float32, with a full gate and sizes that are multiples of 128.
     tokenizer: "bpe", "spm_bpe", "spm_unigram" or "" for none. tensors: a function that may change the dict of float32 arrays before it is written.
     """
-    def make(form="safetensors", dtype="BF16", n_shards=1, gate_rank=16, tokenizer="bpe", tensors=None, seed=0, name="checkpoint", scales=False, **config) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        if scales:
-            dtype, gate_rank = "F32", 0
-            config = {"hidden_size": 128, "intermediate_size": 256, "torch_dtype": "float32", **config}
-        c = {**TINY, **config}
-        (folder / "config.json").write_text(json.dumps(c))
-        held = tiny_tensors(c, gate_rank, seed)
-        if scales:
-            add_scales(held, seed)
-        if tensors is not None:
-            held = tensors(held) or held
-        write_weights(folder, held, form, dtype, n_shards)
-        if tokenizer == "bpe":
-            write_bpe(folder)
-        elif tokenizer:
-            write_spm(folder, tokenizer.removeprefix("spm_"), min(c["vocab_size"] - 4, 310))
-        return folder
+    folder.mkdir(exist_ok=True)
+    if scales:
+        dtype, gate_rank = "F32", 0
+        config = {"hidden_size": 128, "intermediate_size": 256, "torch_dtype": "float32", **config}
+    c = {**TINY, **config}
+    (folder / "config.json").write_text(json.dumps(c))
+    held = tiny_tensors(c, gate_rank, seed)
+    if scales:
+        add_scales(held, seed)
+    if tensors is not None:
+        held = tensors(held) or held
+    write_weights(folder, held, form, dtype, n_shards)
+    if tokenizer == "bpe":
+        write_bpe(folder)
+    elif tokenizer:
+        write_spm(folder, tokenizer.removeprefix("spm_"), min(c["vocab_size"] - 4, 310))
+    return folder
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path):
+    """make_checkpoint(name=, ...) -> folder: write_checkpoint below tmp_path."""
+    def make(*args, name="checkpoint", **keywords) -> Path:
+        return write_checkpoint(tmp_path / name, *args, **keywords)
     return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--histories", type=int, default=60, help="random histories per model in test_memory_history.py")
 
 
 @pytest.fixture

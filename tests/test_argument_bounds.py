@@ -71,7 +71,7 @@ def test_bounds_of_an_estimates_arguments(tiny, name, refused, taken):  # noqa: 
 def test_what_an_estimate_adds_up(tiny):  # noqa: F811
     one, four = memory_estimate(tiny), memory_estimate(tiny, n_seq=4)
     assert one.total == one.model + one.state + one.compute + one.output
-    assert four.state == 4 * one.state and four.model == one.model
+    assert four.state == pytest.approx(4 * one.state, rel=0.001) and four.model == one.model  # tensors are padded
     assert one.output == 2 * 4 * 288 and four.output == 4 * one.output  # a row of logits for each, twice
     assert memory_estimate(tiny, logits_all=True, n_batch=100, n_ubatch=50).output == 50 * one.output
     assert memory_estimate(tiny, logits_all=True, n_batch=30, n_ubatch=50).output == 30 * one.output

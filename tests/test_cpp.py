@@ -59,6 +59,10 @@ def converted(checkpoint: Path, model: Path, *options: str) -> Path:
     return model
 
 
+def test_the_bookkeeping_of_sequences_keeps_its_contract() -> None:
+    assert " 0 failed" in run(built("test-sequences"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_keeps_its_promises(kind: str, tmp_path: Path, make_checkpoint: Any) -> None:
     model = converted(make_checkpoint(**KINDS[kind]), tmp_path / "model.gguf", "--outtype", "f32")

@@ -141,14 +141,21 @@ struct operator_bench::graph {
         return act ? act : act = ggml_spk_encode(ctx, x, 3.0f, GGML_SPK_SPIKE);
     }
 
-    ggml_tensor * seqs = nullptr, * pos = nullptr;
+    static constexpr int32_t N_JOURNAL = 64; // of n_rs_seq 32
 
+    ggml_tensor * seqs = nullptr, * pos = nullptr, * plan = nullptr;
+
+    // outputs, and the state that is left with its journal
     void gla(int64_t d, int64_t H, int64_t G, int64_t T) {
         seqs = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, GGML_SPK_SEQ_N_INFO, 1);
-        ggml_tensor * state = f32(d*d*G, 2), * decay = ggml_exp(ctx, ggml_scale(ctx, ggml_sqr(ctx, f32(d, G, T)), -0.1f));
-        ggml_build_forward_expand(gf, ggml_spk_gla(ctx, f32(d, H, T), f32(d, G, T), f32(d, G, T), decay, state, seqs, 1/std::sqrt((float) d)));
-        bytes = 4.0*(2*d*d*G + 2*d*H*T + 3*d*G*T); // state read and written
-        ops   = (3.0*d*d*G + 2.0*d*d*H)*T;
+        plan = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, GGML_SPK_PLAN_N, 1);
+        ggml_tensor * memory = f32(d, ggml_spk_gla_rows(d, G, 2, N_JOURNAL)), * k = f32(d, G, T), * v = f32(d, G, T);
+        ggml_tensor * decay = ggml_exp(ctx, ggml_scale(ctx, ggml_sqr(ctx, f32(d, G, T)), -0.1f));
+        ggml_tensor * o = ggml_spk_gla(ctx, f32(d, H, T), k, v, decay, memory, seqs, 1/std::sqrt((float) d));
+        ggml_build_forward_expand(gf, o);
+        ggml_build_forward_expand(gf, ggml_spk_gla_update(ctx, memory, k, v, decay, plan, o, G, 2, N_JOURNAL));
+        bytes = 4.0*(3*d*d*G + 2*d*H*T + 6*d*G*T); // state read twice and written
+        ops   = (6.0*d*d*G + 2.0*d*d*H)*T;
     }
 
     // the last T queries of a full window
@@ -164,8 +171,12 @@ struct operator_bench::graph {
 
     void set_positions(int64_t T, int64_t window) {
         if (seqs) {
-            const int32_t info[GGML_SPK_SEQ_N_INFO] = { 0, 1, 0, 0 };
+            const int32_t info[GGML_SPK_SEQ_N_INFO] = { 0, 0, 0 };
             ggml_backend_tensor_set(seqs, info, 0, sizeof(info));
+        }
+        if (plan) {
+            const ggml_spk_plan steps = { { { 0, 1, 0, 0, (int32_t) T }, { -1, -1, 0, 0, 0 } }, 0, 0, (int32_t) std::max<int64_t>(T - N_JOURNAL/2, 0) };
+            ggml_backend_tensor_set(plan, &steps, 0, sizeof(steps));
         }
         for (int32_t t = 0; pos && t < T; ++t) {
             const int32_t p = window + t;

@@ -25,7 +25,7 @@ static int n_vocab;
 struct context {
     llama_context * ctx;
 
-    explicit context(uint32_t n_seq_max = 4, uint32_t n_ubatch = 16, bool unified = false, int n_threads = 1) {
+    explicit context(uint32_t n_seq_max = 4, uint32_t n_ubatch = 16, bool unified = false, int n_threads = 1, int pooling = -1) {
         auto p = llama_context_default_params();
         p.n_ctx = 0;
         p.n_batch = 256;
@@ -33,6 +33,8 @@ struct context {
         p.n_seq_max = n_seq_max;
         p.kv_unified = unified;
         p.n_threads = p.n_threads_batch = n_threads;
+        p.embeddings = pooling >= 0;
+        p.pooling_type = pooling >= 0 ? (enum llama_pooling_type) pooling : LLAMA_POOLING_TYPE_UNSPECIFIED;
         ctx = llama_init_from_model(model, p);
     }
     context(const context &) = delete;
@@ -43,6 +45,15 @@ struct context {
 
     // (sequences, token) each, at the next position of the first sequence named; logits of all of them
     int decode(const std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> & in, std::vector<logits> & out) {
+        const int rc = decode_only(in);
+        for (size_t i = 0; rc == 0 && i < in.size(); ++i) {
+            const float * l = llama_get_logits_ith(ctx, i);
+            out.emplace_back(l, l + n_vocab);
+        }
+        return rc;
+    }
+
+    int decode_only(const std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> & in) {
         llama_batch b = llama_batch_init(in.size(), 0, 8);
         std::map<llama_seq_id, llama_pos> next;
         b.n_tokens = in.size();
@@ -61,10 +72,6 @@ struct context {
             }
         }
         const int rc = llama_decode(ctx, b);
-        for (size_t i = 0; rc == 0 && i < in.size(); ++i) {
-            const float * l = llama_get_logits_ith(ctx, i);
-            out.emplace_back(l, l + n_vocab);
-        }
         llama_batch_free(b);
         return rc;
     }
@@ -272,20 +279,118 @@ int main(int argc, char ** argv) {
         const size_t window = std::unique(size.begin(), size.end()) - size.begin();
         check(row > 0 && size[window - 1] - size[0] == (window - 1)*row && window < 200, "saved size grows by one row until the window is full");
         check(llama_spikingbrain_state_bytes(c.ctx) == bytes, "allocated bytes stay");
-        check(llama_spikingbrain_state_bytes(context(3, 16).ctx) == 3*bytes, "allocated bytes per sequence");
+        const size_t two = llama_spikingbrain_state_bytes(context(2, 16).ctx);
+        const size_t each = two - bytes; // of the rest, padding and the initial states
+        check(llama_spikingbrain_state_bytes(context(3, 16).ctx) - two - each + 2048 < 4096 && bytes < 2*each, "allocated bytes per sequence");
     }
 
-    {   // removal: whole, last micro-batch, nothing else
+    {   // removal: whole, or a tail that can be taken back; nothing else
         context c(2, 16);
+        const int n = llama_n_rs_seq(c.ctx);
+        check(n == LLAMA_SPIKINGBRAIN_N_RS_SEQ, "tails can be taken back without asking for it");
         c.eval(part(a, 0, 100), 16);
-        check(!llama_memory_seq_rm(c.mem(), 0, 50, -1) && c.end(0) == 100, "tail over several micro-batches is refused");
+        check(llama_memory_seq_pos_min(c.mem(), 0) == 99 - n, "the first position tells how far");
+        check(!llama_memory_seq_rm(c.mem(), 0, 99 - n, -1) && c.end(0) == 100, "tail beyond that is refused");
         check(!llama_memory_seq_rm(c.mem(), 0, 10, 20) && !llama_memory_seq_rm(c.mem(), 0, 0, 20), "middle and front are refused");
         check(llama_memory_seq_rm(c.mem(), 0, 100, -1) && llama_memory_seq_rm(c.mem(), 1, -1, -1), "removing nothing succeeds");
-        check(llama_memory_seq_rm(c.mem(), 0, 96, -1) && c.end(0) == 96, "last micro-batch can be removed");
-        check(!llama_memory_seq_rm(c.mem(), 0, 80, -1), "once");
-        check(same(c.eval(part(a, 96, 200), 16), part(ref, 96, 200)), "continues after removal");
+        check(llama_memory_seq_rm(c.mem(), 0, 96, -1) && llama_memory_seq_rm(c.mem(), 0, 79, -1) && c.end(0) == 79, "tails can be removed, over micro-batches");
+        check(!llama_memory_seq_rm(c.mem(), 0, 60, -1), "as many as there were");
+        check(same(c.eval(part(a, 79, 200), 16), part(ref, 79, 200)), "continues after removal");
         check(llama_memory_seq_rm(c.mem(), 0, -1, -1) && c.end(0) == 0, "whole sequence can be removed");
         check(same(c.eval(part(a, 0, 50), 16), part(ref, 0, 50)), "begins again after removal");
+    }
+
+    for (int n : { 1, 2, 31, 32 }) { // the states are those that the tokens left there, bit for bit
+        context c(1, 16), d(1, 16);
+        c.eval(part(a, 0, 90), 1);
+        d.eval(part(a, 0, 90 - n), 1);
+        check(llama_memory_seq_rm(c.mem(), 0, 90 - n, -1) && save(c, 0) == save(d, 0), "same bits after taking back " + std::to_string(n));
+    }
+
+    {   // what a batch must not hold
+        context c;
+        c.eval(part(a, 0, 20), 16, 1);
+        std::vector<logits> out;
+        for (auto [first, second] : { std::pair<llama_pos, llama_pos> { -1, 0 }, { 19, 20 }, { 20, 20 }, { 20, 22 }, { 21, 22 } }) {
+            for (llama_seq_id s : { 0, 1 }) {
+                if (s == 0 && first > 0 && second == first + 1) {
+                    continue; // an empty sequence begins where it likes
+                }
+                llama_batch bt = llama_batch_init(2, 0, 1);
+                bt.n_tokens = 2;
+                for (int i = 0; i < 2; ++i) {
+                    bt.token[i] = a[i]; bt.pos[i] = i ? second : first; bt.n_seq_id[i] = 1; bt.seq_id[i][0] = s; bt.logits[i] = 1;
+                }
+                check(llama_decode(c.ctx, bt) != 0 && c.end(1) == 20 && c.end(0) == 0, "positions " + std::to_string(first) + ", " + std::to_string(second) + " are refused");
+                llama_batch_free(bt);
+            }
+        }
+        check(same(c.eval(part(a, 20, 60), 16, 1), part(ref, 20, 60)), "continues after what was refused");
+    }
+
+    {   // the ids of a shared token have no order
+        context c;
+        std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> in;
+        std::vector<logits> out;
+        for (size_t i = 0; i < 60; ++i) {
+            in.push_back({ i % 2 ? std::vector<llama_seq_id> { 3, 1 } : std::vector<llama_seq_id> { 1, 3 }, a[i] });
+        }
+        check(c.decode(in, out) == 0 && same(out, part(ref, 0, 60)), "shared tokens, their ids in turn");
+        check(same(c.eval(part(a, 60, 90), 7, 1), part(ref, 60, 90)) && same(c.eval(part(a, 60, 90), 7, 3), part(ref, 60, 90)), "continue each");
+    }
+
+    for (auto pooling : { LLAMA_POOLING_TYPE_NONE, LLAMA_POOLING_TYPE_LAST, LLAMA_POOLING_TYPE_MEAN }) { // embeddings of texts with a common beginning
+        context c(4, 16, false, 1, pooling), alone(4, 256, false, 1, pooling);
+        const int n_embd = llama_model_n_embd(model);
+        const auto embedding = [&](const context & x, int row, llama_seq_id s) {
+            const float * e = pooling == LLAMA_POOLING_TYPE_NONE ? llama_get_embeddings_ith(x.ctx, row) : llama_get_embeddings_seq(x.ctx, s);
+            return e ? logits(e, e + n_embd) : logits(n_embd, NAN);
+        };
+        const auto close = [&](const logits & x, const logits & y) {
+            float err = 0, mag = 0;
+            for (int i = 0; i < n_embd; ++i) {
+                err = std::max(err, std::isfinite(x[i]) ? std::fabs(x[i] - y[i]) : INFINITY);
+                mag = std::max(mag, std::fabs(y[i]));
+            }
+            return err <= 5*limit*mag;
+        };
+        std::vector<std::pair<std::vector<llama_seq_id>, llama_token>> in;
+        for (int i = 0; i < 5; ++i) { in.push_back({ { 0, 1 }, a[i] }); }
+        for (int i = 0; i < 4; ++i) { in.push_back({ { 0 }, a[5 + i] }); }
+        for (int i = 0; i < 3; ++i) { in.push_back({ { 1 }, b[i] }); }
+        const int rc = c.decode_only(in);
+        if (pooling == LLAMA_POOLING_TYPE_MEAN) {
+            check(rc != 0, "a pooled mean of shared tokens is refused");
+            continue;
+        }
+        check(rc == 0, "shared tokens in an embedding context");
+        for (llama_seq_id s : { 0, 1 }) {
+            tokens t = part(a, 0, 5);
+            const tokens rest = s == 0 ? part(a, 5, 9) : part(b, 0, 3);
+            t.insert(t.end(), rest.begin(), rest.end());
+            in.clear();
+            for (llama_token x : t) { in.push_back({ { s }, x }); }
+            check(alone.decode_only(in) == 0 && close(embedding(c, s == 0 ? 8 : 11, s), embedding(alone, t.size() - 1, s)), "embedding of sequence " + std::to_string(s) + " with a shared beginning");
+        }
+    }
+
+    {   // a row of logits goes with what the sequence was
+        context c;
+        const std::vector<float> row(n_vocab, 1.0f);
+        const auto kept = [&]() { return llama_spikingbrain_get_row(c.ctx, 1) != nullptr; };
+        for (int way = 0; way < 5; ++way) {
+            c.eval(part(a, 0, 20), 16, 1);
+            check(llama_spikingbrain_set_row(c.ctx, 1, row.data()) && kept(), "a row is kept");
+            switch (way) {
+                case 0: llama_memory_clear(c.mem(), false); break;
+                case 1: llama_memory_seq_rm(c.mem(), 1, -1, -1); break;
+                case 2: llama_memory_seq_rm(c.mem(), 1, 15, -1); break;
+                case 3: c.eval({ a[0] }, 1, 1); break;
+                case 4: llama_memory_seq_cp(c.mem(), 0, 1, -1, -1); break;
+            }
+            check(!kept(), "and forgotten, way " + std::to_string(way));
+            llama_memory_clear(c.mem(), false);
+        }
     }
 
     {   // an interrupted decode leaves the state of the last finished micro-batch

@@ -39,33 +39,37 @@ struct graph {
 // gated linear attention
 //
 
+// one key/value head of the recurrence in double: S[d][d] after token t
+static void advance(double * S, int64_t d, int64_t n_kv, int64_t h, int64_t t, const std::vector<float> & k, const std::vector<float> & v, const std::vector<float> & w) {
+    const int64_t x = (t*n_kv + h)*d;
+    for (int64_t i = 0; i < d; ++i) {
+        for (int64_t j = 0; j < d; ++j) {
+            S[i*d + j] = S[i*d + j]*w[x + i] + (double) k[x + i]*v[x + j];
+        }
+    }
+}
+
 static void test_gla(int64_t d, int64_t n_head, int64_t n_kv, int64_t n_tok, int64_t n_seqs) {
     random_floats rnd(d*1000 + n_head*100 + n_tok);
     const int64_t T = n_tok*n_seqs, n_rows = 2*n_seqs + 1, n_group = n_head/n_kv;
     const auto q = rnd.uniform(d*n_head*T, 0, 1), k = rnd.uniform(d*n_kv*T, 0, 1), v = rnd.normal(d*n_kv*T);
     const auto w = rnd.uniform(d*n_kv*T, 0.8f, 1.0f), state = rnd.normal(d*d*n_kv*n_rows);
 
-    // sequence s goes from row 2s (the last one from nothing) to row 2s + 1
-    std::vector<int32_t> seqs;
-    for (int64_t s = 0; s < n_seqs; ++s) {
-        seqs.insert(seqs.end(), { s == n_seqs - 1 ? -1 : (int32_t) (2*s), (int32_t) (2*s + 1), 0, 0 });
+    std::vector<int32_t> seqs; // sequence s starts from row 2s, the last one from nothing
+    for (int32_t s = 0; s < n_seqs; ++s) {
+        seqs.insert(seqs.end(), { s == n_seqs - 1 ? -1 : 2*s, 0, 0 });
     }
     const float scale = 1.0f/sqrtf(d);
 
     std::vector<double> o(d*n_head*T), S_all(state.begin(), state.end());
     for (int64_t s = 0; s < n_seqs; ++s) {
         for (int64_t h = 0; h < n_kv; ++h) {
-            const double * from = seqs[4*s] < 0 ? nullptr : &S_all[(seqs[4*s]*n_kv + h)*d*d];
-            double       * S    = &S_all[(seqs[4*s + 1]*n_kv + h)*d*d];
-            for (int64_t i = 0; i < d*d; ++i) {
-                S[i] = from ? from[i] : 0.0;
+            double * S = &S_all[(2*s*n_kv + h)*d*d];
+            if (s == n_seqs - 1) {
+                std::fill(S, S + d*d, 0.0);
             }
             for (int64_t t = s*n_tok; t < (s + 1)*n_tok; ++t) {
-                for (int64_t i = 0; i < d; ++i) {
-                    for (int64_t j = 0; j < d; ++j) {
-                        S[i*d + j] = S[i*d + j]*w[(t*n_kv + h)*d + i] + (double) k[(t*n_kv + h)*d + i]*v[(t*n_kv + h)*d + j];
-                    }
-                }
+                advance(S, d, n_kv, h, t, k, v, w);
                 for (int64_t r = 0; r < n_group; ++r) {
                     for (int64_t i = 0; i < d; ++i) {
                         for (int64_t j = 0; j < d; ++j) {
@@ -80,19 +84,103 @@ static void test_gla(int64_t d, int64_t n_head, int64_t n_kv, int64_t n_tok, int
     std::vector<float> first;
     for (int n_threads = 1; n_threads <= 4; ++n_threads) {
         graph g;
-        ggml_tensor * st = g.tensor(GGML_TYPE_F32, { d*d*n_kv, n_rows }, state);
+        ggml_tensor * st = g.tensor(GGML_TYPE_F32, { d, d*n_kv*n_rows }, state);
         auto out = g.run(ggml_spk_gla(g.ctx,
             g.tensor(GGML_TYPE_F32, { d, n_head, T }, q), g.tensor(GGML_TYPE_F32, { d, n_kv, T }, k), g.tensor(GGML_TYPE_F32, { d, n_kv, T }, v),
-            g.tensor(GGML_TYPE_F32, { d, n_kv, T }, w), st, g.tensor(GGML_TYPE_I32, { 4, n_seqs }, seqs), scale), n_threads);
+            g.tensor(GGML_TYPE_F32, { d, n_kv, T }, w), st, g.tensor(GGML_TYPE_I32, { GGML_SPK_SEQ_N_INFO, n_seqs }, seqs), scale), n_threads);
 
         char name[128];
         snprintf(name, sizeof(name), "gla d=%d heads=%d/%d tokens=%d seqs=%d threads=%d", (int) d, (int) n_head, (int) n_kv, (int) n_tok, (int) n_seqs, n_threads);
         check(max_error(out, o) < BOUND, std::string(name) + " output");
-        check(max_error(std::vector<float>((float *) st->data, (float *) st->data + ggml_nelements(st)), S_all) < BOUND, std::string(name) + " state, rows of others untouched");
+        check(memcmp(st->data, state.data(), ggml_nbytes(st)) == 0, std::string(name) + " states are only read");
         if (n_threads == 1) {
             first = out;
         }
         check(out == first, std::string(name) + " same bits as with one thread");
+    }
+}
+
+// States and journal of n_seqs slots, three rows each; a call per plan, on tokens of its own or none.
+struct gla_memory {
+    graph g;
+    int64_t d, n_kv, n_seqs, n_journal, n_states;
+    ggml_tensor * memory;
+
+    gla_memory(int64_t d, int64_t n_kv, int64_t n_seqs, int64_t n_journal, const std::vector<float> & data) :
+        d(d), n_kv(n_kv), n_seqs(n_seqs), n_journal(n_journal), n_states(3*n_seqs),
+        memory(g.tensor(GGML_TYPE_F32, { d, ggml_spk_gla_rows(d, n_kv, n_states, n_journal*n_seqs) }, data)) {}
+
+    static size_t size(int64_t d, int64_t n_kv, int64_t n_seqs, int64_t n_journal) { return d*ggml_spk_gla_rows(d, n_kv, 3*n_seqs, n_journal*n_seqs); }
+
+    // kvw: {d, n_kv, n_tok*n_seqs} each, empty: none
+    void update(const std::vector<ggml_spk_plan> & plans, const std::vector<std::vector<float>> & kvw, int n_threads) {
+        ggml_tensor * in[3] = { nullptr, nullptr, nullptr };
+        for (size_t i = 0; i < kvw.size(); ++i) {
+            in[i] = g.tensor(GGML_TYPE_F32, { d, n_kv, (int64_t) kvw[i].size()/(d*n_kv) }, kvw[i]);
+        }
+        ggml_tensor * p = ggml_new_tensor_2d(g.ctx, GGML_TYPE_I32, GGML_SPK_PLAN_N, plans.size());
+        memcpy(p->data, plans.data(), ggml_nbytes(p));
+        g.run(ggml_spk_gla_update(g.ctx, memory, in[0], in[1], in[2], p, nullptr, n_kv, n_states, n_journal), n_threads);
+    }
+
+    std::vector<float> state(int64_t row) const {
+        const float * x = (const float *) memory->data + row*d*d*n_kv;
+        return std::vector<float>(x, x + d*d*n_kv);
+    }
+};
+
+// The states after n_tok tokens of two sequences; the same bits by one call, by single tokens and by replaying the journal
+static void test_gla_update(int64_t d, int64_t n_kv, int32_t n_tok, int32_t n_journal) {
+    random_floats rnd(d*1000 + n_tok);
+    const int64_t n_seqs = 2, row = d*n_kv;
+    const std::vector<std::vector<float>> kvw = { rnd.uniform(row*n_tok*n_seqs, 0, 1), rnd.normal(row*n_tok*n_seqs), rnd.uniform(row*n_tok*n_seqs, 0.8f, 1.0f) };
+    const auto start = rnd.normal(gla_memory::size(d, n_kv, n_seqs, n_journal));
+    const auto name  = "gla update d=" + std::to_string(d) + " heads=" + std::to_string(n_kv) + " tokens=" + std::to_string(n_tok) + " journal=" + std::to_string(n_journal);
+
+    gla_memory whole(d, n_kv, n_seqs, n_journal, start), single(d, n_kv, n_seqs, n_journal, start);
+    const int32_t kept = std::min(n_tok, n_journal), at = n_journal - 1; // the journal wraps
+    std::vector<ggml_spk_plan> plans;
+    for (int32_t s = 0; s < n_seqs; ++s) { // in two steps, the second one in place
+        plans.push_back({ { { 3*s, 3*s + 1, 0, 0, n_tok/3 }, { 3*s + 1, 3*s + 1, 0, n_tok/3, n_tok - n_tok/3 } }, s, at, n_tok - kept });
+    }
+    whole.update(plans, kvw, 1);
+    for (int32_t t = 0; t < n_tok; ++t) {
+        std::vector<std::vector<float>> one;
+        for (const auto & x : kvw) {
+            one.emplace_back();
+            for (int64_t s = 0; s < n_seqs; ++s) {
+                one.back().insert(one.back().end(), x.begin() + (s*n_tok + t)*row, x.begin() + (s*n_tok + t + 1)*row);
+            }
+        }
+        plans.clear();
+        for (int32_t s = 0; s < n_seqs; ++s) {
+            const int32_t from = t == 0 ? 3*s : 3*s + 1;
+            plans.push_back({ { { from, 3*s + 1, 0, 0, 1 }, { -1, -1, 0, 0, 0 } }, s, (at + std::max(0, t - (n_tok - kept))) % n_journal, t < n_tok - kept ? 1 : 0 });
+        }
+        single.update(plans, one, 3);
+    }
+
+    for (int32_t s = 0; s < n_seqs; ++s) {
+        std::vector<double> S(start.begin() + 3*s*d*row, start.begin() + (3*s + 1)*d*row);
+        for (int64_t h = 0; h < n_kv; ++h) {
+            for (int32_t t = s*n_tok; t < (s + 1)*n_tok; ++t) {
+                advance(&S[h*d*d], d, n_kv, h, t, kvw[0], kvw[1], kvw[2]);
+            }
+        }
+        check(max_error(whole.state(3*s + 1), S) < BOUND, name + " state");
+        check(whole.state(3*s + 1) == single.state(3*s + 1), name + " same bits token by token, by three threads");
+        check(whole.state(3*s) == std::vector<float>(start.begin() + 3*s*d*row, start.begin() + (3*s + 1)*d*row), name + " the state before stays");
+    }
+    check(memcmp((float *) whole.memory->data + whole.n_states*d*row, (float *) single.memory->data + whole.n_states*d*row,
+        n_seqs*n_journal*3*row*sizeof(float)) == 0, name + " same journal");
+
+    if (kept == n_tok) {
+        plans.clear();
+        for (int32_t s = 0; s < n_seqs; ++s) {
+            plans.push_back({ { { 3*s, 3*s + 2, 1, at, n_tok }, { -1, -1, 0, 0, 0 } }, s, 0, 0 });
+        }
+        whole.update(plans, {}, 2);
+        check(whole.state(2) == whole.state(1) && whole.state(5) == whole.state(4), name + " same bits replayed");
     }
 }
 
@@ -156,7 +244,7 @@ static std::vector<double> swa_reference(const swa_case & c, const std::vector<f
     const int64_t T = c.n_tok*c.n_seqs, n_slots = c.n_seqs + 1, n_group = c.n_head/c.n_kv;
     std::vector<double> o(c.d*c.n_head*T);
     for (int64_t t = 0; t < T; ++t) {
-        const int64_t slot = seqs[t/c.n_tok*4 + 2];
+        const int64_t slot = seqs[t/c.n_tok*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_SLOT];
         for (int64_t h = 0; h < c.n_head; ++h) {
             auto row = [&](const ring & r, int64_t p) { return &r.x[(h/n_group*c.n_ring*n_slots + slot*c.n_ring + p % c.n_ring)*c.d]; };
             const float * q_row = &q[(t*c.n_head + h)*c.d];
@@ -193,7 +281,7 @@ static void test_swa(const swa_case & c) {
 
     std::vector<int32_t> seqs, pos;
     for (int64_t s = 0; s < c.n_seqs; ++s) {
-        seqs.insert(seqs.end(), { 0, 0, (int32_t) (c.n_seqs - s), c.first }); // slots in reverse, slot 0 unused
+        seqs.insert(seqs.end(), { 0, (int32_t) (c.n_seqs - s), c.first }); // slots in reverse, slot 0 unused
         for (int64_t t = 0; t < c.n_tok; ++t) {
             pos.push_back(c.pos0 + 3*s + t);
         }
@@ -207,7 +295,7 @@ static void test_swa(const swa_case & c) {
         graph g;
         const std::vector<int64_t> ne = { c.type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(c.d) : c.d, c.n_ring*n_slots, c.n_kv };
         auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { c.d, c.n_head, T }, q), g.tensor(c.type, ne, k.data), g.tensor(c.type, ne, v.data),
-            g.tensor(GGML_TYPE_I32, { T }, pos), g.tensor(GGML_TYPE_I32, { 4, c.n_seqs }, seqs), c.n_ring, c.window, scale, spike_k), n_threads);
+            g.tensor(GGML_TYPE_I32, { T }, pos), g.tensor(GGML_TYPE_I32, { GGML_SPK_SEQ_N_INFO, c.n_seqs }, seqs), c.n_ring, c.window, scale, spike_k), n_threads);
 
         char name[160];
         snprintf(name, sizeof(name), "swa %s d=%d heads=%d/%d tokens=%d seqs=%d window=%d ring=%d pos=%d first=%d threads=%d",
@@ -233,7 +321,7 @@ static void test_swa_nan(const swa_case & c) {
     graph g;
     const std::vector<int64_t> ne = { c.type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(c.d) : c.d, c.n_ring, c.n_kv };
     const auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { c.d, c.n_head, c.n_tok }, q), g.tensor(c.type, ne, k.data), g.tensor(c.type, ne, v.data),
-        g.tensor(GGML_TYPE_I32, { c.n_tok }, pos), g.tensor(GGML_TYPE_I32, { 4, 1 }, std::vector<int32_t>{ 0, 0, 0, c.first }), c.n_ring, c.window, 1.0f,
+        g.tensor(GGML_TYPE_I32, { c.n_tok }, pos), g.tensor(GGML_TYPE_I32, { GGML_SPK_SEQ_N_INFO, 1 }, std::vector<int32_t>{ 0, 0, c.first }), c.n_ring, c.window, 1.0f,
         c.type == GGML_TYPE_I8 ? 3.0f : 0.0f), 1);
     bool ok = true;
     for (size_t i = 0; i < out.size(); ++i) {
@@ -342,6 +430,7 @@ int main() {
     }
     for (int64_t d : { 2, 6, 16, 18, 30, 32, 40, 48, 64, 80, 128 }) {
         test_gla(d, 4, 2, 5, 2);
+        test_gla_update(d, 2, 9, 9);
         test_swa({ GGML_TYPE_F32, d, 4, 2, 5, 2, 7, 12, 30, 0 });
         test_swa({ GGML_TYPE_F16, d, 4, 2, 1, 2, 7, 12, 30, 0 });
         test_swa({ GGML_TYPE_I8,  d, 4, 2, 5, 2, 7, 12, 30, 0 });
@@ -355,6 +444,7 @@ int main() {
     }
     for (int64_t n_tok = 1; n_tok <= 40; ++n_tok) {
         test_gla(20, 2, 1, n_tok, 3);
+        test_gla_update(20, 1, n_tok, 16);
         test_swa({ GGML_TYPE_F32, 20, 2, 1, n_tok, 3, 24, 24 + 40, (int32_t) (10*n_tok), 0 });
     }
     for (ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_I8 }) {

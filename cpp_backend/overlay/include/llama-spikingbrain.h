@@ -10,9 +10,20 @@ extern "C" {
 // states. Fixed when the context is made; independent of n_ctx and of the tokens processed.
 LLAMA_API size_t llama_spikingbrain_state_bytes(const struct llama_context * ctx);
 
-// A row of n_vocab logits that was computed earlier, kept for a sequence: llama_get_logits_ith() and whatever samples through
-// it find it at index LLAMA_SPIKINGBRAIN_ROW + seq_id. The row is copied; NULL forgets it. False if the context has another
-// model's memory or no such sequence.
+// How many of the last tokens of a sequence can be taken back (llama_memory_seq_rm): llama_context_params.n_rs_seq, where 0 stands
+// for the environment variable SPIKINGBRAIN_N_RS_SEQ or this default. llama_n_rs_seq() tells it. Positions after
+// llama_memory_seq_pos_min() can be removed: any number of them, in any number of calls, until more are decoded.
+#define LLAMA_SPIKINGBRAIN_N_RS_SEQ     32
+#define LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX 65536
+// What n stands for in a model's context; n_others: in one of another architecture. Throws std::runtime_error (C++ only).
+LLAMA_API uint32_t llama_spikingbrain_n_rs_seq(const struct llama_model * model, uint32_t n, uint32_t n_others);
+
+// Whether the context has this model's memory.
+LLAMA_API bool llama_spikingbrain_remembers(const struct llama_context * ctx);
+
+// A row of n_vocab logits that was computed earlier, kept for a sequence until that changes in any way: llama_get_logits_ith()
+// and whatever samples through it find it at index LLAMA_SPIKINGBRAIN_ROW + seq_id. The row is copied; NULL forgets it. False if
+// the context has another model's memory or no such sequence.
 #define LLAMA_SPIKINGBRAIN_ROW (1 << 28)
 LLAMA_API bool    llama_spikingbrain_set_row(      struct llama_context * ctx, llama_seq_id seq_id, const float * logits);
 LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, llama_seq_id seq_id); // NULL if there is none

@@ -5,6 +5,7 @@
 
 #define GGML_SPK_OPS(X) \
     X(GGML_OP_SPK_GLA,     "SPK_GLA",     "gla(q,k,v,w,state)")  \
+    X(GGML_OP_SPK_GLA_UPDATE, "SPK_GLA_UPDATE", "state(k,v,w)")  \
     X(GGML_OP_SPK_SWA,     "SPK_SWA",     "swa(q,K,V)")          \
     X(GGML_OP_SPK_ROPE,    "SPK_ROPE",    "rope(x,table)")       \
     X(GGML_OP_SPK_STORE,   "SPK_STORE",   "store(ring,x,rows)")  \
@@ -12,7 +13,7 @@
     X(GGML_OP_SPK_DECODE,  "SPK_DECODE",  "v_th*spikes")         \
     X(GGML_OP_SPK_MUL_MAT, "SPK_MUL_MAT", "W*spikes")
 
-#define GGML_SPK_N_OPS 7
+#define GGML_SPK_N_OPS 8
 
 #define GGML_SPK_OP_ENUM(op, name, symbol)   op,
 #define GGML_SPK_OP_NAME(op, name, symbol)   name,

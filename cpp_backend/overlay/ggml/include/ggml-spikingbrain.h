@@ -6,26 +6,32 @@
 //   d head size, H query heads, G key/value heads (H a multiple of G), T tokens, N sequences
 //   T = n_seq_tokens * N, the tokens of one sequence side by side
 //
-// seqs I32 {4, N}: per sequence, where its memory lies
-//   [0] state row to start from, -1 = zeros   [1] state row to leave the new state in
-//   [2] slot of the window ring               [3] first position the sequence holds
+// seqs I32 {3, N}: per sequence, where its memory lies
+//   [0] row of the state to start from, -1 = zeros   [1] slot of the window ring   [2] first position the sequence holds
+//
+// No operator writes a source that it does not return as a view: whoever places the graph sees where it must run.
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 enum ggml_spk_seq_info {
-    GGML_SPK_SEQ_STATE_SRC = 0,
-    GGML_SPK_SEQ_STATE_DST = 1,
-    GGML_SPK_SEQ_SLOT      = 2,
-    GGML_SPK_SEQ_POS_FIRST = 3,
-    GGML_SPK_SEQ_N_INFO    = 4,
+    GGML_SPK_SEQ_STATE     = 0,
+    GGML_SPK_SEQ_SLOT      = 1,
+    GGML_SPK_SEQ_POS_FIRST = 2,
+    GGML_SPK_SEQ_N_INFO    = 3,
 };
+
+// What a linear-attention layer remembers, one tensor memory F32 {d, n}:
+//   states   n_states rows S[G][d of k][d of v]
+//   journal  entries of k[G][d], v[G][d], w[G][d], n_journal of them for each slot
+// With it states can be made again, exactly.
+GGML_API int64_t ggml_spk_gla_rows(int64_t d, int64_t n_kv, int64_t n_states, int64_t n_entries); // n
 
 // Gated linear attention (paper section 2.1; checkpoint-format), recurrent form, per key/value head:
 //   S_t = diag(w_t) S_{t-1} + k_t^T v_t        o_t = scale * q_t S_t   for each query head of the group
 // q F32 {d, H, T}; k, v, w F32 {d, G, T}, w = exp(log gate) in (0, 1]; all contiguous
-// state F32 {d*d*G, n_rows}, a row is S[G][d of k][d of v]; rows seqs[1] are written, the others kept
+// memory is read only: the states seqs[0]
 // returns o F32 {d, H, T}
 // threads own (sequence, key/value head, block of value columns): the result does not depend on their number
 GGML_API struct ggml_tensor * ggml_spk_gla(
@@ -34,9 +40,39 @@ GGML_API struct ggml_tensor * ggml_spk_gla(
         struct ggml_tensor  * k,
         struct ggml_tensor  * v,
         struct ggml_tensor  * w,
-        struct ggml_tensor  * state,
+        struct ggml_tensor  * memory,
         struct ggml_tensor  * seqs,
         float                 scale);
+
+// The states after tokens, by the recurrence above. plan I32 {GGML_SPK_PLAN_N, N}, per sequence up to two steps, in order:
+//   state row dst = state row src advanced by n tokens, of the micro-batch from token `first` of the sequence on, or of the
+//   journal from entry `first` of the slot on (modulo n_journal); dst = -1: no step. src = -1: zeros; src and dst may be equal
+// then k, v, w of the tokens from journal_token on become the entries journal_at .. of the slot.
+// after: a tensor that must have read the states before, NULL: none. k, v, w NULL: no tokens, steps of the journal only
+// returns a view of memory
+// the same bits however the tokens are divided into calls, from the journal or not, by any number of threads
+GGML_API struct ggml_tensor * ggml_spk_gla_update(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * memory,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * plan,
+        struct ggml_tensor  * after,
+        int32_t               n_kv,
+        int32_t               n_states,
+        int32_t               n_journal);
+
+struct ggml_spk_plan_step {
+    int32_t src, dst, from_journal, first, n;
+};
+
+struct ggml_spk_plan {
+    struct ggml_spk_plan_step steps[2];
+    int32_t slot, journal_at, journal_token;
+};
+
+#define GGML_SPK_PLAN_N ((int) (sizeof(struct ggml_spk_plan)/sizeof(int32_t)))
 
 // Causal softmax attention over a window (paper equation 2): a query at position p sees the keys at
 // max(first, p - window + 1) .. p, its own included. Their rows are in the ring already.
@@ -153,7 +189,7 @@ GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_tensor  * out_value,
         struct ggml_tensor  * act);
 
-// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE and SPK_GLA run on: "avx512", "avx2", "i8mm", "dotprod" or "generic";
+// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE, SPK_GLA and SPK_SWA run on: "avx512", "avx2", "i8mm", "dotprod" or "generic";
 // the environment variable SPIKINGBRAIN_ISA overrides the choice. The CPU backend's get_proc_address has it as "ggml_spk_isa".
 typedef const char * (*ggml_spk_isa_t)(void);
 

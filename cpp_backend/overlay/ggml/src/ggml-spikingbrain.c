@@ -9,21 +9,34 @@ static void check_heads(const struct ggml_tensor * q, const struct ggml_tensor *
     GGML_ASSERT(q->ne[2] % seqs->ne[1] == 0);
 }
 
+static void check_recurrence(const struct ggml_tensor * k, const struct ggml_tensor * v, const struct ggml_tensor * w) {
+    GGML_ASSERT(ggml_are_same_shape(k, v) && ggml_are_same_shape(k, w));
+    GGML_ASSERT(ggml_is_contiguous(k) && ggml_is_contiguous(v) && ggml_is_contiguous(w));
+    GGML_ASSERT(k->type == GGML_TYPE_F32 && v->type == GGML_TYPE_F32 && w->type == GGML_TYPE_F32);
+}
+
+static void check_memory(const struct ggml_tensor * memory) {
+    GGML_ASSERT(memory->type == GGML_TYPE_F32 && ggml_is_contiguous(memory) && memory->ne[2] == 1 && memory->ne[3] == 1);
+}
+
+int64_t ggml_spk_gla_rows(int64_t d, int64_t n_kv, int64_t n_states, int64_t n_entries) {
+    return n_states*d*n_kv + n_entries*3*n_kv;
+}
+
 struct ggml_tensor * ggml_spk_gla(
         struct ggml_context * ctx,
         struct ggml_tensor  * q,
         struct ggml_tensor  * k,
         struct ggml_tensor  * v,
         struct ggml_tensor  * w,
-        struct ggml_tensor  * state,
+        struct ggml_tensor  * memory,
         struct ggml_tensor  * seqs,
         float                 scale) {
     check_heads(q, seqs);
+    check_recurrence(k, v, w);
+    check_memory(memory);
     GGML_ASSERT(k->ne[0] == q->ne[0] && k->ne[2] == q->ne[2] && q->ne[1] % k->ne[1] == 0);
-    GGML_ASSERT(ggml_are_same_shape(k, v) && ggml_are_same_shape(k, w));
-    GGML_ASSERT(ggml_is_contiguous(k) && ggml_is_contiguous(v) && ggml_is_contiguous(w));
-    GGML_ASSERT(k->type == GGML_TYPE_F32 && v->type == GGML_TYPE_F32 && w->type == GGML_TYPE_F32);
-    GGML_ASSERT(state->type == GGML_TYPE_F32 && state->ne[0] == q->ne[0]*q->ne[0]*k->ne[1]);
+    GGML_ASSERT(memory->ne[0] == q->ne[0]);
 
     struct ggml_tensor * result = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2]);
     ggml_set_op_params_f32(result, 0, scale);
@@ -33,8 +46,43 @@ struct ggml_tensor * ggml_spk_gla(
     result->src[1] = k;
     result->src[2] = v;
     result->src[3] = w;
-    result->src[4] = state;
+    result->src[4] = memory;
     result->src[5] = seqs;
+
+    return result;
+}
+
+struct ggml_tensor * ggml_spk_gla_update(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * memory,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * plan,
+        struct ggml_tensor  * after,
+        int32_t               n_kv,
+        int32_t               n_states,
+        int32_t               n_journal) {
+    check_memory(memory);
+    GGML_ASSERT(plan->type == GGML_TYPE_I32 && ggml_is_contiguous(plan) && plan->ne[0] == GGML_SPK_PLAN_N);
+    GGML_ASSERT(n_kv > 0 && n_journal > 0 && memory->ne[1] >= ggml_spk_gla_rows(memory->ne[0], n_kv, n_states, n_journal));
+    if (k) {
+        check_recurrence(k, v, w);
+        GGML_ASSERT(k->ne[0] == memory->ne[0] && k->ne[1] == n_kv && k->ne[2] % plan->ne[1] == 0);
+    }
+
+    struct ggml_tensor * result = ggml_view_tensor(ctx, memory);
+    ggml_set_op_params_i32(result, 0, n_kv);
+    ggml_set_op_params_i32(result, 1, n_states);
+    ggml_set_op_params_i32(result, 2, n_journal);
+
+    result->op     = GGML_OP_SPK_GLA_UPDATE;
+    result->src[0] = memory;
+    result->src[1] = plan;
+    result->src[2] = k;
+    result->src[3] = v;
+    result->src[4] = w;
+    result->src[5] = after;
 
     return result;
 }

@@ -6,85 +6,111 @@
 #include "llama-spikingbrain.h"
 
 #include <algorithm>
-#include <limits>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 
 static const uint32_t STATE_MAGIC   = 0x54534253; // "SBST"
 static const uint32_t STATE_VERSION = 1;
 
-//
-// allocation
-//
-
-llama_memory_spikingbrain::llama_memory_spikingbrain(const llama_model & model, uint32_t n_window,
-        ggml_type type_k, ggml_type type_v, uint32_t n_seq_max, uint32_t n_ubatch) :
-    rows(n_seq_max), hparams(model.hparams), n_window(n_window), n_ring(n_window + n_ubatch), type_k(type_k), type_v(type_v),
-    seqs(n_seq_max), k_l(hparams.n_layer()), v_l(hparams.n_layer()), s_l(hparams.n_layer()) {
-    alloc();
-
-    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%u sequences, window %d + %u rows, K (%s), V (%s)), independent of n_ctx\n", __func__,
-            memory_breakdown().begin()->second/1024.0/1024.0, n_seq_max, n_window, n_ubatch, ggml_type_name(type_k), ggml_type_name(type_v));
+// the largest window of all layers; 0: none
+static uint32_t window_of(const spikingbrain_storage_params & params) {
+    uint32_t window = 0;
+    for (const auto & layer : params.layers) {
+        window = std::max(window, layer.window);
+    }
+    return window;
 }
 
-void llama_memory_spikingbrain::alloc() {
-    const int64_t d       = hparams.n_embd_head_k();
-    const int64_t n_kv    = hparams.n_head_kv();
-    const int64_t n_slots = seqs.size();
-
-    ctx.reset(ggml_init({ 2*k_l.size()*ggml_tensor_overhead(), nullptr, true }));
-    for (size_t il = 0; il < k_l.size(); ++il) {
-        if (hparams.is_recr(il)) {
-            s_l[il] = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, d*d*n_kv, 2*n_slots);
-            ggml_format_name(s_l[il], "cache_s_l%zu", il);
-        } else {
-            const auto width = [d](ggml_type type) { return type == GGML_TYPE_I8 ? GGML_SPK_KV_ROW(d) : d; };
-            k_l[il] = ggml_new_tensor_3d(ctx.get(), type_k, width(type_k), n_ring*n_slots, n_kv);
-            v_l[il] = ggml_new_tensor_3d(ctx.get(), type_v, width(type_v), n_ring*n_slots, n_kv);
-            ggml_format_name(k_l[il], "cache_k_l%zu", il);
-            ggml_format_name(v_l[il], "cache_v_l%zu", il);
-        }
-    }
-
-    ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
-    if (hparams.no_alloc) {
-        buf.reset(ggml_backend_buft_alloc_buffer(buft, 0));
-        for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
-            t->buffer = buf.get();
-        }
-    } else {
-        buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft));
-    }
-    if (!buf) {
-        throw std::runtime_error(format("spikingbrain: memory: could not allocate %.2f MiB for %zu sequences; use fewer sequences or a smaller n_ubatch",
-            ggml_backend_alloc_ctx_tensors_from_buft_size(ctx.get(), buft)/1024.0/1024.0, seqs.size()));
-    }
-    ggml_backend_buffer_clear(buf.get(), 0);
+static uint32_t positions_of(const spikingbrain_storage_params & params) {
+    return window_of(params) == spikingbrain_layer_memory::ALL ? params.n_positions : 0;
 }
 
-std::map<ggml_backend_buffer_type_t, size_t> llama_memory_spikingbrain::memory_breakdown() const {
-    ggml_backend_buffer_type_t buft = ggml_backend_buffer_get_type(buf.get());
-    return { { buft, hparams.no_alloc ?
-        ggml_backend_alloc_ctx_tensors_from_buft_size(ctx.get(), buft) : ggml_backend_buffer_get_size(buf.get()) } };
+llama_memory_spikingbrain::llama_memory_spikingbrain(const spikingbrain_storage_params & params, uint32_t n_seq_max, uint32_t n_back, bool pooled) :
+    pooled(pooled), seqs(n_seq_max, n_back, positions_of(params)), storage(seqs, params),
+    shape { STATE_MAGIC, STATE_VERSION, (uint32_t) params.layers.size(), (uint32_t) params.d, (uint32_t) params.n_kv, window_of(params),
+        (uint32_t) params.type_k, (uint32_t) params.type_v }, rows(n_seq_max) {
+    size_t size = 0;
+    for (const auto & [buft, n] : memory_breakdown()) {
+        size += n;
+    }
+    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%u sequences, window %u + %u rows, K (%s), V (%s)), independent of n_ctx\n", __func__,
+            size/1024.0/1024.0, n_seq_max, window_of(params), params.n_ubatch, ggml_type_name(params.type_k), ggml_type_name(params.type_v));
+    LLAMA_LOG_INFO("%s: the last %u tokens of a sequence can be taken back (n_rs_seq), %.1f KiB each\n", __func__, n_back, storage.bytes_per_entry()/1024.0);
 }
 
 //
 // batches
 //
 
+// The groups of a micro-batch: tokens side by side of the same sequences, in whatever order these are named. Throws what is wrong.
+static spikingbrain_groups groups_of(const llama_ubatch & ubatch) {
+    const auto seqs_of = [&](uint32_t i) {
+        std::vector<llama_seq_id> seqs(ubatch.seq_id[i], ubatch.seq_id[i] + ubatch.n_seq_id[i]);
+        std::sort(seqs.begin(), seqs.end());
+        seqs.erase(std::unique(seqs.begin(), seqs.end()), seqs.end());
+        return seqs;
+    };
+    spikingbrain_groups groups;
+    for (uint32_t i = 0; i < ubatch.n_tokens; i += ubatch.n_seq_tokens) {
+        spikingbrain_group group = { seqs_of(i), ubatch.pos[i], (int32_t) ubatch.n_seq_tokens };
+        for (uint32_t j = 1; j < ubatch.n_seq_tokens; ++j) {
+            if (seqs_of(i + j) != group.seqs) {
+                throw std::runtime_error(format("token of sequence %d: got one that is shared by others, expected none beside pooled embeddings; embed the sequences separately", group.seqs[0]));
+            }
+            if (ubatch.pos[i + j] != group.pos + (llama_pos) j) {
+                throw std::runtime_error(format("position of a token of sequence %d: got %d after %d, expected the next; decode positions in order, each once",
+                    group.seqs[0], ubatch.pos[i + j], ubatch.pos[i + j - 1]));
+            }
+        }
+        groups.push_back(std::move(group));
+    }
+    return groups;
+}
+
+// Pooled embeddings are made of one micro-batch, so that all tokens of a sequence must be in it.
+static void check_pooled(const std::vector<spikingbrain_groups> & ubatches, uint32_t n_ubatch) {
+    std::vector<llama_seq_id> seen;
+    for (const auto & groups : ubatches) {
+        for (const auto & group : groups) {
+            for (llama_seq_id s : group.seqs) {
+                if (std::count(seen.begin(), seen.end(), s)) {
+                    throw std::runtime_error(format("pooled embedding of sequence %d: got tokens in several micro-batches, expected one; "
+                        "give at most n_ubatch %u tokens, shared by no other sequence", s, n_ubatch));
+                }
+                seen.push_back(s);
+            }
+        }
+    }
+}
+
 llama_memory_context_ptr llama_memory_spikingbrain::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
     roll_back();
     balloc.split_reset();
 
+    const bool whole = embd_all && pooled;
     std::vector<llama_ubatch> ubatches;
-    while (true) {
-        // pooled embeddings need all tokens of a sequence in one micro-batch
-        llama_ubatch ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, false, 0);
-        if (ubatch.n_tokens == 0) {
-            break;
+    std::vector<spikingbrain_groups> groups;
+    std::string error;
+    try {
+        while (true) {
+            // split_equal keeps tokens of one set of sequences together, so that a micro-batch ends where it changes
+            llama_ubatch ubatch = whole ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, false, 0);
+            if (ubatch.n_tokens == 0) {
+                break;
+            }
+            groups.push_back(groups_of(ubatch));
+            ubatches.push_back(std::move(ubatch));
         }
-        ubatches.push_back(std::move(ubatch));
+        if (whole) {
+            check_pooled(groups, n_ubatch);
+        }
+        error = seqs.check(groups);
+    } catch (const std::exception & e) {
+        error = e.what();
     }
-
-    if (balloc.get_n_used() < balloc.get_n_tokens() || !check(ubatches)) {
+    if (!error.empty() || balloc.get_n_used() < balloc.get_n_tokens()) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, error.c_str());
         return std::make_unique<llama_memory_spikingbrain_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
     return std::make_unique<llama_memory_spikingbrain_context>(this, std::move(ubatches));
@@ -100,98 +126,60 @@ llama_memory_context_ptr llama_memory_spikingbrain::init_update(llama_context * 
     return std::make_unique<llama_memory_spikingbrain_context>(LLAMA_MEMORY_STATUS_NO_UPDATE);
 }
 
-// A token given to several sequences is computed once and copied, which is right only while they hold the same.
-bool llama_memory_spikingbrain::check(const std::vector<llama_ubatch> & ubatches) const {
-    std::vector<uint64_t> content(seqs.size());
-    for (size_t s = 0; s < seqs.size(); ++s) {
-        content[s] = seqs[s].content;
-    }
-    uint64_t n = n_content;
-
-    for (const auto & ubatch : ubatches) {
-        for (uint32_t i = 0; i < ubatch.n_tokens; i += ubatch.n_seq_tokens) {
-            const llama_seq_id owner = ubatch.seq_id[i][0];
-            ++n;
-            for (int32_t j = 0; j < ubatch.n_seq_id[i]; ++j) {
-                const llama_seq_id s = ubatch.seq_id[i][j];
-                if (!is_seq(s)) {
-                    LLAMA_LOG_ERROR("%s: sequence id: got %d, expected 0 .. %zu; raise n_seq_max (--parallel)\n", __func__, s, seqs.size() - 1);
-                    return false;
-                }
-                if (content[s] != content[owner]) {
-                    LLAMA_LOG_ERROR("%s: token shared by sequences %d and %d: got different histories, expected the same; decode them separately\n",
-                            __func__, owner, s);
-                    return false;
-                }
-            }
-            for (int32_t j = 0; j < ubatch.n_seq_id[i]; ++j) {
-                content[ubatch.seq_id[i][j]] = n;
-            }
+// False, and the sequences are empty, if a device did not do it.
+bool llama_memory_spikingbrain::compute(const std::vector<spikingbrain_advance> & todo) {
+    try {
+        storage.run(todo);
+        return true;
+    } catch (const std::exception & e) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, e.what());
+        for (const auto & advance : todo) {
+            seqs.clear(advance.seq);
         }
+        return false;
     }
-    return true;
 }
 
-void llama_memory_spikingbrain::apply(const llama_ubatch & ubatch) {
+bool llama_memory_spikingbrain::apply(const llama_ubatch & ubatch) {
     roll_back();
-    for (uint32_t i = 0; i < ubatch.n_tokens; i += ubatch.n_seq_tokens) {
-        const llama_seq_id owner = ubatch.seq_id[i][0];
-        sequence & seq = seqs[owner];
-
-        if (seq.empty()) {
-            seq.pos_first = ubatch.pos[i];
-        }
-        seq.pos_prev     = seq.pos_last;
-        seq.pos_last     = ubatch.pos[i + ubatch.n_seq_tokens - 1];
-        seq.cur         ^= 1;
-        seq.can_undo     = true;
-        seq.content_prev = seq.content;
-        seq.content      = ++n_content;
-        in_flight.push_back(owner);
+    std::vector<spikingbrain_advance> first;
+    in_flight = seqs.begin(groups_of(ubatch), first);
+    if (compute(first)) {
+        return true;
     }
+    roll_back();
+    for (const auto & advance : first) {
+        seqs.clear(advance.seq);
+    }
+    return false;
 }
 
-void llama_memory_spikingbrain::commit(const llama_ubatch & ubatch) {
+void llama_memory_spikingbrain::commit() {
+    for (const auto & [from, to] : seqs.end()) {
+        storage.copy(from, to);
+    }
     in_flight.clear();
-    for (uint32_t i = 0; i < ubatch.n_tokens; i += ubatch.n_seq_tokens) {
-        for (int32_t j = 1; j < ubatch.n_seq_id[i]; ++j) {
-            copy(ubatch.seq_id[i][0], ubatch.seq_id[i][j]);
-        }
-    }
-}
-
-void llama_memory_spikingbrain::undo(sequence & seq) {
-    if (seq.pos_prev < 0) {
-        seq = {};
-        return;
-    }
-    seq.pos_last = seq.pos_prev;
-    seq.cur     ^= 1;
-    seq.can_undo = false;
-    seq.content  = seq.content_prev;
 }
 
 void llama_memory_spikingbrain::roll_back() {
-    for (llama_seq_id s : in_flight) {
-        undo(seqs[s]);
-    }
     in_flight.clear();
+    compute(seqs.cancel());
 }
 
-// seqs {4, n_seqs} and rows {n_tokens}: see ggml-spikingbrain.h
-void llama_memory_spikingbrain::set_input(const llama_ubatch & ubatch, int32_t * info, int64_t * rows) const {
-    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        const llama_seq_id s = ubatch.seq_id[i][0];
-        rows[i] = (int64_t) s*n_ring + ubatch.pos[i] % n_ring;
+void llama_memory_spikingbrain::set_seqs(const llama_ubatch & ubatch, int32_t * info, ggml_spk_plan * plan) const {
+    for (uint32_t i = 0; i < ubatch.n_tokens/ubatch.n_seq_tokens; ++i) {
+        const spikingbrain_advance & advance = in_flight[i];
+        info[GGML_SPK_SEQ_STATE]     = advance.read;
+        info[GGML_SPK_SEQ_SLOT]      = advance.seq;
+        info[GGML_SPK_SEQ_POS_FIRST] = advance.pos_first;
+        info += GGML_SPK_SEQ_N_INFO;
+        *plan++ = storage.plan(advance);
+    }
+}
 
-        if (i % ubatch.n_seq_tokens == 0) {
-            const sequence & seq = seqs[s];
-            info[GGML_SPK_SEQ_STATE_SRC] = seq.pos_prev < 0 ? -1 : 2*s + (seq.cur ^ 1);
-            info[GGML_SPK_SEQ_STATE_DST] = 2*s + seq.cur;
-            info[GGML_SPK_SEQ_SLOT]      = s;
-            info[GGML_SPK_SEQ_POS_FIRST] = seq.pos_first;
-            info += GGML_SPK_SEQ_N_INFO;
-        }
+void llama_memory_spikingbrain::set_rows(const llama_ubatch & ubatch, int32_t n_ring, int64_t * rows) const {
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        rows[i] = (int64_t) in_flight[i/ubatch.n_seq_tokens].seq*n_ring + ubatch.pos[i] % n_ring;
     }
 }
 
@@ -200,18 +188,18 @@ void llama_memory_spikingbrain::set_input(const llama_ubatch & ubatch, int32_t *
 //
 
 void llama_memory_spikingbrain::clear(bool data) {
+    seqs.cancel(); // what would restore a state is not needed
     in_flight.clear();
-    std::fill(seqs.begin(), seqs.end(), sequence());
+    for (size_t s = 0; s < seqs.size(); ++s) {
+        seqs.clear(s);
+    }
     if (data) {
-        ggml_backend_buffer_clear(buf.get(), 0);
+        storage.clear();
     }
 }
 
 bool llama_memory_spikingbrain::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     roll_back();
-    p0 = std::max(p0, 0);
-    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
-
     if (seq_id < 0) {
         bool ok = true;
         for (size_t s = 0; s < seqs.size(); ++s) {
@@ -219,26 +207,8 @@ bool llama_memory_spikingbrain::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_
         }
         return ok;
     }
-    if (!is_seq(seq_id)) {
-        return false;
-    }
-
-    sequence & seq = seqs[seq_id];
-    if (seq.empty() || p0 >= p1 || p0 > seq.pos_last || p1 <= seq.pos_first) {
-        return true; // nothing there
-    }
-    if (p1 <= seq.pos_last) {
-        return false; // the middle of a state
-    }
-    if (p0 <= seq.pos_first) {
-        seq = {};
-        return true;
-    }
-    if (seq.can_undo && p0 == seq.pos_prev + 1) {
-        undo(seq);
-        return true;
-    }
-    return false;
+    std::vector<spikingbrain_advance> todo;
+    return seqs.is_seq(seq_id) && seqs.remove(seq_id, p0, p1, todo) && compute(todo);
 }
 
 void llama_memory_spikingbrain::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
@@ -246,25 +216,25 @@ void llama_memory_spikingbrain::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq
     if (seq_id_src == seq_id_dst) {
         return;
     }
-    if (!is_seq(seq_id_src) || !is_seq(seq_id_dst)) {
+    if (!seqs.is_seq(seq_id_src) || !seqs.is_seq(seq_id_dst)) {
         LLAMA_LOG_ERROR("%s: sequence id: got %d -> %d, expected 0 .. %zu; nothing copied\n", __func__, seq_id_src, seq_id_dst, seqs.size() - 1);
         return;
     }
-    const sequence & src = seqs[seq_id_src];
-    if (!src.empty() && (p0 > src.pos_first || (p1 >= 0 && p1 <= src.pos_last))) {
+    if (!seqs.covers(seq_id_src, p0, p1)) {
         LLAMA_LOG_ERROR("%s: positions: got [%d, %d), expected all of [%d, %d]; sequence %d is left empty\n", __func__,
-                p0, p1, src.pos_first, src.pos_last, seq_id_dst);
-        seqs[seq_id_dst] = {};
+                p0, p1, seqs.first(seq_id_src), seqs.last(seq_id_src), seq_id_dst);
+        seqs.clear(seq_id_dst);
         return;
     }
-    copy(seq_id_src, seq_id_dst);
+    seqs.copy(seq_id_src, seq_id_dst);
+    storage.copy(seq_id_src, seq_id_dst);
 }
 
 void llama_memory_spikingbrain::seq_keep(llama_seq_id seq_id) {
     roll_back();
     for (size_t s = 0; s < seqs.size(); ++s) {
         if ((llama_seq_id) s != seq_id) {
-            seqs[s] = {};
+            seqs.clear(s);
         }
     }
 }
@@ -282,74 +252,38 @@ void llama_memory_spikingbrain::seq_div(llama_seq_id seq_id, llama_pos p0, llama
 }
 
 llama_pos llama_memory_spikingbrain::seq_pos_min(llama_seq_id seq_id) const {
-    return seq_pos_max(seq_id);
+    return seqs.is_seq(seq_id) && !seqs.empty(seq_id) ? seqs.fixed(seq_id) : -1;
 }
 
 llama_pos llama_memory_spikingbrain::seq_pos_max(llama_seq_id seq_id) const {
-    return is_seq(seq_id) ? seqs[seq_id].pos_last : -1;
+    return seqs.is_seq(seq_id) ? seqs.last(seq_id) : -1;
+}
+
+bool llama_memory_spikingbrain::set_row(llama_seq_id seq_id, const float * logits, size_t n) {
+    if (!seqs.is_seq(seq_id)) {
+        return false;
+    }
+    rows[seq_id].logits.assign(logits, logits + n);
+    rows[seq_id].content = seqs.content(seq_id);
+    return true;
+}
+
+float * llama_memory_spikingbrain::get_row(llama_seq_id seq_id) {
+    const bool is_there = seqs.is_seq(seq_id) && !rows[seq_id].logits.empty() && rows[seq_id].content == seqs.content(seq_id);
+    return is_there ? rows[seq_id].logits.data() : nullptr;
 }
 
 //
-// copies, save and restore
+// save and restore
 //
-
-uint32_t llama_memory_spikingbrain::n_rows(const sequence & seq) const {
-    return seq.empty() ? 0 : std::min<int64_t>(n_window, (int64_t) seq.pos_last - seq.pos_first + 1);
-}
-
-template <typename F>
-void llama_memory_spikingbrain::for_each_part(llama_seq_id seq_id, const sequence & seq, F && fn) const {
-    const int64_t n     = n_rows(seq);
-    const int64_t begin = seq.empty() ? 0 : (seq.pos_last - n + 1) % n_ring; // ring row of the oldest live key
-    const int64_t n1    = std::min<int64_t>(n, n_ring - begin);              // rows before the ring wraps
-
-    for (size_t il = 0; il < k_l.size(); ++il) {
-        if (s_l[il]) {
-            fn(s_l[il], (2*seq_id + seq.cur)*s_l[il]->nb[1], s_l[il]->nb[1]);
-            continue;
-        }
-        for (ggml_tensor * t : { k_l[il], v_l[il] }) {
-            for (int64_t h = 0; h < t->ne[2]; ++h) {
-                const size_t base = h*t->nb[2] + (size_t) seq_id*n_ring*t->nb[1];
-                if (n1 > 0) {
-                    fn(t, base + begin*t->nb[1], n1*t->nb[1]);
-                }
-                if (n > n1) {
-                    fn(t, base, (n - n1)*t->nb[1]);
-                }
-            }
-        }
-    }
-}
-
-void llama_memory_spikingbrain::copy(llama_seq_id src, llama_seq_id dst) {
-    seqs[dst]          = seqs[src];
-    seqs[dst].can_undo = false; // the other state is not copied
-    if (seqs[src].empty()) {
-        return;
-    }
-
-    std::vector<uint8_t> tmp;
-    for_each_part(src, seqs[src], [&](ggml_tensor * t, size_t offset, size_t size) {
-        const size_t slot = s_l.end() != std::find(s_l.begin(), s_l.end(), t) ? 2*t->nb[1] : n_ring*t->nb[1];
-        tmp.resize(size);
-        ggml_backend_tensor_get(t, tmp.data(), offset, size);
-        ggml_backend_tensor_set(t, tmp.data(), offset + (dst - src)*(int64_t) slot, size);
-    });
-}
 
 void llama_memory_spikingbrain::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     GGML_UNUSED(flags);
-
-    const uint32_t header[] = {
-        STATE_MAGIC, STATE_VERSION, (uint32_t) k_l.size(), (uint32_t) hparams.n_embd_head_k(), (uint32_t) hparams.n_head_kv(),
-        (uint32_t) n_window, (uint32_t) type_k, (uint32_t) type_v,
-    };
-    io.write(header, sizeof(header));
+    io.write(shape.data(), shape.size()*sizeof(shape[0]));
 
     std::vector<llama_seq_id> ids;
     for (size_t s = 0; s < seqs.size(); ++s) {
-        if (seq_id < 0 ? !seqs[s].empty() : seq_id == (llama_seq_id) s) {
+        if (seq_id < 0 ? !seqs.empty(s) : seq_id == (llama_seq_id) s) {
             ids.push_back(s);
         }
     }
@@ -357,12 +291,39 @@ void llama_memory_spikingbrain::state_write(llama_io_write_i & io, llama_seq_id 
     io.write(&n_ids, sizeof(n_ids));
 
     for (llama_seq_id s : ids) {
-        const sequence & seq = seqs[s];
-        const int32_t meta[] = { s, seq.pos_first, seq.pos_last };
+        const int32_t meta[] = { s, seqs.first(s), seqs.last(s) };
         io.write(meta, sizeof(meta));
-        if (!seq.empty()) {
-            for_each_part(s, seq, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
+        if (!seqs.empty(s)) {
+            storage.for_each_part(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.write_tensor(t, offset, size); });
         }
+    }
+}
+
+void llama_memory_spikingbrain::read_header(llama_io_read_i & io) const {
+    static const char * names[] = { "magic", "version", "layers", "head size", "key/value heads", "window", "type of K", "type of V" };
+    std::vector<uint32_t> got(shape.size());
+    io.read(got.data(), got.size()*sizeof(got[0]));
+    for (size_t i = 0; i < shape.size(); ++i) {
+        if (got[i] != shape[i]) {
+            throw std::runtime_error(format("spikingbrain: saved state: %s: got %u, expected %u; it belongs to another model or type", names[i], got[i], shape[i]));
+        }
+    }
+}
+
+void llama_memory_spikingbrain::read_sequence(llama_io_read_i & io, llama_seq_id seq_id, std::vector<llama_seq_id> & touched) {
+    int32_t meta[3];
+    io.read(meta, sizeof(meta));
+    const auto [saved, first, last] = meta;
+
+    const llama_seq_id s = seq_id < 0 ? saved : seq_id;
+    if (!seqs.is_seq(s) || first > last || first < -1 || (first < 0 && last >= 0)) {
+        throw std::runtime_error(format("spikingbrain: saved state: sequence %d: got positions %d .. %d; the state is damaged", s, first, last));
+    }
+    touched.push_back(s);
+    seqs.clear(s);
+    if (last >= 0) {
+        seqs.restore(s, first, last);
+        storage.for_each_part(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
     }
 }
 
@@ -370,50 +331,26 @@ void llama_memory_spikingbrain::state_write(llama_io_write_i & io, llama_seq_id 
 void llama_memory_spikingbrain::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
     GGML_UNUSED(flags);
     roll_back();
-
-    static const char * names[] = { "magic", "version", "layers", "head size", "key/value heads", "window", "type of K", "type of V" };
-    const uint32_t expected[] = {
-        STATE_MAGIC, STATE_VERSION, (uint32_t) k_l.size(), (uint32_t) hparams.n_embd_head_k(), (uint32_t) hparams.n_head_kv(),
-        (uint32_t) n_window, (uint32_t) type_k, (uint32_t) type_v,
-    };
-    uint32_t header[8];
-    io.read(header, sizeof(header));
-    for (int i = 0; i < 8; ++i) {
-        if (header[i] != expected[i]) {
-            throw std::runtime_error(format("spikingbrain: saved state: %s: got %u, expected %u; it belongs to another model or type", names[i], header[i], expected[i]));
-        }
-    }
+    read_header(io);
 
     uint32_t n_ids;
     io.read(&n_ids, sizeof(n_ids));
-    if (seq_id >= 0 ? (n_ids != 1 || !is_seq(seq_id)) : n_ids > seqs.size()) {
+    if (seq_id >= 0 ? (n_ids != 1 || !seqs.is_seq(seq_id)) : n_ids > seqs.size()) {
         throw std::runtime_error(format("spikingbrain: saved state: got %u sequences for sequence id %d of %zu; raise n_seq_max", n_ids, seq_id, seqs.size()));
     }
-
     if (seq_id < 0) {
         clear(false);
     }
-    std::vector<std::pair<llama_seq_id, sequence>> restored;
-    for (uint32_t i = 0; i < n_ids; ++i) {
-        int32_t meta[3];
-        io.read(meta, sizeof(meta));
-
-        const llama_seq_id s = seq_id < 0 ? meta[0] : seq_id;
-        sequence seq;
-        seq.pos_first = meta[1];
-        seq.pos_last  = meta[2];
-        if (!is_seq(s) || seq.pos_first > seq.pos_last || seq.pos_first < -1 || (seq.pos_first < 0 && !seq.empty())) {
-            throw std::runtime_error(format("spikingbrain: saved state: sequence %d: got positions %d .. %d; the state is damaged", s, seq.pos_first, seq.pos_last));
+    std::vector<llama_seq_id> touched;
+    try {
+        for (uint32_t i = 0; i < n_ids; ++i) {
+            read_sequence(io, seq_id, touched);
         }
-        seqs[s] = {}; // stays empty if the rest cannot be read
-        if (!seq.empty()) {
-            seq.content = ++n_content;
-            for_each_part(s, seq, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
+    } catch (...) {
+        for (llama_seq_id s : touched) {
+            seqs.clear(s);
         }
-        restored.emplace_back(s, seq);
-    }
-    for (const auto & [s, seq] : restored) {
-        seqs[s] = seq;
+        throw;
     }
 }
 
@@ -422,15 +359,12 @@ void llama_memory_spikingbrain::state_read(llama_io_read_i & io, llama_seq_id se
 //
 
 bool llama_memory_spikingbrain_context::next() {
-    mem->commit(ubatches[i_cur]);
+    mem->commit();
     return ++i_cur < ubatches.size();
 }
 
 bool llama_memory_spikingbrain_context::apply() {
-    if (!ubatches.empty()) {
-        mem->apply(ubatches[i_cur]);
-    }
-    return true;
+    return ubatches.empty() || mem->apply(ubatches[i_cur]);
 }
 
 //
@@ -451,6 +385,24 @@ static ggml_type window_type(const char * what, ggml_type type, const llama_mode
     return model.layers[0].wq->type == GGML_TYPE_F32 ? GGML_TYPE_F32 : type;
 }
 
+static spikingbrain_storage_params storage_params(const llama_model_spikingbrain & model, const llama_memory_params & params, const llama_cparams & cparams) {
+    const llama_hparams & hparams = model.hparams;
+    spikingbrain_storage_params result = {};
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        ggml_backend_buffer_type_t buft = cparams.offload_kqv ? ggml_backend_dev_buffer_type(model.dev_layer(il)) : ggml_backend_cpu_buffer_type();
+        result.layers.push_back({ hparams.is_recr(il), hparams.is_recr(il) ? 0 : model.n_window, buft });
+    }
+    result.d           = hparams.n_embd_head_k();
+    result.n_kv        = hparams.n_head_kv();
+    result.type_k      = window_type("type_k", params.type_k, model);
+    result.type_v      = window_type("type_v", params.type_v, model);
+    result.n_ubatch    = cparams.n_ubatch;
+    result.n_positions = cparams.n_ctx_seq;
+    result.n_threads   = cparams.n_threads;
+    result.no_alloc    = hparams.no_alloc;
+    return result;
+}
+
 llama_memory_i * llama_spikingbrain_create_memory(
         const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams) {
     const auto & sb = static_cast<const llama_model_spikingbrain &>(model);
@@ -462,8 +414,24 @@ llama_memory_i * llama_spikingbrain_create_memory(
     if (!cparams.causal_attn) {
         throw std::runtime_error("spikingbrain: attention: got non-causal, expected causal");
     }
-    return new llama_memory_spikingbrain(model, sb.n_window,
-            window_type("type_k", params.type_k, sb), window_type("type_v", params.type_v, sb), cparams.n_seq_max, cparams.n_ubatch);
+    const bool pooled = cparams.pooling_type == LLAMA_POOLING_TYPE_MEAN || cparams.pooling_type == LLAMA_POOLING_TYPE_CLS || cparams.pooling_type == LLAMA_POOLING_TYPE_RANK;
+    return new llama_memory_spikingbrain(storage_params(sb, params, cparams), cparams.n_seq_max, cparams.n_rs_seq, pooled);
+}
+
+uint32_t llama_spikingbrain_n_rs_seq(const llama_model * model, uint32_t n, uint32_t n_others) {
+    if (model->arch != LLM_ARCH_SPIKINGBRAIN) {
+        return n_others;
+    }
+    if (n == 0) {
+        const char * text = std::getenv("SPIKINGBRAIN_N_RS_SEQ");
+        const bool digits = text && *text != 0 && std::strspn(text, "0123456789") == std::strlen(text);
+        errno = 0;
+        n = text ? digits ? std::min(std::strtoul(text, nullptr, 10), (unsigned long) UINT32_MAX) : 0 : LLAMA_SPIKINGBRAIN_N_RS_SEQ;
+    }
+    if (n == 0 || n > LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX) {
+        throw std::runtime_error(format("spikingbrain: n_rs_seq (SPIKINGBRAIN_N_RS_SEQ): got %u, expected 1 .. %u tokens that can be taken back", n, LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX));
+    }
+    return n;
 }
 
 size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {
@@ -476,24 +444,21 @@ size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {
     return n;
 }
 
-static std::vector<float> * row_of(const llama_context * ctx, llama_seq_id seq_id) {
-    auto * mem = dynamic_cast<llama_memory_spikingbrain *>(llama_get_memory(ctx));
-    return mem && seq_id >= 0 && (size_t) seq_id < mem->rows.size() ? &mem->rows[seq_id] : nullptr;
+static llama_memory_spikingbrain * memory_of(const llama_context * ctx) {
+    return dynamic_cast<llama_memory_spikingbrain *>(llama_get_memory(ctx));
+}
+
+bool llama_spikingbrain_remembers(const llama_context * ctx) {
+    return memory_of(ctx) != nullptr;
 }
 
 bool llama_spikingbrain_set_row(llama_context * ctx, llama_seq_id seq_id, const float * logits) {
-    std::vector<float> * row = row_of(ctx, seq_id);
-    if (row == nullptr) {
-        return false;
-    }
-    row->clear();
-    if (logits) {
-        row->assign(logits, logits + llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))));
-    }
-    return true;
+    llama_memory_spikingbrain * mem = memory_of(ctx);
+    const size_t n = logits ? llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx))) : 0;
+    return mem && mem->set_row(seq_id, logits, n);
 }
 
 float * llama_spikingbrain_get_row(const llama_context * ctx, llama_seq_id seq_id) {
-    std::vector<float> * row = row_of(ctx, seq_id);
-    return row && !row->empty() ? row->data() : nullptr;
+    llama_memory_spikingbrain * mem = memory_of(ctx);
+    return mem ? mem->get_row(seq_id) : nullptr;
 }

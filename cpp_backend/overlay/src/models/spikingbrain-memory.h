@@ -1,27 +1,23 @@
 #pragma once
 
+#include "spikingbrain-storage.h"
+
 #include "../llama-batch.h"
 #include "../llama-graph.h"
 #include "../llama-memory.h"
 
-#include "ggml-spikingbrain.h"
-
+#include <map>
+#include <utility>
 #include <vector>
 
 struct llama_model_spikingbrain;
 
-// What a sequence remembers, in a slot of its own:
-//  - sliding-window layers: a ring of keys and values, position p in row p % n_ring. n_ring = window + n_ubatch,
-//    so that writing a micro-batch never overwrites a row that the state before it still needs. INT8 rows (the
-//    spiking variant) hold d codes and their float scale
-//  - gated linear attention layers: the state S[n_head_kv][d][d], twice: a micro-batch reads one copy and
-//    leaves the other, so that an interrupted or removed last micro-batch costs nothing to undo
-// Allocated once; neither n_ctx nor the number of tokens changes it.
-
+// What sequences remember, as llama.cpp asks for it. What may be done is decided by spikingbrain-sequences.h, what is done to
+// tensors lies in spikingbrain-storage.h; here are the batches, the saved form and the words.
 class llama_memory_spikingbrain : public llama_memory_i {
 public:
-    llama_memory_spikingbrain(const llama_model & model, uint32_t n_window, ggml_type type_k, ggml_type type_v,
-            uint32_t n_seq_max, uint32_t n_ubatch);
+    // pooled: outputs are one per sequence, of all its tokens, which must then be in one micro-batch
+    llama_memory_spikingbrain(const spikingbrain_storage_params & params, uint32_t n_seq_max, uint32_t n_back, bool pooled);
 
     //
     // llama_memory_i
@@ -36,7 +32,7 @@ public:
 
     void clear(bool data) override;
 
-    // removes a whole sequence, or exactly its last micro-batch; everything else is refused and changes nothing
+    // removes a whole sequence, or a tail that can be taken back; everything else is refused and changes nothing
     bool seq_rm  (llama_seq_id seq_id, llama_pos p0, llama_pos p1) override;
     // copies a whole sequence; a part of one is refused, which leaves the destination empty
     void seq_cp  (llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
@@ -45,13 +41,13 @@ public:
     void seq_add (llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) override;
     void seq_div (llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) override;
 
-    // both the last position: no earlier state can be returned to
+    // the first is the last position that cannot be taken back: positions after it can be removed
     llama_pos seq_pos_min(llama_seq_id seq_id) const override;
     llama_pos seq_pos_max(llama_seq_id seq_id) const override;
 
-    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override;
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override { return storage.memory_breakdown(); }
 
-    // whole in every mode (flags), since a checkpoint without its window rows would be wrong
+    // whole in every mode (flags), since a checkpoint without its window rows would be wrong; without what can be taken back
     void state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const override;
     void state_read (llama_io_read_i  & io, llama_seq_id seq_id, llama_state_seq_flags flags) override;
 
@@ -59,68 +55,39 @@ public:
     // for the memory context and the graph
     //
 
-    void apply (const llama_ubatch & ubatch); // advance the sequences of a micro-batch about to be computed
-    void commit(const llama_ubatch & ubatch); // it was computed
-    void set_input(const llama_ubatch & ubatch, int32_t * seqs, int64_t * rows) const;
+    bool apply(const llama_ubatch & ubatch); // it is about to be computed; false: its states could not be prepared
+    void commit();                           // it was computed
+    void set_seqs(const llama_ubatch & ubatch, int32_t * seqs, ggml_spk_plan * plan) const;
+    void set_rows(const llama_ubatch & ubatch, int32_t n_ring, int64_t * rows) const;
 
-    ggml_tensor * get_k(int il) const { return k_l[il]; }
-    ggml_tensor * get_v(int il) const { return v_l[il]; }
-    ggml_tensor * get_s(int il) const { return s_l[il]; }
+    const spikingbrain_storage & get_storage() const { return storage; }
 
-    int32_t get_n_window() const { return n_window; }
-    int32_t get_n_ring()   const { return n_ring; }
+    //
+    // a row of logits per sequence, forgotten when the sequence changes (llama_spikingbrain_set_row)
+    //
 
-    ggml_type get_type_k() const { return type_k; }
-    ggml_type get_type_v() const { return type_v; }
-
-    // per sequence, empty: none (llama_spikingbrain_set_row)
-    std::vector<std::vector<float>> rows;
+    bool set_row(llama_seq_id seq_id, const float * logits, size_t n);
+    float * get_row(llama_seq_id seq_id);
 
 private:
-    struct sequence {
-        llama_pos pos_first = -1; // positions pos_first .. pos_last went into the state, -1 = empty
-        llama_pos pos_last  = -1;
-        llama_pos pos_prev  = -1; // pos_last before the last micro-batch
-        uint32_t  cur       = 0;  // which of the two states is the current one
-        bool      can_undo  = false;
-        uint64_t  content      = 0; // equal numbers, equal content
-        uint64_t  content_prev = 0;
-
-        bool empty() const { return pos_last < 0; }
+    struct kept_row {
+        std::vector<float> logits;
+        std::pair<uint64_t, llama_pos> content;
     };
 
-    bool is_seq(llama_seq_id seq_id) const { return seq_id >= 0 && (size_t) seq_id < seqs.size(); }
-
-    void alloc();
-    bool check(const std::vector<llama_ubatch> & ubatches) const;
-    void undo(sequence & seq);
     void roll_back(); // an applied micro-batch that was never committed
-    void copy(llama_seq_id src, llama_seq_id dst);
+    bool compute(const std::vector<spikingbrain_advance> & todo);
+    void read_header(llama_io_read_i & io) const;
+    void read_sequence(llama_io_read_i & io, llama_seq_id seq_id, std::vector<llama_seq_id> & touched);
 
-    // calls fn(tensor, offset, size) for the state and the live ring rows of one sequence, in the saved order
-    template <typename F>
-    void for_each_part(llama_seq_id seq_id, const sequence & seq, F && fn) const;
+    const bool pooled;
 
-    uint32_t n_rows(const sequence & seq) const;
+    spikingbrain_sequences seqs;
+    spikingbrain_storage   storage;
+    const std::vector<uint32_t> shape; // what a saved state must agree with
 
-    const llama_hparams & hparams;
-
-    const int32_t n_window;
-    const int32_t n_ring;
-    const ggml_type type_k;
-    const ggml_type type_v;
-
-    std::vector<sequence> seqs;
-    std::vector<llama_seq_id> in_flight; // owners of the applied, not yet committed micro-batch
-    uint64_t n_content = 0;
-
-    // per layer, nullptr where the layer has none
-    std::vector<ggml_tensor *> k_l; // {d, n_ring*n_seq_max, n_head_kv}, INT8: {GGML_SPK_KV_ROW(d), ..}
-    std::vector<ggml_tensor *> v_l;
-    std::vector<ggml_tensor *> s_l; // {d*d*n_head_kv, 2*n_seq_max}
-
-    ggml_context_ptr        ctx;
-    ggml_backend_buffer_ptr buf;
+    std::vector<spikingbrain_advance> in_flight;
+    std::vector<kept_row> rows;
 };
 
 class llama_memory_spikingbrain_context : public llama_memory_context_i {

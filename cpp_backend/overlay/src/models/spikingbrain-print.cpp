@@ -241,7 +241,7 @@ void add_control_vectors(hasher & out, const llama_adapter_cvec & cvec, const ll
 
 uint64_t memory_of(const llama_memory_i * mem, const llama_cparams & c) {
     if (const auto * own = dynamic_cast<const llama_memory_spikingbrain *>(mem)) {
-        return 1 + own->get_type_k() + 256*own->get_type_v();
+        return 1 + own->get_storage().type_k() + 256*own->get_storage().type_v();
     }
     const llama_kv_cache * kv = dynamic_cast<const llama_kv_cache *>(mem);
     if (const auto * m = dynamic_cast<const llama_kv_cache_iswa *>(mem)) {

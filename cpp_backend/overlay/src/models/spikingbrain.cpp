@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <unordered_set>
 
 // No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
@@ -187,7 +188,10 @@ public:
         mem(mem), freq_base(freq_base), freq_scale(freq_scale) {}
 
     void set_input(const llama_ubatch * ubatch) override {
-        mem->set_input(*ubatch, (int32_t *) seqs->data, (int64_t *) rows->data);
+        mem->set_seqs(*ubatch, (int32_t *) seqs->data, (ggml_spk_plan *) plan->data);
+        for (const auto & [n_ring, t] : rows) {
+            mem->set_rows(*ubatch, n_ring, (int64_t *) t->data);
+        }
         std::copy(ubatch->pos, ubatch->pos + ubatch->n_tokens, (int32_t *) pos->data);
         set_rope(*ubatch);
     }
@@ -210,8 +214,9 @@ public:
         return pos->ne[0] == params.ubatch.n_tokens && seqs->ne[1] == params.ubatch.n_seqs;
     }
 
-    ggml_tensor * seqs; // I32 {4, n_seqs}
-    ggml_tensor * rows; // I64 {n_tokens}, rows of the window ring to write
+    ggml_tensor * seqs; // I32 {GGML_SPK_SEQ_N_INFO, n_seqs}
+    ggml_tensor * plan; // I32 {GGML_SPK_PLAN_N, n_seqs}
+    std::map<int32_t, ggml_tensor *> rows; // by n_ring: I64 {n_tokens}, rows of such a ring to write
     ggml_tensor * pos;  // I32 {n_tokens}
     ggml_tensor * rope; // F32 {n_embd_head, n_tokens}
 
@@ -252,7 +257,7 @@ struct spikingbrain_blocks {
     std::array<ggml_tensor *, 3> build_qkv(projection_input & in) const;
 
     ggml_tensor * build_gate(projection_input & in) const;
-    ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur) const;
+    ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const;
     ggml_tensor * build_gla (ggml_tensor * cur, int il) const;
     ggml_tensor * build_swa (ggml_tensor * cur, int il) const;
     ggml_tensor * build_mlp (ggml_tensor * cur, int il) const;
@@ -265,10 +270,17 @@ static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
     auto inp = std::make_unique<llm_graph_input_spikingbrain>(mctx->get_mem(), g.freq_base, g.freq_scale);
 
     inp->seqs = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_I32, GGML_SPK_SEQ_N_INFO, g.ubatch.n_seqs);
-    inp->rows = ggml_new_tensor_1d(g.ctx0, GGML_TYPE_I64, g.n_tokens);
+    inp->plan = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_I32, GGML_SPK_PLAN_N, g.ubatch.n_seqs);
     inp->pos  = ggml_new_tensor_1d(g.ctx0, GGML_TYPE_I32, g.n_tokens);
     inp->rope = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_F32, g.n_embd_head_k, g.n_tokens);
-    for (ggml_tensor * t : { inp->seqs, inp->rows, inp->pos, inp->rope }) {
+    std::vector<ggml_tensor *> all = { inp->seqs, inp->plan, inp->pos, inp->rope };
+    for (int il = 0; il < g.n_layer; ++il) {
+        const auto & storage = mctx->get_mem()->get_storage();
+        if (storage.get_k(il) && !inp->rows.count(storage.n_ring(il))) {
+            all.push_back(inp->rows[storage.n_ring(il)] = ggml_new_tensor_1d(g.ctx0, GGML_TYPE_I64, g.n_tokens));
+        }
+    }
+    for (ggml_tensor * t : all) {
         ggml_set_input(t);
         ggml_build_forward_expand(g.gf, t); // allocated also where no layer reads it
     }
@@ -371,8 +383,13 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
 
     ggml_tensor * decay = build_gate(in);
 
-    cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, inp->mem->get_s(il), inp->seqs, kq_scale);
+    const auto & memory = inp->mem->get_storage();
+    cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, memory.get_s(il), inp->seqs, kq_scale);
     g.cb(cur, "gla", il);
+
+    // the new states, once the old ones are read
+    ggml_build_forward_expand(g.gf, ggml_spk_gla_update(ctx0, memory.get_s(il), Kcur, Vcur, decay, inp->plan, cur,
+        memory.n_kv(), memory.n_states(), memory.n_journal()));
 
     cur = g.build_norm(cur, layer.ssm_norm, NULL, LLM_NORM_RMS, il);
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
@@ -383,18 +400,18 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
 }
 
 // this micro-batch's keys or values into the ring, which keeps the rows of a head together
-ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor * cur) const {
+ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const {
     if (ring->type == GGML_TYPE_I8) {
-        return ggml_spk_store(ctx0, ring, cur, inp->rows);
+        return ggml_spk_store(ctx0, ring, cur, rows);
     }
-    return ggml_set_rows(ctx0, ring, ggml_permute(ctx0, cur, 0, 2, 1, 3), inp->rows);
+    return ggml_set_rows(ctx0, ring, ggml_permute(ctx0, cur, 0, 2, 1, 3), rows);
 }
 
 // Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included.
 // Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
 ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
-    const auto * mem   = inp->mem;
+    const auto & memory = inp->mem->get_storage();
 
     auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
     auto [Qcur, Kcur, Vcur] = build_qkv(in);
@@ -404,10 +421,11 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     g.cb(Kcur, "Kcur", il);
     g.cb(Vcur, "Vcur", il);
 
-    ggml_tensor * K = build_store(mem->get_k(il), Kcur);
-    ggml_tensor * V = build_store(mem->get_v(il), Vcur);
+    ggml_tensor * rows = inp->rows.at(memory.n_ring(il));
+    ggml_tensor * K = build_store(memory.get_k(il), Kcur, rows);
+    ggml_tensor * V = build_store(memory.get_v(il), Vcur, rows);
 
-    cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, mem->get_n_ring(), mem->get_n_window(), kq_scale, model.spike ? model.spike_k : 0.0f);
+    cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, model.spike ? model.spike_k : 0.0f);
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);
 

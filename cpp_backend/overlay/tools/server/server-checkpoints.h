@@ -34,7 +34,17 @@ struct server_checkpoint_limits {
     int32_t n_ctx_checkpoints;
     int32_t checkpoint_min_step;
 
-    // n_new: bytes of the checkpoint to be added. If it does not fit, n_ctx_checkpoints is the number of newest that do.
+    // Of the checkpoint to be added to the slot: pos_min, how far its state can be taken back, becomes what a saved one can. If it
+    // does not fit, n_ctx_checkpoints is the number of newest that do.
+    template <typename Slot>
+    server_checkpoint_limits(const common_params & params, const Slot & slot, llama_pos & pos_min, llama_pos pos_max) :
+        server_checkpoint_limits(params, slot.prompt.checkpoints, n_bytes(slot)) {
+        if (llama_spikingbrain_remembers(slot.ctx_tgt)) {
+            pos_min = pos_max;
+        }
+    }
+
+    // n_new: bytes of the checkpoint to be added
     server_checkpoint_limits(const common_params & params, const std::list<common_prompt_checkpoint> & checkpoints, size_t n_new) :
         n_ctx_checkpoints(params.n_ctx_checkpoints), checkpoint_min_step(params.checkpoint_min_step) {
         const uint64_t budget = mib()*1024*1024;
@@ -48,6 +58,16 @@ struct server_checkpoint_limits {
                 break;
             }
         }
+    }
+
+    // bytes of a checkpoint of the slot, its row of logits included
+    template <typename Slot>
+    static size_t n_bytes(const Slot & slot) {
+        return llama_state_seq_get_size_ext(slot.ctx_tgt, slot.id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) + n_row(slot.ctx_tgt);
+    }
+
+    static size_t n_row(const llama_context * ctx) {
+        return sizeof(float)*llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
     }
 
     // throws std::runtime_error
@@ -74,12 +94,6 @@ struct server_prompt_end {
 
     static constexpr int32_t I_BATCH = OFF + LLAMA_SPIKINGBRAIN_ROW; // + the slot's id
 
-    // bytes of a checkpoint of the slot, its row included
-    template <typename Slot>
-    static size_t n_bytes(const Slot & slot) {
-        return llama_state_seq_get_size_ext(slot.ctx_tgt, slot.id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) + n_row(slot.ctx_tgt);
-    }
-
     // Whether a checkpoint is to be made now that the prompt is read. It must not push out one of the same prompt.
     template <typename Slot>
     static bool wanted(const Slot & slot, const common_params & params) {
@@ -89,7 +103,7 @@ struct server_prompt_end {
         }
         const auto & all = slot.prompt.checkpoints;
         const int n_mine = std::count_if(all.begin(), all.end(), [&](const auto & cur) { return cur.id_task == slot.task->id; });
-        return n_mine < server_checkpoint_limits(params, all, n_bytes(slot)).n_ctx_checkpoints;
+        return n_mine < server_checkpoint_limits(params, all, server_checkpoint_limits::n_bytes(slot)).n_ctx_checkpoints;
     }
 
     // i_row: index, in the batch just decoded, of the prompt's last token
@@ -97,7 +111,7 @@ struct server_prompt_end {
     static void keep(Slot & slot, int32_t i_row) {
         const auto * row = reinterpret_cast<const uint8_t *>(llama_get_logits_ith(slot.ctx_tgt, i_row));
         if (row != nullptr) {
-            slot.prompt.checkpoints.back().data_spec.assign(row, row + n_row(slot.ctx_tgt));
+            slot.prompt.checkpoints.back().data_spec.assign(row, row + server_checkpoint_limits::n_row(slot.ctx_tgt));
         }
     }
 
@@ -111,7 +125,7 @@ struct server_prompt_end {
             return false;
         }
         const auto & end = all.back();
-        if (end.n_tokens != n_past || end.data_spec.size() != n_row(slot.ctx_tgt)) {
+        if (end.n_tokens != n_past || end.data_spec.size() != server_checkpoint_limits::n_row(slot.ctx_tgt)) {
             return false;
         }
 
@@ -133,14 +147,10 @@ struct server_prompt_end {
     }
 
 private:
-    static size_t n_row(const llama_context * ctx) {
-        return sizeof(float)*llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
-    }
-
     template <typename Slot>
     static bool possible(const Slot & slot) {
         return slot.task->type == SERVER_TASK_TYPE_COMPLETION && !slot.task->params.sampling.backend_sampling &&
             !slot.can_speculate() && slot.alora_invocation_start <= 0 && !slot.prompt.tokens.has_mtmd &&
-            llama_spikingbrain_set_row(slot.ctx_tgt, slot.id, nullptr);
+            llama_spikingbrain_remembers(slot.ctx_tgt);
     }
 };

@@ -7,6 +7,7 @@
 
 #include "server-common.h"
 #include "server-constraints.h"
+#include "server-limits.h"
 #include "server-tool-choice.h"
 
 #include "common.h"

@@ -5,6 +5,7 @@
 #include "server-adapters.h"
 #include "server-checkpoints.h"
 #include "server-constraints.h"
+#include "server-drafts.h"
 #include "server-limits.h"
 #include "server-slot-file.h"
 #include "server-token-rows.h"

@@ -3,6 +3,7 @@
 void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_tensor * dst) {
     switch (dst->op) {
         case GGML_OP_SPK_GLA:     return spk_gla    (params, dst);
+        case GGML_OP_SPK_GLA_UPDATE: return spk_gla_update(params, dst);
         case GGML_OP_SPK_SWA:     return spk_swa    (params, dst);
         case GGML_OP_SPK_ROPE:    return spk_rope   (params, dst);
         case GGML_OP_SPK_STORE:   return spk_store  (params, dst);
@@ -15,7 +16,8 @@ void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_
 
 size_t ggml_spikingbrain_work_size(const ggml_tensor * dst, int n_tasks) {
     switch (dst->op) {
-        case GGML_OP_SPK_GLA:     return spk_gla_work_size    (dst, n_tasks);
+        case GGML_OP_SPK_GLA:
+        case GGML_OP_SPK_GLA_UPDATE: return spk_gla_work_size (dst, n_tasks);
         case GGML_OP_SPK_SWA:     return spk_swa_work_size    (dst, n_tasks);
         case GGML_OP_SPK_MUL_MAT: return spk_mul_mat_work_size(dst, n_tasks);
         default:              return 0;

@@ -113,3 +113,56 @@ static void gla_block(float * S, const spk_gla_item & it, int64_t n_group, int64
         gla_columns<1>(S + j, cols, part, n_group);
     }
 }
+
+// N rows of S and NV vectors of its columns stay in registers while the tokens go by: S <- diag(w) S + k^T v
+template <int NV, int N>
+static void gla_advance_rows(float * S, int64_t cols, const spk_gla_item & it, int64_t i) {
+    spk_vec x[N][NV];
+    SPK_UNROLL for (int r = 0; r < N; ++r) {
+        SPK_UNROLL for (int j = 0; j < NV; ++j) {
+            x[r][j] = spk_load(S + (i + r)*cols + j*SPK_VEC);
+        }
+    }
+    for (int64_t t = 0; t < it.n_tok; ++t) {
+        const float * k = it.k + t*it.stride_k + i;
+        const float * w = it.w + t*it.stride_k + i;
+        SPK_UNROLL for (int j = 0; j < NV; ++j) {
+            const spk_vec v = spk_load(it.v + t*it.stride_k + j*SPK_VEC);
+            SPK_UNROLL for (int r = 0; r < N; ++r) {
+                x[r][j] = spk_fma(x[r][j], w[r], v*k[r]);
+            }
+        }
+    }
+    SPK_UNROLL for (int r = 0; r < N; ++r) {
+        SPK_UNROLL for (int j = 0; j < NV; ++j) {
+            spk_store(S + (i + r)*cols + j*SPK_VEC, x[r][j]);
+        }
+    }
+}
+
+template <int NV>
+static void gla_advance_columns(float * S, int64_t cols, const spk_gla_item & it) {
+    int64_t i = 0;
+    for (; i + 4 <= it.d; i += 4) {
+        gla_advance_rows<NV, 4>(S, cols, it, i);
+    }
+    for (; i < it.d; ++i) {
+        gla_advance_rows<NV, 1>(S, cols, it, i);
+    }
+}
+
+static void gla_advance(float * S, const spk_gla_item & it, int64_t cols) {
+    if (cols % SPK_VEC != 0) {
+        return gla_tail(S, it, 0, cols);
+    }
+    int64_t j = 0;
+    spk_gla_item part = it;
+    for (; j + GLA_NV*SPK_VEC <= cols; j += GLA_NV*SPK_VEC) {
+        part.v = it.v + j;
+        gla_advance_columns<GLA_NV>(S + j, cols, part);
+    }
+    if (j < cols) {
+        part.v = it.v + j;
+        gla_advance_columns<1>(S + j, cols, part);
+    }
+}

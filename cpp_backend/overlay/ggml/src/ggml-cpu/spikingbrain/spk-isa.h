@@ -66,6 +66,8 @@ struct spk_isa {
 
     // S is the packed block S[d][cols], cols <= 32, updated in place; writes the outputs of n_group query heads
     void (*gla_block)(float * S, const spk_gla_item & item, int64_t n_group, int64_t cols);
+    // S as above, without outputs (q, o and scale are not read): the same bits however the tokens are divided into calls
+    void (*gla_advance)(float * S, const spk_gla_item & item, int64_t cols);
 
     // n <= SPK_SWA_TILE keys, which all the rows see; part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
     // k, v [n][d]; the score of key j is scale[r]*(q[r] . k[j]), times k_scale[j] unless NULL; values times v_scale[j] unless NULL

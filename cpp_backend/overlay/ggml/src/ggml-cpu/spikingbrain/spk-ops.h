@@ -11,6 +11,7 @@
 // contracts: ggml-spikingbrain.h. The work buffer holds one equal part per thread, plus what threads share.
 
 void spk_gla    (const ggml_compute_params * params, ggml_tensor * dst);
+void spk_gla_update(const ggml_compute_params * params, ggml_tensor * dst);
 void spk_swa    (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_rope   (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_store  (const ggml_compute_params * params, ggml_tensor * dst);

@@ -1,0 +1,96 @@
+"""Drafts and edits in sb-server and sb-cli: what is not accepted is taken back, and the text stays what it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from running_server import BIN, Server
+from test_cpp import converted
+
+N_BACK = 32  # what can be taken back by default
+CODE = "".join(f"def area_{i}(width, height):\n    return width * height\n\n" for i in range(6))
+DRAFTS = {
+    "n-grams": ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3],
+    "n-grams, longer than what can be taken back": ["--spec-type", "ngram-mod", "--spec-ngram-mod-n-match", 4, "--spec-ngram-mod-n-min", 1, "--spec-ngram-mod-n-max", 60],
+    "micro-batches of one token": ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3, "-ub", 1],
+    "a draft model": ["--spec-draft-n-max", 8],
+    "a draft model that drafts more than it can take back": ["--spec-draft-n-max", 60, "--spec-draft-p-min", 0],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drafts")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    return converted(ROOT / "examples/small", folder / "q4_0.gguf", "--outtype", "q4_0", "--spike")
+
+
+@pytest.fixture(scope="module")
+def draft_model(folder: Path) -> Path:
+    return converted(ROOT / "examples/small", folder / "q8_0.gguf", "--outtype", "q8_0")
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, folder: Path) -> Iterator[Server]:
+    with Server(model, folder / "alone.log", "-np", 2) as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", DRAFTS)
+def test_greedy_text_is_the_same_with_drafts(kind: str, alone: Server, model: Path, draft_model: Path, folder: Path) -> None:
+    options = [*DRAFTS[kind], "-np", 2, *(["-md", draft_model] if "model" in kind else [])]
+    with Server(model, folder / "drafts.log", *options) as server:
+        for prompt in (CODE, "Once upon a time"):
+            for _ in range(2):  # the second time with what the slot holds
+                got, want = server.complete(prompt, 80), alone.complete(prompt, 80)
+                # token by token, since products of several tokens may round another way: where the best two are that close
+                assert got["tokens"] == want["tokens"], (kind, server.log.read_text()[-2000:])
+            timings = got["timings"]
+            if prompt is CODE:
+                assert timings["draft_n"] >= timings["draft_n_accepted"] > 0, "no draft was accepted where they help"
+        assert server.process.poll() is None
+
+
+def test_an_edit_within_what_can_be_taken_back_evaluates_the_new_tokens_only(alone: Server) -> None:
+    words = " ".join(f"word{i}" for i in range(120))
+    tokens = alone.post("/tokenize", content=words)["tokens"]
+    for n_answer in (4, 10):
+        for n_edit in (1, 5, N_BACK - n_answer - 2):
+            alone.complete(tokens, n_answer, id_slot=0, cache_prompt=True)
+            edited = [*tokens[:-n_edit], tokens[0], tokens[1]]
+            got = alone.complete(edited, 6, id_slot=0, cache_prompt=True)
+            assert got["timings"]["prompt_n"] == 2, (n_answer, n_edit, got["timings"])
+            fresh = alone.complete(edited, 6, id_slot=1, cache_prompt=False)
+            assert got["tokens"] == fresh["tokens"]
+
+
+def test_several_answers_to_one_prompt_read_it_once(alone: Server) -> None:
+    before = metrics(alone)
+    got = alone.post("/v1/completions", prompt=CODE, n=2, max_tokens=4, temperature=0)
+    assert len(got["choices"]) == 2 and got["choices"][0]["text"] == got["choices"][1]["text"]
+    assert metrics(alone) - before <= got["usage"]["prompt_tokens"]
+
+
+def metrics(server: Server) -> int:
+    """Prompt tokens evaluated so far, of all slots."""
+    return sum(slot["n_prompt_tokens_processed"] for slot in server.get("/slots"))
+
+
+@pytest.mark.parametrize("options", [[], ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3"]], ids=["alone", "drafts"])
+def test_the_cli_writes_the_same_text_with_drafts(options: list[str], model: Path, folder: Path) -> None:
+    done = subprocess.run([str(BIN / "sb-cli"), "-m", str(model), "-st", "-n", "60", "--temp", "0", "-p", CODE, "--simple-io", "--no-display-prompt", "-t", "1", *options],
+                          capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    kept = folder / "cli.txt"
+    text = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("["))  # not the times
+    if not options:
+        kept.write_text(text)
+    assert text == kept.read_text()
