@@ -58,6 +58,12 @@ def run(name: str, *args: object, **kw) -> str:
     return "" if done.returncode == 0 else done.stderr or done.stdout
 
 
+def full_disk(most: int = 20_000) -> None:
+    """In a child, for files of more bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
 def split(model: Path, to: Path) -> None:
     assert run("sb-gguf-split", "--split-max-tensors", "20", model, to) == ""
 
@@ -237,6 +243,24 @@ def test_split_writes_no_part_over_its_input(made, tmp_path):
     assert n > 1 and seen(tmp_path) == before
 
 
+def test_parts_are_deleted_when_the_merged_file_is_there(made, tmp_path):
+    files = sorted(made.folder.glob("part-*"))
+    for part in files:
+        shutil.copy(part, tmp_path / part.name)
+
+    def merge(*args, preexec_fn=None):
+        command = [BIN / "sb-gguf-split", "--merge", "--delete-splits", *args]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, preexec_fn=preexec_fn).stderr
+    before, first = seen(tmp_path), tmp_path / files[0].name
+    before_last = sum(p.stat().st_size for p in files[:-1]) + 4096
+    assert len(files) > 1
+    for options, out, limit in ((["--dry-run"], "m.gguf", None), ([], "absent/m.gguf", None), ([], files[-1].name, None), ([], "m.gguf", lambda: full_disk(before_last))):
+        merge(*options, first, out, preexec_fn=limit)
+        assert seen(tmp_path) == before, (options, out)
+    assert merge(first, "m.gguf").count("deleted file") == len(files)
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["m.gguf"] and len((tmp_path / "m.gguf").read_bytes()) > 1000
+
+
 # --- what is written ----------------------------------------------------------------------------------------------------------
 
 GOOD = {**PYTHON, **{w: TOOLS[w] for w in ("sb-quantize", "sb-gguf-split --merge")}}
@@ -267,11 +291,8 @@ def test_a_link_is_followed_and_stays_and_nothing_else_is_left(writer, made, tmp
 
 @pytest.mark.parametrize("writer", ["sb-quantize", "sb-gguf-split --merge"])
 def test_a_full_disk_leaves_nothing_of_a_tool(writer, made, tmp_path, capsys):
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     args = {"sb-quantize": (made.model, tmp_path / "out", "Q8_0", 1), "sb-gguf-split --merge": ("--merge", made.part, tmp_path / "out")}[writer]
-    assert run(writer.split()[0], *args, preexec_fn=limit) != ""
+    assert run(writer.split()[0], *args, preexec_fn=full_disk) != ""
     assert [*tmp_path.iterdir()] == []
 
 

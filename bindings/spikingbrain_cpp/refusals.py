@@ -143,10 +143,16 @@ def merge_output(argv: Sequence[str]) -> Optional[str]:
     if "--merge" not in argv or len(argv) < 3 or {"-h", "--help", "--version"} & {*argv}:
         return None
     try:
-        target(argv[-1], argv[-2:-1])
+        target(argv[-1], parts(argv[-2]))
     except NotWritten as error:
         return f"sb-gguf-split: {error}"
     return None
+
+
+def parts(path: str) -> list[str]:
+    """The files of a model by the name of its first, as llama.cpp names them."""
+    found = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
+    return [path] if found is None else [f"{found[1]}-{i:05d}-of-{found[2]}.gguf" for i in range(1, int(found[2]) + 1)]
 
 
 def checkpoint_ram(command: str) -> Optional[str]:

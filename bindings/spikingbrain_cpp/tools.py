@@ -74,14 +74,19 @@ def help_text(command: str, defaults: Defaults, note: str = "") -> str:
 
 def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn:
     """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it); `note`: for --help."""
-    path = LIB / tool
-    if not path.is_file():
-        sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
+    path = tool_path(tool)
     for name, (value, options) in (defaults or {}).items():
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
     with ends_with_the_reader():
         become(path, defaults or {}, note)
+
+
+def tool_path(tool: str) -> Path:
+    path = LIB / tool
+    if not path.is_file():
+        sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
+    return path
 
 
 def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
@@ -143,4 +148,17 @@ def imatrix() -> NoReturn:
 
 def gguf_split() -> NoReturn:
     refuse(refusals.merge_output(sys.argv[1:]))
+    if {"--merge", "--delete-splits"} <= {*sys.argv[1:]} and len(sys.argv) > 3 and not {"-h", "--help", "--version", "--dry-run"} & {*sys.argv[1:]}:
+        merge_and_delete()
     run("llama-gguf-split")
+
+
+def merge_and_delete() -> NoReturn:
+    """The parts go when the merged file is in place; upstream deletes each as it is read."""
+    with ends_with_the_reader():
+        status = subprocess.run([tool_path("llama-gguf-split"), *(a for a in sys.argv[1:] if a != "--delete-splits")], restore_signals=False).returncode
+        if status == 0:
+            for part in refusals.parts(sys.argv[-2]):
+                os.remove(part)
+                print(f"deleted file {part}", file=sys.stderr)
+    sys.exit(status if status >= 0 else 128 - status)
