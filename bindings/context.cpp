@@ -34,6 +34,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     check_range("n_seq_max",       o.n_seq_max,       1, llama_max_parallel_sequences());
     check_range("n_threads",       o.n_threads,       1, GGML_MAX_N_THREADS);
     check_range("n_threads_batch", o.n_threads_batch, 1, GGML_MAX_N_THREADS);
+    check_range("n_rs_seq",        o.n_rs_seq,        0, INT32_MAX);
     check_range("n_outputs_max",   o.n_outputs_max,   o.n_seq_max, INT32_MAX);
     check_cache_type("type_k", o.type_k);
     check_cache_type("type_v", o.type_v);
@@ -46,6 +47,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
     params.n_batch         = o.n_batch;
     params.n_ubatch        = o.n_ubatch;
     params.n_seq_max       = o.n_seq_max;
+    params.n_rs_seq        = o.n_rs_seq;
     params.n_outputs_max   = o.n_outputs_max;
     params.n_threads       = o.n_threads;
     params.n_threads_batch = o.n_threads_batch;
@@ -114,6 +116,7 @@ uint32_t context::n_ctx()     const { SB_USE("n_ctx");     return llama_n_ctx(ct
 uint32_t context::n_batch()   const { SB_USE("n_batch");   return llama_n_batch(ctx_); }
 uint32_t context::n_ubatch()  const { SB_USE("n_ubatch");  return llama_n_ubatch(ctx_); }
 uint32_t context::n_seq_max() const { SB_USE("n_seq_max"); return llama_n_seq_max(ctx_); }
+uint32_t context::n_rs_seq()  const { SB_USE("n_rs_seq");  return llama_n_rs_seq(ctx_); }
 
 void context::check_seq(llama_seq_id seq) const {
     const int32_t n = llama_n_seq_max(ctx_);

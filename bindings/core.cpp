@@ -4,11 +4,11 @@
 using namespace sb;
 
 static std::shared_ptr<context> make_context(std::shared_ptr<model> m, uint32_t n_ctx, uint32_t n_batch,
-        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t n_threads, int32_t n_threads_batch,
+        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_rs_seq, uint32_t n_outputs_max, int32_t n_threads, int32_t n_threads_batch,
         bool kv_unified, int32_t type_k, int32_t type_v, bool spike_stats, int64_t spike_keep_tokens,
         int64_t spike_keep_neurons, bool embeddings, int32_t flash_attn, bool stop_inside) {
     return std::make_shared<context>(std::move(m), context_options{ n_ctx, n_batch, n_ubatch, n_seq_max,
-        n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v, spike_stats, spike_keep_tokens,
+        n_rs_seq, n_outputs_max, n_threads, n_threads_batch, kv_unified, type_k, type_v, spike_stats, spike_keep_tokens,
         spike_keep_neurons, embeddings, flash_attn, stop_inside });
 }
 
@@ -63,7 +63,7 @@ static void bind_context(py::module_ & m) {
         .def(py::init<std::shared_ptr<model>, const std::string &>(), "model"_a, "path"_a);
     py::class_<context, std::shared_ptr<context>>(m, "Context")
         .def(py::init(&make_context), "model"_a, py::kw_only(), "n_ctx"_a = 0, "n_batch"_a = 512, "n_ubatch"_a = 512,
-            "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "n_threads"_a = 1, "n_threads_batch"_a = 1,
+            "n_seq_max"_a = 1, "n_rs_seq"_a = 0, "n_outputs_max"_a = 1, "n_threads"_a = 1, "n_threads_batch"_a = 1,
             "kv_unified"_a = false, "type_k"_a = -1, "type_v"_a = -1, "spike_stats"_a = false,
             "spike_keep_tokens"_a = 0, "spike_keep_neurons"_a = 0, "embeddings"_a = false,
             "flash_attn"_a = (int32_t) LLAMA_FLASH_ATTN_TYPE_AUTO, "stop_inside"_a = false)
@@ -73,6 +73,7 @@ static void bind_context(py::module_ & m) {
         .def("n_batch", &context::n_batch)
         .def("n_ubatch", &context::n_ubatch)
         .def("n_seq_max", &context::n_seq_max)
+        .def("n_rs_seq", &context::n_rs_seq)
         .def("decode", &context::decode, "tokens"_a, "pos"_a, "seq"_a = 0, "rows"_a = py::none(), "cancel"_a = py::none())
         .def("decode_batch", &context::decode_batch, "tokens"_a, "pos"_a, "seq"_a, "want"_a, "cancel"_a = py::none())
         .def("embed", &context::embed, "tokens"_a, "pos"_a, "cancel"_a = py::none())
@@ -128,7 +129,7 @@ static void bind_sampler(py::module_ & m) {
 }
 
 static py::dict measure_model(const std::string & path, const py::dict & kv_overrides, uint32_t n_ctx, uint32_t n_batch,
-        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_outputs_max, int32_t type_k, int32_t type_v) {
+        uint32_t n_ubatch, uint32_t n_seq_max, uint32_t n_rs_seq, uint32_t n_outputs_max, int32_t type_k, int32_t type_v) {
     using namespace py::literals;
     const auto given = read_overrides(kv_overrides);
     auto params = llama_context_default_params();
@@ -136,6 +137,7 @@ static py::dict measure_model(const std::string & path, const py::dict & kv_over
     params.n_batch       = n_batch;
     params.n_ubatch      = n_ubatch;
     params.n_seq_max     = n_seq_max;
+    params.n_rs_seq      = n_rs_seq;
     params.n_outputs_max = n_outputs_max;
     params.type_k        = type_k == -1 ? params.type_k : (ggml_type) type_k;
     params.type_v        = type_v == -1 ? params.type_v : (ggml_type) type_v;
@@ -161,7 +163,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("render_template", &render_template, "source"_a, "variables_json"_a);
     m.def("init", &init, "backends_dir"_a);
     m.def("measure", &measure_model, "path"_a, py::kw_only(), "kv_overrides"_a = py::dict(), "n_ctx"_a = 0, "n_batch"_a = 512,
-        "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_outputs_max"_a = 1, "type_k"_a = -1, "type_v"_a = -1);
+        "n_ubatch"_a = 512, "n_seq_max"_a = 1, "n_rs_seq"_a = 0, "n_outputs_max"_a = 1, "type_k"_a = -1, "type_v"_a = -1);
     m.def("missing_bytes", [](const std::string & path) { return missing_bytes(model_file(path)); }, "path"_a);
     m.def("spike_isa", &spike_isa);
     m.def("vocab_digest_input", [](const model & m) { return py::bytes(vocab_digest_input(m.vocab())); }, "model"_a);

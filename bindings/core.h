@@ -116,6 +116,7 @@ struct context_options {
     uint32_t n_batch;
     uint32_t n_ubatch;
     uint32_t n_seq_max;
+    uint32_t n_rs_seq;       // tokens at the end of a sequence that can be taken back; 0: the memory's own
     uint32_t n_outputs_max;  // rows of logits one call may ask for
     int32_t  n_threads;
     int32_t  n_threads_batch;
@@ -142,6 +143,7 @@ public:
     uint32_t n_batch() const;
     uint32_t n_ubatch() const;
     uint32_t n_seq_max() const;
+    uint32_t n_rs_seq() const; // 0: the memory bounds nothing, or can take back nothing
 
     // tokens of one sequence at positions pos0, pos0 + 1, ...; logits of all of them into rows [n, n_vocab] or, when
     // rows is None, of the last one only. Afterwards logits() is the last token's row.

@@ -15,6 +15,7 @@ from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError  #
 from .estimate import MemoryEstimate, memory_estimate, system_info  # noqa: E402
 from .grammar import LlamaGrammar  # noqa: E402
 from .llama import Llama  # noqa: E402
+from .llama_speculative import LlamaDraftModel, LlamaPromptLookupDecoding  # noqa: E402
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
 from .spikes.stats import SpikeStats  # noqa: E402
 from .state import LlamaState, Snapshot  # noqa: E402
@@ -27,8 +28,10 @@ __all__ = [
     "Llama",
     "LlamaCache",
     "LlamaDiskCache",
+    "LlamaDraftModel",
     "LlamaError",
     "LlamaGrammar",
+    "LlamaPromptLookupDecoding",
     "LlamaRAMCache",
     "LlamaState",
     "LogitsProcessorList",

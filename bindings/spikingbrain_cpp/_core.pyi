@@ -33,7 +33,7 @@ def builtin_templates() -> list[str]: ...
 def gguf_tensor_types(path: str) -> list[str]:
     """Names of the types that the tensors of a GGUF file have, as "f32"."""
 
-def measure(path: str, *, kv_overrides: dict[str, Any] = {}, n_ctx: int = 0, n_batch: int = 512, n_ubatch: int = 512, n_seq_max: int = 1,
+def measure(path: str, *, kv_overrides: dict[str, Any] = {}, n_ctx: int = 0, n_batch: int = 512, n_ubatch: int = 512, n_seq_max: int = 1, n_rs_seq: int = 0,
             n_outputs_max: int = 1, type_k: int = -1, type_v: int = -1) -> dict[str, int]:
     """Bytes that llama.cpp would allocate for model, state and compute; n_vocab. Nothing is allocated."""
 def missing_bytes(path: str) -> int:
@@ -114,6 +114,7 @@ class Context:
         n_batch: int = 512,
         n_ubatch: int = 512,
         n_seq_max: int = 1,
+        n_rs_seq: int = 0,
         n_outputs_max: int = 1,
         n_threads: int = 1,
         n_threads_batch: int = 1,
@@ -127,7 +128,7 @@ class Context:
         flash_attn: int = -1,
         stop_inside: bool = False,
     ) -> None:
-        """n_outputs_max: most rows of logits one call may ask for, at least n_seq_max.
+        """n_rs_seq: how many of a sequence's last tokens can be taken back, 0: the memory's own choice. n_outputs_max: most rows of logits one call may ask for, at least n_seq_max.
 
         spike_stats: count the spikes of every token decoded; decode() then takes at most n_outputs_max tokens.
         embeddings: for embed() alone. flash_attn: -1 llama.cpp's choice, 0 off, 1 on. stop_inside: a cancel may stop a graph half
@@ -140,6 +141,8 @@ class Context:
     def n_batch(self) -> int: ...
     def n_ubatch(self) -> int: ...
     def n_seq_max(self) -> int: ...
+    def n_rs_seq(self) -> int:
+        """How many of a sequence's last tokens can be taken back; 0: the memory sets no such bound."""
     def decode(self, tokens: Ints, pos: int, seq: int = 0, rows: Optional[Floats] = None,
                cancel: Optional[CancelToken] = None) -> None:
         """Tokens of one sequence at pos, pos + 1, ...; rows [n, n_vocab] receives all their logits. Raises Cancelled."""
@@ -160,7 +163,8 @@ class Context:
         """False when the memory cannot remove that part; nothing is changed then."""
     def seq_cp(self, src: int, dst: int) -> None: ...
     def seq_keep(self, seq: int) -> None: ...
-    def seq_pos_min(self, seq: int) -> int: ...
+    def seq_pos_min(self, seq: int) -> int:
+        """Whatever lies behind this position can be removed."""
     def seq_pos_max(self, seq: int) -> int:
         """-1 when the sequence is empty."""
     def spike_stats(self) -> list[dict[str, Any]]:

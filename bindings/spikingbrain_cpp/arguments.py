@@ -36,7 +36,6 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "no_perf": ((True, False), "times are not measured here"),
     "numa": ((False, 0, None), "start the program under numactl"),
     "lora_base": ((None,), "adapters are applied to the model as it is"),
-    "draft_model": ((None,), "a recurrent state cannot take drafted tokens back"),
     "tokenizer": ((None,), "the file's own is used"),
     "spm_infill": ((False,), "no model here fills in the middle"),
 }

@@ -114,6 +114,7 @@ class Job:
         """What became certain, until the completion ends."""
         out = TextStream(self.stops)
         pending = []
+        self.generation.n_most = self.max_tokens
         tokens = self.generation.run()
         for token in tokens:
             if self._model.is_eog(token):
@@ -151,9 +152,15 @@ class Job:
         """Bytes of a token by itself, control tokens too."""
         return self._model.detokenize([token], special=True)
 
-    def usage(self) -> dict[str, int]:
-        return {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion,
-                "total_tokens": self.n_prompt + self.n_completion}
+    def usage(self) -> dict[str, Any]:
+        """Tokens; of drafts, those that were right and wrong, as OpenAI counts predicted ones."""
+        usage: dict[str, Any] = {"prompt_tokens": self.n_prompt, "completion_tokens": self.n_completion,
+                                 "total_tokens": self.n_prompt + self.n_completion}
+        drafts = self.generation.drafts
+        if drafts is not None:
+            usage["completion_tokens_details"] = {"accepted_prediction_tokens": drafts.n_accepted,
+                                                  "rejected_prediction_tokens": drafts.n_drafted - drafts.n_accepted}
+        return usage
 
     # --- the shape of OpenAI's completions --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any, Optional, Union
 from . import _core, spiking
 from .arguments import check_batch, check_cache_type, check_path, check_range
 from .errors import ModelLoadError, ModelNotFoundError
+from .settings import MAX_BACK
 
 _SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -41,6 +42,7 @@ def memory_estimate(
     n_batch: int = 512,
     n_ubatch: int = 512,
     n_seq: int = 1,
+    n_rs_seq: Optional[int] = None,
     kv_overrides: Optional[Mapping[str, Union[bool, int, float, str]]] = None,
     type_k: Optional[int] = None,
     type_v: Optional[int] = None,
@@ -59,12 +61,13 @@ def memory_estimate(
         raise ModelNotFoundError(f"memory_estimate: model_path: got {path}, expected a GGUF file; check the path")
     n_batch, n_ubatch = check_range("memory_estimate: n_batch", n_batch), check_range("memory_estimate: n_ubatch", n_ubatch)
     n_seq = check_range("memory_estimate: n_seq", n_seq)
+    n_rs_seq = None if n_rs_seq is None else check_range("memory_estimate: n_rs_seq", n_rs_seq, low=0, high=MAX_BACK)
     check_batch("memory_estimate", n_batch, n_ubatch)
     rows = max(n_seq, min(n_batch, n_ubatch) if logits_all else 1)
     try:
         with _sparse_copy(path) as whole:
             got = _core.measure(whole, kv_overrides=dict(spiking.with_arguments(kv_overrides, spike, spike_k)),
-                                n_ctx=check_range("memory_estimate: n_ctx", n_ctx or 0, low=0), n_batch=n_batch, n_ubatch=n_ubatch, n_seq_max=n_seq,
+                                n_ctx=check_range("memory_estimate: n_ctx", n_ctx or 0, low=0), n_batch=n_batch, n_ubatch=n_ubatch, n_seq_max=n_seq, n_rs_seq=n_rs_seq or 0,
                                 n_outputs_max=rows, type_k=check_cache_type("memory_estimate: type_k", type_k),
                                 type_v=check_cache_type("memory_estimate: type_v", type_v))
     except RuntimeError as error:

@@ -13,6 +13,7 @@ from .caches import BaseLlamaCache
 from .chat_answer import ChatJob
 from .chat_completion import Chats, read_logprobs, reader
 from .chat_request import WHERE, Stop
+from .drafts import Drafts, counts
 from .embeddings import Embedder
 from .errors import LlamaError
 from .generation import Generation, draw
@@ -39,6 +40,8 @@ class Llama(Session):
         if cache is not None and not isinstance(cache, BaseLlamaCache):
             raise TypeError(f"set_cache: cache: got {type(cache).__name__}, expected LlamaRAMCache, LlamaDiskCache or None")
         self.cache = cache
+
+    _drafts: Optional[Drafts] = None
 
     @cached_property
     def _chats(self) -> Chats:
@@ -160,7 +163,21 @@ class Llama(Session):
         reset = given.get("reset", True)
         self._sequence.check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
         return Generation(self._sequence, prompt, self._new_chain(sampling, given["seed"]), sampling, self.last_n_tokens_size,
-                          given["cancel"] or current_token() or _core.CancelToken(), reset, given["progress"], self.cache, self.load_state, keep_row)
+                          given["cancel"] or current_token() or _core.CancelToken(), reset, given["progress"], self.cache, self.load_state, self._new_drafts(), keep_row=keep_row)
+
+    def _new_drafts(self) -> Optional[Drafts]:
+        if self._guesser is None:
+            return None
+        with self._sequence.context.use() as handle:
+            most = self._sequence.context.n_ahead_most
+            self._drafts = Drafts(self._guesser, min(most, handle.n_rs_seq() or most))
+        return self._drafts
+
+    @property
+    def draft_counts(self) -> dict[str, int]:
+        """Of the last generation begun: "draft_n" tokens that were drafted, "draft_n_accepted" of them that were right. Completions say it in their
+        usage, too (completion_tokens_details)."""
+        return counts(self._drafts)
 
     def create_completion(
         self,

@@ -178,7 +178,7 @@ class OpenModel:
             raise ValueError("llama: flash_attn: got False, expected True or None: the window operator of spikingbrain is fused; leave it out")
         try:
             ctx = _core.Context(self.handle(), **{
-                "n_ctx": s.n_ctx or 0, "n_ubatch": s.n_ubatch, "n_threads": s.n_threads, "n_threads_batch": s.n_threads_batch,
+                "n_ctx": s.n_ctx or 0, "n_rs_seq": s.n_rs_seq, "n_ubatch": s.n_ubatch, "n_threads": s.n_threads, "n_threads_batch": s.n_threads_batch,
                 "type_k": s.type_k, "type_v": s.type_v, "stop_inside": self._can_stop_inside(),
                 "flash_attn": -1 if s.flash_attn is None else int(s.flash_attn), **options})
             if self._adapters:

@@ -17,7 +17,7 @@ from .model import OpenModel, refuse_cancelled
 from .sampling import Sampling, build_chain
 
 Ids = npt.NDArray[np.int32]
-MAX_PARALLEL = 255  # of llama.cpp's 256 sequences one holds what all begin with
+MAX_PARALLEL = 254  # of llama.cpp's 256 sequences one holds what all begin with, one a prompt that has more answers
 
 
 def common_prefix(prompts: Sequence[Ids]) -> int:
@@ -44,6 +44,40 @@ class _Job:
 
 
 @dataclass
+class _Prompts:
+    """Reads every prompt once: what all begin with, then each one's own, which its further answers copy."""
+
+    n_common: int
+    common: sequence.Sequence
+    whole: sequence.Sequence  # the prompt that has answers waiting
+    held: Optional[int] = None  # its index
+
+    def begin(self, job: _Job, token: _core.CancelToken) -> None:
+        if self.n_common:
+            self.common.append(job.prompt[:self.n_common], token)
+
+    def read(self, new: dict[sequence.Sequence, _Job], next_index: Optional[int], token: _core.CancelToken) -> None:
+        """Make each slot its job's prompt; next_index: of the job that comes next, None: there is none."""
+        first: dict[int, sequence.Sequence] = {}
+        twins: list[tuple[sequence.Sequence, sequence.Sequence]] = []
+        for slot, job in new.items():
+            if job.index == self.held:
+                slot.copy(self.whole)
+            elif job.index in first:
+                twins.append((slot, first[job.index]))
+            else:
+                first[job.index] = slot
+                slot.copy(self.common)
+        if first:
+            self.common.context.read({slot: new[slot].prompt[self.n_common:] for slot in first.values()}, token)
+        for slot, origin in twins:
+            slot.copy(origin)
+        if next_index in first and next_index is not None:
+            self.whole.copy(first[next_index])
+            self.held = next_index
+
+
+@dataclass
 class Many:
     """What all continuations have in common."""
 
@@ -61,30 +95,27 @@ class Many:
     def run(self, jobs: list[_Job], n_slots: int, cancel: Optional[_core.CancelToken]) -> list[dict[str, Any]]:
         """Make them, n_slots at a time. Cancelled, LlamaError: none of them is there then."""
         s = self.model.settings
+        n_seq = n_slots + 1 + any(one.index == other.index for one, other in zip(jobs, jobs[1:]))
         context = sequence.Context(self.model, "generate_many", "generate_many: got a closed context, expected an open one; load the model again",
-                                   n_seq=n_slots + 1, n_batch=max(s.n_batch, n_slots + 1), n_outputs_max=n_slots + 1)
+                                   n_seq=n_seq, n_batch=max(s.n_batch, n_seq), n_outputs_max=n_seq)
         try:
             with context.cancels.running(cancel) as token:
-                self._run(context, jobs, token)
+                self._run(context, jobs, n_slots, token)
         finally:
             context.close()
         return [job.answer() for job in jobs]
 
-    def _run(self, context: sequence.Context, jobs: list[_Job], token: _core.CancelToken) -> None:
-        *slots, common = (sequence.Sequence(context, i) for i in range(context.n_seq))
+    def _run(self, context: sequence.Context, jobs: list[_Job], n_slots: int, token: _core.CancelToken) -> None:
+        sequences = [sequence.Sequence(context, i) for i in range(context.n_seq)]
+        slots, prompts = sequences[:n_slots], _Prompts(common_prefix([job.prompt for job in jobs]), sequences[n_slots], sequences[-1])
         waiting, running = deque(jobs), dict[sequence.Sequence, _Job]()
-        n_common = common_prefix([job.prompt for job in jobs])
         with context.changing("generate_many"):
-            if n_common:
-                context.read({common: jobs[0].prompt[:n_common]}, token)
+            prompts.begin(jobs[0], token)
         while waiting or running:
             with context.changing("generate_many"):
                 refuse_cancelled("generate_many", token)
                 new = {slot: waiting.popleft() for slot in slots if slot not in running and waiting}
-                for slot in new:
-                    slot.copy(common)
-                if new:
-                    context.read({slot: job.prompt[n_common:] for slot, job in new.items()}, token)
+                prompts.read(new, waiting[0].index if waiting else None, token)
                 if running:
                     context.read({slot: np.array(job.tokens[-1:], np.int32) for slot, job in running.items()}, token)
                 for slot, job in running.items():

@@ -23,6 +23,7 @@ def take(sequence: Sequence, path: Optional[AnyPath] = None) -> Snapshot:
         check_path("snapshot: path", path)
         target(path, files)  # before the work
     with context.use() as handle:
+        sequence.settle()
         n, row = sequence.n(), sequence.row()
         prefix, tail = sequence.history.cut(n)
         made = Snapshot(context.fingerprint(), context.model.vocab_print(), n, prefix, tail, handle.state_get(sequence.id) if n else b"",

@@ -18,8 +18,12 @@ from .errors import Cancelled, LlamaError
 from .history import History
 from .model import Cancels, Ids, Locked, OpenModel
 
-Row = npt.NDArray[np.float32]           # [n_vocab]
+Row = npt.NDArray[np.float32]            # [n_vocab]
+Rows = npt.NDArray[np.float32]           # [n, n_vocab]
 Progress = Callable[[int, int], object]  # tokens done, tokens in all
+
+NO_TOKENS: Ids = np.empty(0, np.int32)
+NO_ROWS: Rows = np.empty((0, 0), np.float32)
 
 
 class _Changing:
@@ -60,6 +64,7 @@ class Context:
         if not model.settings.vocab_only:
             self._handle = model.new_context(n_seq_max=n_seq, **options)
             self.step = min(step or self._handle.n_ubatch(), self._handle.n_batch())
+            self.n_ahead_most: int = min(options["n_outputs_max"], self.step) - 1  # logits of so many more there is room for
             model.holders.add(self)
 
     def handle(self) -> _core.Context:
@@ -105,32 +110,32 @@ class Context:
     # --- the loop that decodes -------------------------------------------------------------------------------------
 
     def read(self, todo: Mapping[Sequence, Ids], token: _core.CancelToken, progress: Optional[Progress] = None,
-             embedded: Optional[list[Row]] = None) -> None:
+             embedded: Optional[list[Row]] = None, guess: Ids = NO_TOKENS) -> None:
         """Append tokens to sequences, equally many of each at a time; a sequence's last logits are kept.
 
-        embedded: receives what a context for embeddings computes instead. Cancelled, LlamaError: a sequence then holds what was finished.
+        embedded: receives what a context for embeddings computes instead. guess: tokens to be read ahead of the one sequence, in the last decode.
+        Cancelled, LlamaError: a sequence then holds what was finished.
         """
         left, done, total = dict(todo), 0, sum(ids.size for ids in todo.values())
         for sequence, ids in left.items():
             sequence.expect(ids)
         while left:
             share = max(1, min(self.step // len(left), *(ids.size for ids in left.values())))
+            now = {sequence: ids[:share] for sequence, ids in left.items()}
+            left = {sequence: ids[share:] for sequence, ids in left.items() if ids.size > share}
             try:
-                self._decode({sequence: ids[:share] for sequence, ids in left.items()}, token, embedded)
+                self._decode(now, token, embedded, NO_TOKENS if left else guess)
             except _core.Cancelled as error:
                 raise Cancelled(f"{self.name}: {error}") from None
             except RuntimeError as error:
                 raise LlamaError(f"{self.name}: {error}") from error
-            done += share * len(left)
-            self.model.n_evaluated += share * len(left)
-            left = {sequence: ids[share:] for sequence, ids in left.items() if ids.size > share}
+            done += share * len(now)
+            self.model.n_evaluated += share * len(now) + (0 if left else guess.size)
             if progress is not None:
                 progress(done, total)
 
-    def _decode(self, now: dict[Sequence, Ids], token: _core.CancelToken, embedded: Optional[list[Row]]) -> None:
+    def _decode(self, now: dict[Sequence, Ids], token: _core.CancelToken, embedded: Optional[list[Row]], guess: Ids) -> None:
         handle = self.handle()
-        for sequence in now:
-            sequence.keep(None)
         if len(now) > 1:
             self._decode_together(handle, now, token)
             return
@@ -138,9 +143,15 @@ class Context:
         at = handle.seq_pos_max(sequence.id) + 1
         if embedded is not None:
             embedded.append(handle.embed(ids, at, token))
-            return
-        handle.decode(ids, at, sequence.id, sequence.rows_of(at, ids.size), token)
-        sequence.keep(handle.logits() if self.n_seq == 1 else handle.logits().copy())
+        elif guess.size:
+            both = np.concatenate([ids, guess])
+            rows = sequence.rows_of(at, both.size)
+            rows = np.empty((both.size, self.model.n_vocab()), np.float32) if rows is None else rows
+            handle.decode(both, at, sequence.id, rows, token)
+            sequence.keep(rows[ids.size - 1].copy(), guess, rows[ids.size:].copy())
+        else:
+            handle.decode(ids, at, sequence.id, sequence.rows_of(at, ids.size), token)
+            sequence.keep(handle.logits() if self.n_seq == 1 else handle.logits().copy())
 
     def _decode_together(self, handle: _core.Context, now: dict[Sequence, Ids], token: _core.CancelToken) -> None:
         n = next(iter(now.values())).size
@@ -159,6 +170,9 @@ class Sequence:
     How many tokens it holds is decided by llama.cpp's memory alone, so that an interrupted call leaves exactly what was finished.
     Every change goes through expect() or forgets the kept row: no row outlives the token that it is of. What changes is called inside of
     Context.changing().
+
+    The memory may have read ahead: tokens that are guessed to follow, with their logits. They are no part of the sequence until append()
+    is given them, which then computes nothing; whatever else happens takes them back.
     """
 
     def __init__(self, context: Context, id: int = 0, all_rows: bool = False) -> None:
@@ -167,14 +181,15 @@ class Sequence:
         self.epoch = 0
         self.history = History()
         self._row: Optional[Row] = None  # of the last token
+        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
         self._all_rows = all_rows
-        self._rows: npt.NDArray[np.float32] = np.empty((0, context.model.n_vocab() if all_rows else 0), np.float32)  # NaN where not known
+        self._rows: Rows = np.empty((0, context.model.n_vocab() if all_rows else 0), np.float32)  # NaN where not known
 
     # --- what it holds ---------------------------------------------------------------------------------------------
 
     def n(self) -> int:
         """Tokens it holds, for who has the lock."""
-        return self.context.handle().seq_pos_max(self.id) + 1
+        return self.context.handle().seq_pos_max(self.id) + 1 - self._ahead.size
 
     def tokens(self) -> Ids:
         """int32 [n], a copy; -1 where only the hash is known."""
@@ -187,12 +202,12 @@ class Sequence:
 
     def last_row(self) -> Row:
         """The same. LlamaError: none."""
-        with self.context.use():
-            if self._row is None:
+        if self._row is None:
+            with self.context.use():
                 raise LlamaError(f"llama: logits: got none for the last of {self.n()} tokens, expected a row; eval a token")
-            return self._row
+        return self._row
 
-    def rows(self) -> npt.NDArray[np.float32]:
+    def rows(self) -> Rows:
         """float32 [n, n_vocab], a view. LlamaError: they are not kept."""
         with self.context.use():
             if not self._all_rows:
@@ -206,53 +221,83 @@ class Sequence:
         if n > n_ctx:
             raise ValueError(f"{where}: requested tokens: got {n}, expected at most n_ctx={n_ctx}; reset, shorten the prompt or raise n_ctx")
 
+    def reach(self, prompt: Ids) -> int:
+        """How many tokens of a prompt become() keeps: all that are held, or those up to a tail that can be taken back."""
+        n = self.n()
+        common = self.history.common(n, prompt)
+        if common == n and (prompt.size > n or self._row is not None):
+            return n
+        keep = min(common, prompt.size - 1)  # the last token's logits are needed
+        return keep if keep > self.context.handle().seq_pos_min(self.id) else 0
+
     # --- changes -----------------------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
         self.epoch += 1
         self._row = None
 
-    def append(self, ids: Ids, token: _core.CancelToken, progress: Optional[Progress] = None) -> None:
-        """Read more tokens, which have room. Errors: see Context.read."""
-        self.context.read({self: ids}, token, progress)
+    def append(self, ids: Ids, token: _core.CancelToken, progress: Optional[Progress] = None, guess: Ids = NO_TOKENS) -> None:
+        """Read more tokens, which have room; guess: what may follow them, to be read ahead. Errors: see Context.read."""
+        n_ready = self._take_ahead(ids)
+        if n_ready < ids.size:
+            self.context.read({self: ids[n_ready:]}, token, progress, guess=guess)
+
+    def n_ready(self, ids: Ids) -> int:
+        """How many of these tokens were read ahead."""
+        n = min(ids.size, self._ahead.size)
+        differ = np.flatnonzero(ids[:n] != self._ahead[:n])
+        return int(differ[0]) if differ.size else n
+
+    def _take_ahead(self, ids: Ids) -> int:
+        """Hold those first tokens that were read ahead."""
+        n = self.n_ready(ids)
+        if n:
+            at, row = self.n(), self._ahead_rows[n - 1]
+            self._changed()
+            self.history.write(at, ids[:n])
+            self._ahead, self._ahead_rows = self._ahead[n:], self._ahead_rows[n:]
+            self._row = row
+        return n
+
+    def settle(self) -> None:
+        """Take back what was read ahead. LlamaError: the memory does not give it back, and holds nothing now."""
+        if not self._ahead.size:
+            return
+        n = self.n()
+        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
+        if not self.context.handle().seq_rm(self.id, n, -1):
+            self.clear()
+            raise LlamaError(f"{self.context.name}: got tokens read ahead that the memory does not take back, expected it to; load without draft_model")
 
     def clear(self) -> None:
         """Hold no token."""
         self._changed()
+        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
         handle = self.context.handle()
         handle.clear() if self.context.n_seq == 1 else handle.seq_rm(self.id)
 
     def cut(self, n: int) -> bool:
-        """Hold the first n tokens only. False: the memory cannot take back so many; it is then as it was."""
+        """Hold the first n tokens only. False: the memory cannot take back so many; it holds as many as before."""
         handle = self.context.handle()
         if not handle.seq_rm(self.id, n, -1):
             return False
         self._changed()
+        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
         return handle.seq_pos_max(self.id) == n - 1
-
-    def reach(self, prompt: Ids) -> int:
-        """How many tokens of a prompt become() would keep."""
-        n = self.n()
-        return n if self.history.common(n, prompt) == n else 0
 
     def become(self, prompt: Ids) -> Ids:
         """Be a beginning of the prompt, keeping what can be kept; returns what is left to read."""
-        n = self.n()
-        common = self.history.common(n, prompt)
-        if common == n and (prompt.size > n or self._row is not None):
-            return prompt[n:]
-        keep = min(common, prompt.size - 1)  # the last token's logits are needed
-        if keep > 0 and self.cut(keep):
-            return prompt[keep:]
-        self.clear()
-        return prompt
+        keep = self.reach(prompt)
+        if keep != self.n() and not (keep and self.cut(keep)):
+            self.clear()
+            return prompt
+        return prompt[keep:]
 
     def copy(self, source: Sequence) -> None:
         """Be a copy of another sequence of the context: state, tokens and logits."""
-        self._changed()
-        handle = self.context.handle()
-        handle.seq_rm(self.id)
-        handle.seq_cp(source.id, self.id)
+        source.settle()
+        self.clear()
+        self.context.handle().seq_cp(source.id, self.id)
         self.history = source.history.copy()
         self._row = None if source._row is None else source._row.copy()
 
@@ -280,18 +325,21 @@ class Sequence:
 
     def expect(self, ids: Ids) -> None:
         """Tokens that are about to be read."""
+        self.settle()
         self._changed()
         at = self.n()
         self._grow(at + ids.size)
         self.history.write(at, ids)
 
-    def rows_of(self, at: int, n: int) -> Optional[npt.NDArray[np.float32]]:
-        """Where the logits of n tokens from position at belong, if they are kept."""
+    def rows_of(self, at: int, n: int) -> Optional[Rows]:
+        """Where the logits of n tokens from position at belong, if they are kept. None is known until keep() is called."""
+        self._row = None
+        self._grow(at + n)
         return self._rows[at:at + n] if self._all_rows else None
 
-    def keep(self, row: Optional[Row]) -> None:
-        """The logits of the token that is the last one now, None: not known."""
-        self._row = row
+    def keep(self, row: Row, ahead: Ids = NO_TOKENS, ahead_rows: Rows = NO_ROWS) -> None:
+        """The logits of the token that is the last one now, and what was read ahead of it."""
+        self._row, self._ahead, self._ahead_rows = row, ahead, ahead_rows
 
     def _grow(self, n: int) -> None:
         if self._all_rows and n > len(self._rows):

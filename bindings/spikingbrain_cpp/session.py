@@ -13,6 +13,7 @@ from . import _core, saving
 from .arguments import check_calls, check_neutral, check_range
 from .batch import Batch
 from .chat_request import check_chat_format
+from .drafts import DEFAULT_BACK, FunctionGuesser, Guesser, ModelGuesser, check_draft_model
 from .errors import LlamaError
 from .loaded import LoadedModel
 from .model import OpenModel, Tokens
@@ -83,6 +84,8 @@ class Session(LoadedModel):
         spike_keep: Optional[tuple[int, int]] = None,
         chat_format: Optional[str] = None,
         chat_handler: Optional[Callable[..., Any]] = None,
+        draft_model: Union[None, Callable[..., Any], Session] = None,
+        n_rs_seq: Optional[int] = None,
         verbose: bool = False,
         **neutral: Any,
     ) -> None:
@@ -109,6 +112,10 @@ class Session(LoadedModel):
         spike_keep: (tokens, neurons): keep the counts of the first tokens, and the first neurons of each input.
         chat_format: one of llama.cpp's built-in chat templates, by its name; None: the model's own.
         chat_handler: called by create_chat_completion in its place, with llama= and its arguments by name.
+        draft_model: guesses the tokens that come next, which are then computed together: LlamaPromptLookupDecoding(), another
+            LlamaDraftModel, or a smaller Llama of the same vocabulary. What is generated is the same with it and without; see draft_counts.
+        n_rs_seq: tokens at the sequence's end that can be taken back, so that a prompt that differs in them evaluates only what is new; the
+            most that is drafted at a time. None or 0: the memory's own, 32 for `spikingbrain` (the environment's SPIKINGBRAIN_N_RS_SEQ).
         verbose: llama.cpp's log on stderr.
         neutral: further arguments of llama-cpp-python's, at values that change nothing; see arguments.py.
 
@@ -116,12 +123,14 @@ class Session(LoadedModel):
         """
         given = dict(locals())
         check_neutral(neutral)
+        check_draft_model(draft_model)
         self.last_n_tokens_size = check_range("llama: last_n_tokens_size", last_n_tokens_size, low=0)
         settings = Settings.from_call(given)
         self.chat_format = check_chat_format(chat_format)
         if chat_handler is not None and not callable(chat_handler):
             raise TypeError(f"llama: chat_handler: got {type(chat_handler).__name__}, expected a function")
         self.chat_handler = chat_handler
+        self.draft_model = draft_model
         self.set_seed(seed)
         self.model_path, self.verbose = settings.path, settings.verbose
         self.n_threads, self.n_threads_batch = settings.n_threads, settings.n_threads_batch
@@ -129,6 +138,7 @@ class Session(LoadedModel):
         self.metadata = self._model.metadata
         try:
             self._sequence = self._own_sequence(settings)
+            self._guesser = self._read_draft_model()
             self.n_batch = settings.n_batch
             if not settings.vocab_only:
                 with self._sequence.context.use() as ctx:
@@ -143,9 +153,26 @@ class Session(LoadedModel):
         if s.spike_stats:
             n_rows = min(s.n_batch, s.n_ubatch, _STATS_STEP)
         step = n_rows if s.logits_all or s.spike_stats else s.n_ubatch
+        if self.draft_model is not None:
+            n_rows = max(n_rows, min(1 + (s.n_rs_seq or DEFAULT_BACK), s.n_batch, s.n_ubatch))
         context = Context(self._model, "llama", _NO_WEIGHTS, step=step, n_batch=s.n_batch, n_outputs_max=n_rows, spike_stats=s.spike_stats,
                           spike_keep_tokens=s.spike_keep[0], spike_keep_neurons=s.spike_keep[1])
         return Sequence(context, all_rows=s.logits_all)
+
+    def _read_draft_model(self) -> Optional[Guesser]:
+        given, model = self.draft_model, self._model
+        if given is None:
+            return None
+        with self._sequence.context.use() as handle:
+            if not handle.n_rs_seq() and (model.is_recurrent() or model.is_hybrid()):
+                raise ValueError("llama: draft_model: got one for a model whose memory takes back no tokens, expected n_rs_seq=; leave it out")
+        if not isinstance(given, Session):
+            return FunctionGuesser(given, model.n_vocab())
+        with given._sequence.context.use():
+            if given._model.vocab_print() != model.vocab_print():
+                raise ValueError(f"llama: draft_model: got {given.model_path} of {given.n_vocab()} tokens, expected one of the same vocabulary "
+                                 f"({model.n_vocab()} tokens); take one that was trained with this tokenizer")
+        return ModelGuesser(given._sequence)
 
     def set_seed(self, seed: int) -> None:
         """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""

@@ -12,6 +12,8 @@ from . import spiking
 from .arguments import check_batch, check_cache_type, check_path, check_pooling, check_range, check_scale, flag
 from .errors import ModelNotFoundError
 
+MAX_BACK = 65536  # tokens that can be taken back
+
 
 def _cpus() -> int:
     """CPUs this process may use."""
@@ -25,6 +27,7 @@ class Settings:
     path: str
     n_batch: int
     n_ubatch: int
+    n_rs_seq: int         # 0: the memory's own
     n_threads: int
     n_threads_batch: int
     n_ctx: Optional[int]  # the bound that was given
@@ -80,4 +83,5 @@ def _read_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     n_ctx = check_range("llama: n_ctx", given["n_ctx"] or 0, low=0, high=2**30) or None
     n_ubatch = check_range("llama: n_ubatch", given["n_ubatch"])
     check_batch("llama", n_batch, n_ubatch)
-    return {"n_batch": n_batch, "n_ubatch": n_ubatch, "n_ctx": n_ctx, **threads}
+    n_rs_seq = 0 if given["n_rs_seq"] is None else check_range("llama: n_rs_seq", given["n_rs_seq"], low=0, high=MAX_BACK)
+    return {"n_batch": n_batch, "n_ubatch": n_ubatch, "n_rs_seq": n_rs_seq, "n_ctx": n_ctx, **threads}
