@@ -59,8 +59,9 @@ def converted(checkpoint: Path, model: Path, *options: str) -> Path:
     return model
 
 
-def test_the_bookkeeping_of_sequences_keeps_its_contract() -> None:
-    assert " 0 failed" in run(built("test-sequences"))
+@pytest.mark.parametrize("part", ["sequences", "storage"])
+def test_what_a_sequence_remembers_keeps_its_contract(part: str) -> None:
+    assert " 0 failed" in run(built(f"test-{part}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
