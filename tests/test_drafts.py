@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +71,18 @@ def test_an_edit_within_what_can_be_taken_back_evaluates_the_new_tokens_only(alo
             assert got["tokens"] == fresh["tokens"]
 
 
+def test_how_much_can_be_taken_back_is_an_option(model: Path, folder: Path) -> None:
+    with Server(model, folder / "few.log", "--n-rs-seq", 4, "-np", 1) as server:
+        tokens = list(range(300, 360))
+        for n_edit, n_read in ((3, 1), (9, None)):
+            server.complete(tokens, 1, cache_prompt=True)
+            read = server.complete([*tokens[:-n_edit], 299], 1, cache_prompt=True)["timings"]["prompt_n"]
+            assert read == n_read if n_read else read > 1
+    for wrong in ("0", "-1", "70000"):
+        done = subprocess.run([str(BIN / "sb-server"), "-m", str(model), "--n-rs-seq", wrong], capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0 and f"--n-rs-seq: got {wrong}, expected 1 .. 65536" in done.stderr + done.stdout
+
+
 def test_several_answers_to_one_prompt_read_it_once(alone: Server) -> None:
     before = metrics(alone)
     got = alone.post("/v1/completions", prompt=CODE, n=2, max_tokens=4, temperature=0)
@@ -84,13 +95,12 @@ def metrics(server: Server) -> int:
     return sum(slot["n_prompt_tokens_processed"] for slot in server.get("/slots"))
 
 
-@pytest.mark.parametrize("options", [[], ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3"]], ids=["alone", "drafts"])
-def test_the_cli_writes_the_same_text_with_drafts(options: list[str], model: Path, folder: Path) -> None:
-    done = subprocess.run([str(BIN / "sb-cli"), "-m", str(model), "-st", "-n", "60", "--temp", "0", "-p", CODE, "--simple-io", "--no-display-prompt", "-t", "1", *options],
-                          capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    kept = folder / "cli.txt"
-    text = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("["))  # not the times
-    if not options:
-        kept.write_text(text)
-    assert text == kept.read_text()
+def test_the_cli_writes_the_same_text_with_drafts(model: Path) -> None:
+    def text(*options: object) -> str:
+        done = subprocess.run([str(x) for x in (BIN / "sb-cli", "-m", model, "-st", "-n", 60, "--temp", 0, "-p", CODE, "--simple-io", "--no-display-prompt", "-t", 1, *options)],
+                              capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("["))  # not the times
+
+    alone = text()
+    assert len(alone) > 100 and text("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", 3) == alone

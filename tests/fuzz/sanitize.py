@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from hypothesis import given, settings
+
 from .bytes_of import EDGES, mutated
 from .targets import ROOT, tiny_model
 
@@ -22,7 +24,7 @@ BIN = Path(sys.executable).parent
 FLAGS = "-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize=vptr"
 OURS = re.compile(r"spikingbrain|/spk-|/gla\.cpp|/swa\.cpp|tests/cpp|runtime/")
 N_CORPUS = int(os.environ.get("SANITIZE_FILES", "600"))
-PROGRAMS = ("test-spk-ops", "test-spk-matmul", "test-memory", "fuzz-files")
+PROGRAMS = ("test-spk-ops", "test-spk-matmul", "test-sequences", "test-storage", "test-memory", "test-history", "fuzz-files")
 
 
 def build() -> None:
@@ -49,6 +51,21 @@ def corpus(folder: Path) -> list[Path]:
     return paths
 
 
+def histories() -> str:
+    """What test_memory_history.py would try, the same every time."""
+    from test_memory_history import HISTORY
+
+    lines: list[str] = []
+
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @given(HISTORY)
+    def collect(history: str) -> None:
+        lines.append(history)
+
+    collect()
+    return "\n".join(lines) + "\n"
+
+
 def reports(log: str) -> tuple[list[str], Counter[str]]:
     """(what is ours or a memory error, upstream's undefined behaviour by place)."""
     bad, upstream = [line for line in log.splitlines() if "ERROR: AddressSanitizer" in line or "ERROR: LeakSanitizer" in line], Counter()
@@ -73,11 +90,12 @@ def main() -> int:
     files = corpus(ROOT / "build" / "sanitize-corpus")
     failed = False
     whole = [str(files[i * (N_CORPUS // 4)]) for i in range(4)]
-    for program, arguments, given in (("test-spk-ops", (), None), ("test-spk-matmul", (), None), *(("test-memory", (path, "0.1"), None) for path in whole),
-                                      ("fuzz-files", (), "\n".join(map(str, files)) + "\n")):
-        rc, log = run(program, *arguments, given=given)
+    lines = histories()
+    for program, arguments, text in (*((name, (), None) for name in PROGRAMS[:4]), *(("test-memory", (path, "0.1"), None) for path in whole),
+                                     ("test-history", (whole[0],), lines), ("fuzz-files", (), "\n".join(map(str, files)) + "\n")):
+        rc, log = run(program, *arguments, given=text)
         bad, upstream = reports(log)
-        failed |= rc != 0 or bool(bad)
+        failed |= rc != 0 or bool(bad) or "\nstep " in log
         print(f"{program} {' '.join(Path(a).name for a in arguments)}: exit status {rc}, {len(bad)} reports, {sum(upstream.values())} of undefined behaviour in upstream's "
               f"files; {log.strip().splitlines()[-1][:120] if log.strip() else ''}", flush=True)
         for line in [*bad[:20], *(f"  upstream: {place} ({n})" for place, n in upstream.most_common(20))]:

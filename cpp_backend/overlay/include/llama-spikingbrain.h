@@ -11,10 +11,12 @@ extern "C" {
 LLAMA_API size_t llama_spikingbrain_state_bytes(const struct llama_context * ctx);
 
 // How many of the last tokens of a sequence can be taken back (llama_memory_seq_rm): llama_context_params.n_rs_seq, where 0 stands
-// for the environment variable SPIKINGBRAIN_N_RS_SEQ or this default. llama_n_rs_seq() tells it. Positions after
-// llama_memory_seq_pos_min() can be removed: any number of them, in any number of calls, until more are decoded.
+// for the default. llama_n_rs_seq() tells it. Positions after llama_memory_seq_pos_min() can be removed: any number of them, in any
+// number of calls, until more are decoded.
 #define LLAMA_SPIKINGBRAIN_N_RS_SEQ     32
 #define LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX 65536
+// The default of contexts made from now on in this process (the tools' --n-rs-seq). False: n is out of range, nothing changes.
+LLAMA_API bool llama_spikingbrain_set_n_rs_seq(int64_t n);
 // What n stands for in a model's context; n_others: in one of another architecture. Throws std::runtime_error (C++ only).
 LLAMA_API uint32_t llama_spikingbrain_n_rs_seq(const struct llama_model * model, uint32_t n, uint32_t n_others);
 

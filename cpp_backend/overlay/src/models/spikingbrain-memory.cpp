@@ -6,9 +6,7 @@
 #include "llama-spikingbrain.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
+#include <atomic>
 
 static const uint32_t STATE_MAGIC   = 0x54534253; // "SBST"
 static const uint32_t STATE_VERSION = 1;
@@ -418,20 +416,24 @@ llama_memory_i * llama_spikingbrain_create_memory(
     return new llama_memory_spikingbrain(storage_params(sb, params, cparams), cparams.n_seq_max, cparams.n_rs_seq, pooled);
 }
 
+static std::atomic<uint32_t> n_rs_seq_default { LLAMA_SPIKINGBRAIN_N_RS_SEQ };
+
+bool llama_spikingbrain_set_n_rs_seq(int64_t n) {
+    if (n < 1 || n > LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX) {
+        return false;
+    }
+    n_rs_seq_default = n;
+    return true;
+}
+
 uint32_t llama_spikingbrain_n_rs_seq(const llama_model * model, uint32_t n, uint32_t n_others) {
     if (model->arch != LLM_ARCH_SPIKINGBRAIN) {
         return n_others;
     }
-    if (n == 0) {
-        const char * text = std::getenv("SPIKINGBRAIN_N_RS_SEQ");
-        const bool digits = text && *text != 0 && std::strspn(text, "0123456789") == std::strlen(text);
-        errno = 0;
-        n = text ? digits ? std::min(std::strtoul(text, nullptr, 10), (unsigned long) UINT32_MAX) : 0 : LLAMA_SPIKINGBRAIN_N_RS_SEQ;
+    if (n > LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX) {
+        throw std::runtime_error(format("spikingbrain: n_rs_seq: got %u, expected at most %u tokens that can be taken back", n, LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX));
     }
-    if (n == 0 || n > LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX) {
-        throw std::runtime_error(format("spikingbrain: n_rs_seq (SPIKINGBRAIN_N_RS_SEQ): got %u, expected 1 .. %u tokens that can be taken back", n, LLAMA_SPIKINGBRAIN_N_RS_SEQ_MAX));
-    }
-    return n;
+    return n > 0 ? n : n_rs_seq_default.load();
 }
 
 size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {
