@@ -77,6 +77,7 @@ context::context(std::shared_ptr<model> m, const context_options & o)
         ctx_ = llama_init_from_model(handle, params);
     }
     if (!ctx_) {
+        check_remote(handle);
         throw std::runtime_error(log.reason());
     }
     ++model_->n_contexts;
@@ -406,6 +407,7 @@ py::bytes context::state_get(llama_seq_id seq, uint32_t flags) {
         py::gil_scoped_release nogil;
         written = llama_state_seq_get_data_ext(ctx_, dst, size, seq, flags);
     }
+    check_remote(llama_get_model(ctx_));
     if (written != size) {
         throw std::runtime_error("state_get: got " + std::to_string(written) + " bytes, expected " +
             std::to_string(size) + "; " + log.errors());
@@ -426,6 +428,7 @@ size_t context::state_set(const py::bytes & data, llama_seq_id seq, uint32_t fla
         py::gil_scoped_release nogil;
         n_read = llama_state_seq_set_data_ext(ctx_, reinterpret_cast<const uint8_t *>(src), size, seq, flags);
     }
+    check_remote(llama_get_model(ctx_));
     if (n_read == 0 || n_read != (size_t) size) {
         throw std::runtime_error("state_set: got " + std::to_string(n_read) + " bytes taken, expected " +
             std::to_string(size) + "; " + log.errors());

@@ -17,9 +17,9 @@ static void bind_model(py::module_ & m) {
     #define VOCAB(name, call) .def(name, [](const model & self) { return call(self.vocab()); })
     #define MODEL(name, call) .def(name, [](const model & self) { return call(self.get()); })
     py::class_<model, std::shared_ptr<model>>(m, "Model")
-        .def(py::init<const std::string &, bool, bool, bool, bool, const py::dict &, bool>(), "path"_a, py::kw_only(),
+        .def(py::init<const std::string &, bool, bool, bool, bool, const py::dict &, bool, const std::vector<std::string> &, int32_t>(), "path"_a, py::kw_only(),
             "vocab_only"_a = false, "use_mmap"_a = true, "use_mlock"_a = false, "check_tensors"_a = false,
-            "kv_overrides"_a = py::dict(), "verbose"_a = false)
+            "kv_overrides"_a = py::dict(), "verbose"_a = false, "rpc_servers"_a = std::vector<std::string>(), "n_gpu_layers"_a = 0)
         .def("close", &model::close)
         .def_property_readonly("closed", &model::closed)
         .def_property_readonly("vocab_only", &model::vocab_only)
@@ -59,6 +59,7 @@ static void bind_context(py::module_ & m) {
         .def("cancel", &cancel_token::cancel)
         .def_property_readonly("cancelled", &cancel_token::cancelled);
     py::register_exception<cancelled>(m, "Cancelled", PyExc_RuntimeError);
+    py::register_exception<lost>(m, "Lost", py::module_::import("spikingbrain_cpp.errors").attr("LlamaError"));
     py::class_<adapter, std::shared_ptr<adapter>>(m, "Adapter")
         .def(py::init<std::shared_ptr<model>, const std::string &>(), "model"_a, "path"_a);
     py::class_<context, std::shared_ptr<context>>(m, "Context")

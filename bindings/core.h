@@ -51,7 +51,7 @@ using tokens_in = py::array_t<llama_token, py::array::c_style>; // int32 [n]
 class model {
 public:
     model(const std::string & path, bool vocab_only, bool use_mmap, bool use_mlock, bool check_tensors,
-          const py::dict & kv_overrides, bool verbose);
+          const py::dict & kv_overrides, bool verbose, const std::vector<std::string> & rpc_servers, int32_t n_gpu_layers);
     ~model();
 
     void close(); // refused while a context is open

@@ -58,12 +58,20 @@ static bool on_progress(float, void * interrupted) {
 }
 
 model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_mlock, bool check_tensors,
-             const py::dict & kv_overrides, bool verbose) : vocab_only_(vocab_only), verbose_(verbose) {
+             const py::dict & kv_overrides, bool verbose, const std::vector<std::string> & rpc_servers, int32_t n_gpu_layers)
+    : vocab_only_(vocab_only), verbose_(verbose) {
     const auto given = read_overrides(kv_overrides);
     bool interrupted = false;
+    std::vector<ggml_backend_dev_t> devices;
+    if (!rpc_servers.empty()) {
+        py::gil_scoped_release nogil;
+        devices = remote_devices(rpc_servers);
+    }
+    devices.push_back(nullptr); // ends the list: other devices of this process are another model's
 
     auto params = llama_model_default_params();
-    params.n_gpu_layers  = 0;
+    params.devices       = devices.data();
+    params.n_gpu_layers  = n_gpu_layers;
     params.vocab_only    = vocab_only;
     params.check_tensors = check_tensors;
     params.load_mode     = use_mmap ? (use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP)

@@ -22,7 +22,7 @@ OLD_BLAS = "Prescott"  # NumPy's OpenBLAS otherwise takes AVX kernels under qemu
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
 
 LICENCES = {"llama.cpp", "jsonhpp", "cpp-httplib", "pybind11", "llamafile-sgemm", "xxhash", "rotate-bits"}
-TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split"}
+TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split", "rpc-server"}
 PROGRAM = """\
 import json, sys
 from spikingbrain_cpp import Llama
@@ -39,7 +39,7 @@ def check_contents(wheel: Path) -> None:
         (info,) = {n.split("/")[0] for n in names if n.split("/")[0].endswith(".dist-info")}
         tags = [line for line in archive.read(f"{info}/WHEEL").decode().splitlines() if line.startswith("Tag: ")]
     lib = {n.removeprefix("spikingbrain_cpp/lib/") for n in names if n.startswith("spikingbrain_cpp/lib/")}
-    wanted = {f"llama-{t}" for t in TOOLS} | {f"licenses/LICENSE-{x}" for x in LICENCES} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "llama", "llama-common")}
+    wanted = {f"llama-{t}" for t in TOOLS} | {f"licenses/LICENSE-{x}" for x in LICENCES} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "ggml-rpc", "llama", "llama-common")}
     wanted |= {f"libggml-cpu-{x}.so" for x in ("x64", "sse42", "haswell")}  # the lowest ones
     missing = sorted(wanted - lib) + sorted({"spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py", f"{info}/licenses/LICENSE"} - set(names))
     foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or

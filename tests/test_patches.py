@@ -26,7 +26,6 @@ ADDED_LINES = 160
 REPLACED = {
     r"static_assert\(GGML_OP_COUNT == \d+": "the operator count, asserted in ggml.c twice and in ggml-rpc.h",
     r"const size_t max_idx = std::min\(tokens.size\(\), b.tokens.size\(\)\);": "where two texts part, by their adapters, too; nothing shadows it in its scope",
-    r"#define RPC_PROTO_PATCH_VERSION\s+\d+": "RPC's peers must know the same operators",
     r'LLAMA_LOG_WARN\("%s: Warning: Bad metadata override': "an override of a wrong type is an error, no warning; a throw above it would leave it unreachable",
     r"__func__, ovrd->key, override_type_to_str": "the second line of that warning",
     r"common_log_set_file\(common_log_main\(\), value": "a log that is opened before all arguments are known may empty an input",
@@ -50,8 +49,11 @@ REPLACED = {
     r"gguf_write_to_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
     r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (0026)",
     r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (0024)",
-    r'#include "json-schema-to-grammar.h"': "arg.cpp: the header of the one that drops constraints is not needed beside ours",
     r".*= \{?(COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, )?json_schema_to_grammar\(": "another function of the same argument, at three doors",
+    r"RPC_STATUS_ASSERT\(status\);": "a lost server is an error, not an abort (0044)",
+    r"sg\.graph = nullptr;": "graphs that do not use the buffer stay (0044)",
+    r'err = "Compute error\.";': "the reason is known (0046)",
+    r"// a second partial removal while one is pending|ok = ok && !llama_memory_seq_rm\(": "upstream's test of something that is allowed here (0047)",
     r"auto chat_params = common_chat_templates_apply\(": "the same, of a chat's schemas",
 }
 

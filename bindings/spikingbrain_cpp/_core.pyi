@@ -9,6 +9,8 @@ from typing import Any, Mapping, Optional
 import numpy as np
 import numpy.typing as npt
 
+from .errors import LlamaError
+
 DEFAULT_SEED: int
 STATE_PARTIAL_ONLY: int
 
@@ -55,6 +57,8 @@ class Model:
         check_tensors: bool = False,
         kv_overrides: Mapping[str, Any] = {},
         verbose: bool = False,
+        rpc_servers: list[str] = [],
+        n_gpu_layers: int = 0,
     ) -> None: ...
     def close(self) -> None: ...
     @property
@@ -99,6 +103,9 @@ class CancelToken:
     def cancelled(self) -> bool: ...
 
 class Cancelled(RuntimeError): ...
+
+class Lost(LlamaError):
+    """An RPC server that has layers of the model answers no more."""
 
 class Adapter:
     """A LoRA adapter of a model."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, spiking
+from . import _core, remote, spiking
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
 from .settings import Settings
 from .tokenizer import NORMALIZER_KEY, TEXT, Text, Tokenizer
@@ -110,15 +110,15 @@ class OpenModel:
             self.close()
             if isinstance(error, LlamaError):
                 raise
-            raise ModelLoadError(f"llama: {settings.path}: got a file that llama.cpp cannot load: {error}; "
-                                 "convert or copy it again") from error
+            raise ModelLoadError(remote.load_failed(settings.path, error)) from error
         except BaseException:
             self.close()
             raise
 
     def _load(self, s: Settings) -> None:
         self._handle = _core.Model(s.path, vocab_only=s.vocab_only, use_mmap=s.use_mmap, use_mlock=s.use_mlock,
-                                   check_tensors=s.check_tensors, kv_overrides=s.kv_overrides, verbose=s.verbose)
+                                   check_tensors=s.check_tensors, kv_overrides=s.kv_overrides, verbose=s.verbose,
+                                   rpc_servers=s.rpc_servers, n_gpu_layers=s.n_gpu_layers)
         self.metadata: dict[str, str] = self._handle.metadata()
         self.architecture = self.metadata.get("general.architecture")
         self.spiking = spiking.Spiking.of(self.metadata, s.kv_overrides)
@@ -184,6 +184,8 @@ class OpenModel:
             if self._adapters:
                 ctx.set_adapters(self._adapters)
             return ctx
+        except _core.Lost:
+            raise
         except RuntimeError as error:
             raise LlamaError(f"llama: context: got a refusal from llama.cpp: {error}; change the arguments") from error
 

@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from sb_convert.whole import target, write_whole
 
+from . import _core
 from .arguments import check_path
 from .errors import LlamaError
 from .history import History
@@ -50,6 +51,8 @@ def put(sequence: Sequence, where: str, made: Any) -> None:
     row = made.logits if made.n_tokens and made.logits.size else None
     try:
         sequence.replace(made.data if made.n_tokens else b"", made.n_tokens, History.of(made.n_tokens, made.prefix, made.tail), row)
+    except _core.Lost:
+        raise
     except RuntimeError as error:
         raise LlamaError(f"{where}: got data that llama.cpp refuses: {error}; save it again") from error
 

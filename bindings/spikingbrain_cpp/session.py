@@ -63,7 +63,8 @@ class Session(LoadedModel):
         n_threads: Optional[int] = None,
         n_threads_batch: Optional[int] = None,
         seed: int = _core.DEFAULT_SEED,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: Optional[int] = None,
+        rpc_servers: Optional[str] = None,
         vocab_only: bool = False,
         use_mmap: bool = True,
         use_mlock: bool = False,
@@ -96,7 +97,8 @@ class Session(LoadedModel):
         n_batch, n_ubatch: tokens handed to llama.cpp at once, and computed at once.
         n_threads, n_threads_batch: for single tokens and for prompts; None: every CPU this process may use.
         seed: of sampling; the default draws a new one each time.
-        n_gpu_layers: 0 or -1; the build computes on CPUs.
+        rpc_servers: "HOST:PORT,HOST:PORT" of sb-rpc-server on other machines, which then hold layers and their state.
+        n_gpu_layers: how many of the last layers lie there, the output among them; -1: all, None: all with rpc_servers. Without: 0 or -1.
         vocab_only: tokenizer and metadata, no weights.
         check_tensors: read all weights once and refuse values that are no numbers.
         kv_overrides: metadata to replace, {key: value}.

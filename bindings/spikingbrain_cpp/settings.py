@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from . import spiking
+from . import remote, spiking
 from .arguments import check_batch, check_cache_type, check_path, check_pooling, check_range, check_scale, flag
 from .errors import ModelNotFoundError
 
@@ -48,6 +48,8 @@ class Settings:
     embedding: bool
     pooling: int
     lora: Optional[tuple[str, float]]  # path, scale
+    rpc_servers: list[str]
+    n_gpu_layers: int  # of the model's, on those; -1: all
 
     @classmethod
     def from_call(cls, given: Mapping[str, Any]) -> Settings:
@@ -57,7 +59,7 @@ class Settings:
         if not Path(path).is_file():
             raise ModelNotFoundError(f"llama: model_path: got {path}, expected a GGUF file; check the path")
         overrides = spiking.with_arguments(given["kv_overrides"], given["spike"], given["spike_k"])
-        flags = {name: flag(f"llama: {name}", given[name])
+        flags: dict[str, Any] = {name: flag(f"llama: {name}", given[name])
                  for name in ("vocab_only", "use_mmap", "use_mlock", "check_tensors", "spike_stats", "logits_all", "embedding")}
         if flags["vocab_only"] and flags["spike_stats"]:
             raise ValueError("llama: spike_stats: got True with vocab_only, expected weights to run; leave one of the two out")
@@ -78,10 +80,11 @@ class Settings:
 def _read_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     n_batch = check_range("llama: n_batch", given["n_batch"])
     threads = {name: check_range(f"llama: {name}", given[name] or _cpus(), high=512) for name in ("n_threads", "n_threads_batch")}
-    if given["n_gpu_layers"] not in (0, -1):
-        raise ValueError(f"llama: n_gpu_layers: got {given['n_gpu_layers']}, expected 0 or -1; this build computes on CPUs")
+    servers = remote.check_servers(given["rpc_servers"])
+    layers = remote.check_layers(given["n_gpu_layers"], servers)
     n_ctx = check_range("llama: n_ctx", given["n_ctx"] or 0, low=0, high=2**30) or None
     n_ubatch = check_range("llama: n_ubatch", given["n_ubatch"])
     check_batch("llama", n_batch, n_ubatch)
     n_rs_seq = 0 if given["n_rs_seq"] is None else check_range("llama: n_rs_seq", given["n_rs_seq"], low=0, high=MAX_BACK)
-    return {"n_batch": n_batch, "n_ubatch": n_ubatch, "n_rs_seq": n_rs_seq, "n_ctx": n_ctx, **threads}
+    return {"n_batch": n_batch, "n_ubatch": n_ubatch, "n_rs_seq": n_rs_seq, "n_ctx": n_ctx,
+            "rpc_servers": servers, "n_gpu_layers": layers, **threads}

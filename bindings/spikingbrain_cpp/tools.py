@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from . import refusals
+from . import refusals, remote
 from .pipes import ends_with_the_reader
 
 Defaults = dict[str, tuple[str, tuple[str, ...]]]
@@ -59,6 +59,7 @@ COMMANDS = {
     "sb-batched-bench": "measure tokens per second of several sequences together",
     "sb-imatrix": "measure which weights matter on a text, for sb-quantize",
     "sb-gguf-split": "split a GGUF file, or join its parts",
+    "sb-rpc-server": "compute layers of a model that another machine loads (--rpc, rpc_servers)",
     "sb-spikes": "count, draw and report a model's spikes on a text",
 }
 
@@ -75,6 +76,8 @@ def help_text(command: str, defaults: Defaults, note: str = "") -> str:
 def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn:
     """Exec lib/`tool` with this process's arguments; `defaults`: variable -> (value, options and variables that replace it); `note`: for --help."""
     path = tool_path(tool)
+    if note_of_layers := remote.without_effect(tool.replace("llama-", "sb-"), sys.argv[1:], os.environ):
+        print(note_of_layers, file=sys.stderr, flush=True)
     for name, (value, options) in (defaults or {}).items():
         if not set(options) & {*sys.argv[1:], *os.environ}:
             os.environ.setdefault(name, value)
@@ -162,3 +165,8 @@ def merge_and_delete() -> NoReturn:
                 os.remove(part)
                 print(f"deleted file {part}", file=sys.stderr)
     sys.exit(status if status >= 0 else 128 - status)
+
+
+def rpc_server() -> NoReturn:
+    path = tool_path("llama-rpc-server")
+    os.execv(path, [str(path), *sys.argv[1:]])

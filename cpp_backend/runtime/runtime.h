@@ -87,6 +87,17 @@ memory_use  measure(const model_file & file, const overrides & o, const llama_co
 int64_t     missing_bytes(const model_file & file); // of a file that ends before its tensors do
 std::string spike_isa(); // which integer kernels run, "" where the CPU library does not say
 
+// --- remote.cpp: RPC servers -----------------------------------------------------------------------------------------------
+
+// The devices of servers ("host:port"), connected to. Throws where one is malformed, not reached or of another build.
+std::vector<ggml_backend_dev_t> remote_devices(const std::vector<std::string> & servers);
+// Of a server that has layers of the model: what was computed with it is worth nothing.
+struct lost : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+// Throws where there is one.
+void check_remote(const llama_model * model);
+
 // --- fingerprint.cpp ---------------------------------------------------------------------------------------------------
 
 // What a context's states belong to (llama_spikingbrain_print), 64 hex digits: 16 each of weights, settings, adapters, memory.

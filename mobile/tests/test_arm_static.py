@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not FULL, reason="static tools are tried with SP
 SMALL = ROOT / "examples" / "small"
 CPUS = {"armv8.0": ["cortex-a53", "cortex-a72", "max"], "armv8.2-dotprod": ["cortex-a76", "neoverse-n1", "max"]}
 PROMPT, N = "The file is opened", 32
-TOOLS = ["llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity", "llama-batched-bench", "llama-imatrix", "llama-gguf-split"]
+TOOLS = ["llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity", "llama-batched-bench", "llama-imatrix", "llama-gguf-split", "llama-rpc-server"]
 
 
 def bare(cpu: str) -> Machine:

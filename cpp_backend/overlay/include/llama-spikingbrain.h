@@ -53,6 +53,10 @@ LLAMA_API uint64_t llama_spikingbrain_adapter_print(const struct llama_adapter_l
 LLAMA_API const char * llama_spikingbrain_print_difference(
         const struct llama_spikingbrain_print * got, const struct llama_spikingbrain_print * expected);
 
+// Whether results and states of a model are worth nothing any more: an RPC server that has layers of it was lost. The reason, one
+// sentence, into why, which has n bytes.
+LLAMA_API bool llama_spikingbrain_why_lost(const struct llama_model * model, char * why, size_t n);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 
 #include "models.h"
 #include "spikingbrain-memory.h"
+#include "spikingbrain-remote.h"
 
 #include "../llama-adapter.h"
 #include "../llama-context.h"
@@ -261,6 +262,7 @@ void llama_spikingbrain_prints::set_model(const llama_model & model, llama_model
     if (model.hparams.no_alloc) {
         return; // only measured
     }
+    llama_spikingbrain_check_loaded(model);
     const model_print made = { weights_of(ml), settings_of(model, ml) };
     std::lock_guard<std::mutex> lock(mutex);
     models[&model] = made;

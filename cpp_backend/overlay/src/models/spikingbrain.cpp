@@ -114,7 +114,8 @@ void llama_model_spikingbrain::check_int8() const {
         if (!parts.out_index || !parts.out_index->data) {
             continue; // none, or a model loaded to measure its size
         }
-        const int32_t * index = (const int32_t *) parts.out_index->data;
+        std::vector<int32_t> index(ggml_nelements(parts.out_index));
+        ggml_backend_tensor_get(parts.out_index, index.data(), 0, ggml_nbytes(parts.out_index)); // it may lie on another machine
         int64_t last = -1;
         for (int64_t i = 0; i < parts.out_index->ne[0]; ++i) {
             if (index[i] <= last || index[i] >= ggml_nelements(w)) {

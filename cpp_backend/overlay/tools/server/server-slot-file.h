@@ -16,6 +16,7 @@
 //
 // All of it is checked before llama.cpp reads its part, which it reads unchecked (a short file ends the process there).
 
+#include "server-lost.h"
 #include "server-task.h"
 #include "whole-file.h"
 
@@ -93,11 +94,13 @@ class server_slot_writer : server_slot_file {
     std::string part;
     std::string reason;
     llama_spikingbrain_print print;
+    const llama_context *    ctx;
 
 public:
     template <typename params_t>
-    server_slot_writer(std::string & filepath, const params_t & params, const llama_context * ctx) : print(llama_spikingbrain_print_of(ctx)) {
+    server_slot_writer(std::string & filepath, const params_t & params, const llama_context * ctx) : print(llama_spikingbrain_print_of(ctx)), ctx(ctx) {
         try {
+            server_throw_if_lost(ctx);
             filepath = part = whole.begin(filepath, whole_file::inputs_of(params));
         } catch (const std::exception & err) {
             reason = err.what();
@@ -141,7 +144,7 @@ public:
         put(out, checksum(part, size));
         out.close();
         try {
-            if (complete && out && !err) {
+            if (complete && out && !err && server_lost(ctx).empty()) {
                 whole.commit();
                 return size + sizeof(uint64_t);
             }
@@ -177,6 +180,7 @@ class server_slot_reader : server_slot_file {
 public:
     server_slot_reader(const std::string & filepath, const llama_context * ctx) {
         std::error_code err;
+        server_throw_if_lost(ctx);
         expect(std::filesystem::is_regular_file(filepath, err), "slot file: got no such file, expected one that was saved"); // a pipe never answers
         in.open(filepath, std::ios::binary);
         size = std::filesystem::file_size(filepath, err);

@@ -7,5 +7,6 @@
 #include "server-constraints.h"
 #include "server-drafts.h"
 #include "server-limits.h"
+#include "server-lost.h"
 #include "server-slot-file.h"
 #include "server-token-rows.h"
