@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
-from binding_models import ONE, convert
+from binding_models import ONE, convert, write_adapter
 from rpc_peers import BIN, Between, RpcServer, free_port
 from running_server import Server
 
@@ -115,6 +116,42 @@ def test_a_second_context_comes_and_goes(models, server):
             got.append(int(np.array(remote.logits).argmax()))
             remote.eval(got[-1:])
     assert got == expected
+
+
+def control_vector(path: Path, width: int) -> Path:
+    w = gguf.GGUFWriter(path, "controlvector")
+    for i in (1, 2, 4):
+        w.add_tensor(f"direction.{i}", np.random.default_rng(i).standard_normal(width, np.float32)/8)
+    w.write_header_to_file(), w.write_kv_data_to_file(), w.write_tensors_to_file(), w.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_adapters_and_control_vectors_go_along(models, server, tmp_path, kind):
+    """The same perplexity, digit for digit, as with weights that lie as in the file."""
+    (text := tmp_path / "text").write_bytes(TEXT*40)
+    write_adapter(adapter := tmp_path / "lora.gguf", models["float"])
+    with Llama(models[kind], **ONE) as llm:
+        control = control_vector(tmp_path / "control.gguf", llm.n_embd())
+
+    def run(*options: object) -> str:
+        done = subprocess.run([BIN / "sb-perplexity", "-m", models[kind], "-f", text, "-c", "64", "--chunks", "3", "-t", "1", *options],
+                              capture_output=True, text=True, timeout=60)
+        found = re.search(r"Final estimate: (.*)", done.stdout + done.stderr)
+        assert found, done
+        return found[1]
+
+    there = run("--rpc", server.endpoint, "--lora", adapter, "--control-vector", control)
+    assert there == run("--no-repack", "--lora", adapter, "--control-vector", control) != run("--no-repack")
+
+
+def test_spikes_are_counted_and_embeddings_read_from_there(models, server):
+    options = {"spike_stats": True, "embedding": True, **ONE}
+    with Llama(models["spikes"], **options) as alone, Llama(models["spikes"], rpc_servers=server.endpoint, **options) as remote:
+        for llm in (alone, remote):
+            llm.eval(llm.tokenize(TEXT))
+        assert alone.spike_stats().to_dict() == remote.spike_stats().to_dict()
+        assert close("float", np.array(alone.embed(TEXT.decode())), np.array(remote.embed(TEXT.decode())))
 
 
 # --- a server that is lost -----------------------------------------------------------------------------------------
@@ -227,6 +264,13 @@ def test_rpc_servers_is_text(models):
         Llama(models["spikes"], rpc_servers=["a:5"], **ONE)
 
 
+@pytest.mark.parametrize("options, said", [(("-ngl", "5"), "-ngl: got it without --rpc"), (("--rpc", "127.0.0.1:1", "-ngl", "5"), "got 'Connection refused'")])
+def test_layers_without_a_server_are_no_error_to_a_tool_but_said(models, options, said):
+    done = subprocess.run([BIN / "sb-bench", "-m", models["spikes"], "-p", "1", "-n", "0", "-r", "1", "-t", "1", *options], capture_output=True, text=True,
+                          timeout=60)
+    assert said in done.stderr and (done.returncode == 0) == ("--rpc" not in options), done
+
+
 @pytest.mark.parametrize("n, servers", [(0, True), (-2, True), (1, False), (99, False)])
 def test_layers_without_effect_are_refused(models, server, n, servers):
     with pytest.raises(ValueError, match=f"llama: n_gpu_layers: got {n}, expected .* rpc_servers"):
@@ -251,6 +295,13 @@ def test_a_foreign_server_is_refused(models, short_wait, what, answer, said):
 def test_a_server_that_answers_nonsense_is_refused(models, short_wait):
     with Between(answer=build_of_this() + b"\2"*64) as peer, pytest.raises(ModelLoadError, match=SENTENCE):
         Llama(models["spikes"], rpc_servers=peer.endpoint, **ONE)
+
+
+def test_a_server_without_room_is_named(models):
+    with RpcServer() as server:
+        server.leave_room(14 << 20)  # for the thread of its heart, not for the 18 MB of the model
+        with pytest.raises(ModelLoadError, match=r"llama: rpc_servers: 127.0.0.1:\d+: got no room for \d+ MiB, expected some; lower n_gpu_layers"):
+            Llama(models["float"], rpc_servers=server.endpoint, **ONE)
 
 
 def test_a_server_with_another_client_is_waited_for_and_then_named(models, server, short_wait):

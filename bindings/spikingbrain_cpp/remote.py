@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from .arguments import integer
 
+_NO_ROOM = re.compile(r"failed to allocate RPC\d+\[(.+?)\] buffer of size (\d+)")  # llama.cpp's words
 _SERVER = re.compile(r"[^\s:/,]+:[1-9][0-9]{0,4}")
 
 
@@ -52,4 +53,6 @@ def load_failed(path: str, error: Exception) -> str:
     _, rpc, reason = str(error).partition("rpc: ")
     if rpc:
         return f"llama: rpc_servers: {reason}"
+    if full := _NO_ROOM.search(str(error)):
+        return f"llama: rpc_servers: {full[1]}: got no room for {int(full[2])/2**20:.0f} MiB, expected some; lower n_gpu_layers or name more servers"
     return f"llama: {path}: got a file that llama.cpp cannot load: {error}; convert or copy it again"

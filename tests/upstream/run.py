@@ -98,6 +98,8 @@ def run_cpp(command: list[str | Path], known: str | None) -> str:
     except subprocess.TimeoutExpired:
         return f"failed: no end after {SECONDS} s"
     output = done.stdout + done.stderr
+    if "skipping because" in output:
+        return f"failed: it skipped a part of itself\n{output[-1500:]}"
     errors = [line for line in output.splitlines() if " E " in line]
     if done.returncode == 0 or (known and len(errors) == 1 and known in errors[0]):
         return ""
