@@ -46,7 +46,7 @@ REPLACED = {
         "the rows of a stop string are known, not guessed by tokenizing it (0022)",
     r"for \(const auto & p : probs\) \{|std::string txt\(p\.text_to_send\);|\{\"bytes\", +str_to_bytes\(p\.text_to_send\)\},": "a row names its own token (0022)",
     r"// note: allow id_slot to be out of bounds|id_slot = id_slot % slots\.size\(\);": "slot 99 of 4 is none, not slot 3 (0023)",
-    r"gguf_write_to_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
+    r"gguf_write_to_file\(|llama_state_save_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
     r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (0026)",
     r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (0024)",
     r".*= \{?(COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, )?json_schema_to_grammar\(": "another function of the same argument, at three doors",

@@ -239,6 +239,25 @@ def test_a_tool_ends_with_an_exit_code_when_its_server_is_lost(models, tmp_path,
     assert process.returncode == 1 and re.search(SENTENCE, output), (process.returncode, output[-2000:])
 
 
+def test_a_session_file_that_could_not_be_finished_is_none(models, server, tmp_path):
+    """The connection ends while the state is saved, after the last token."""
+    session = tmp_path / "session"
+
+    def run(*options: object, limit: int = 2**40) -> tuple[int, str, int]:
+        """Exit code, what it said and how many bytes it sent."""
+        with Between(server.port, limit) as between:
+            done = subprocess.run([BIN / "sb-completion", "-m", models["spikes"], "--rpc", between.endpoint, "-p", TEXT, "-n", "4", "-t", "1", "--temp", "0", "-no-cnv",
+                                   "--no-warmup", "--ignore-eos", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            return done.returncode, done.stderr, limit - between.left
+
+    keep = ("--prompt-cache", session, "--prompt-cache-all")
+    without, whole = run()[2], run(*keep)[2]
+    assert session.exists()
+    session.unlink()
+    code, said, _ = run(*keep, limit=whole - (whole - without)//10)
+    assert code == 1 and re.search(SENTENCE, said) and not session.exists(), (code, said[-2000:])
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
