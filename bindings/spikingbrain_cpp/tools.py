@@ -168,5 +168,4 @@ def merge_and_delete() -> NoReturn:
 
 
 def rpc_server() -> NoReturn:
-    path = tool_path("llama-rpc-server")
-    os.execv(path, [str(path), *sys.argv[1:]])
+    os.execv(tool_path("llama-rpc-server"), sys.argv)
