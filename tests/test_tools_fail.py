@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from binding_models import convert
 
-from spikingbrain_cpp import tools
+from spikingbrain_cpp import refusals, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -66,7 +66,7 @@ def test_a_number_that_would_end_a_tool_is_refused(command, options, monkeypatch
 
 def refusal(monkeypatch, command: str, options: list[str]) -> str | int | None:
     """What the command says instead of becoming upstream's tool; None where it becomes that."""
-    monkeypatch.setattr(sys, "argv", [command, "-m", "m.gguf", *options])
+    monkeypatch.setattr(sys, "argv", [command, *options])
     monkeypatch.setattr(os, "execv", lambda *_: sys.exit(0))
     monkeypatch.setattr(os, "environ", os.environ.copy())
     with pytest.raises(SystemExit) as ended:
@@ -80,6 +80,41 @@ def refusal(monkeypatch, command: str, options: list[str]) -> str | int | None:
     ("sb-cli", "-p -b"), ("sb-completion", "-b 0 -b 1")])
 def test_the_numbers_beside_them_are_taken(command, options, monkeypatch):
     assert refusal(monkeypatch, command, options.split()) is None
+
+
+INT = 2**31 - 1
+THREADS_BATCH_CONTEXT = {"-t --threads LLAMA_ARG_THREADS": (-1, 512), "-tb --threads-batch": (-1, 512), "-b --batch-size LLAMA_ARG_BATCH": (1, INT),
+                         "-ub --ubatch-size LLAMA_ARG_UBATCH": (0, INT), "-c --ctx-size LLAMA_ARG_CTX_SIZE": (0, INT)}
+BOUNDS = {
+    "sb-cli": THREADS_BATCH_CONTEXT | {"--mirostat": (0, 2)}, "sb-imatrix": THREADS_BATCH_CONTEXT, "sb-perplexity": THREADS_BATCH_CONTEXT | {"--ppl-stride": (0, INT)},
+    "sb-server": THREADS_BATCH_CONTEXT | {"--mirostat": (0, 2), "--port LLAMA_ARG_PORT": (0, 65535), "-np --parallel LLAMA_ARG_N_PARALLEL": (-1, 256)},
+    "sb-completion": THREADS_BATCH_CONTEXT | {"--mirostat": (0, 2), "-np --parallel LLAMA_ARG_N_PARALLEL": (1, 256), "-gan --grp-attn-n LLAMA_ARG_GRP_ATTN_N": (1, INT)},
+    "sb-batched-bench": THREADS_BATCH_CONTEXT | {"-npp": (1, INT), "-ntg": (0, INT), "-npl": (1, 256)},
+    "sb-bench": {"-t --threads": (1, 512), "-b --batch-size": (1, INT), "-ub --ubatch-size": (1, INT), "-r --repetitions": (1, INT), "-pg": (0, INT)}}
+
+
+@pytest.mark.parametrize("command", BOUNDS)
+def test_every_bound_of_every_number(command, monkeypatch):
+    assert {" ".join(names) for names in refusals.NUMBERS[command]} == {*BOUNDS[command]}
+    for names, (low, high) in BOUNDS[command].items():
+        for name in names.split():
+            for value in (low - 1, low, high, high + 1):
+                env = {name: str(value)} if name[0] != "-" else {}
+                with monkeypatch.context() as with_it:
+                    for key in env:
+                        with_it.setenv(key, env[key])
+                    told = refusals.numbers(command, [] if env else [name, str(value)])
+                expected = f"{low} to {high}" if high < INT else f"at least {low}"
+                assert told == (None if low <= value <= high else f"{command}: {names.split()[0]}: got {value}, expected {expected}; change it")
+
+
+def test_what_divides_and_what_fits(monkeypatch):
+    for n, width, fine in ((1, 7, True), (4, 8, True), (4, 6, False), (3, None, False), (2, None, True), (0, 5, True), ("x", 6, True), (4, "x", True), (8, 4, False)):
+        given = ["-gan", str(n)] + ([] if width is None else ["-gaw", str(width)])
+        assert (refusals.self_extend(given) is None) == fine, given
+    for text, fine in (("0", True), ("1", False), ("15", False), ("16", True), ("x", True), ("-1", True)):
+        assert (refusals.context(["-c", text]) is None) == fine, text
+        assert (refusals.context(["--ctx-size", "9", "-c", text]) is None) == fine, text
 
 
 def test_a_number_by_its_variable_is_refused_too(monkeypatch):
@@ -145,6 +180,33 @@ def test_help_says_what_differs_and_then_the_tools_own(monkeypatch, capfd):
         "  LLAMA_ARG_BATCH=512    (-b, --batch-size, -ub, --ubatch-size)"]
     assert any("--slot-save-path" in line for line in said) and any("SPIKINGBRAIN_CHECKPOINT_RAM" in line for line in said[5:20])
     assert tools.help_text("sb-bench", {}) == "sb-bench: measure tokens per second. Below is the help of llama.cpp's tool, which this command runs.\n"
+
+
+@pytest.mark.parametrize("argv, deletes", [
+    ("--merge --delete-splits a b", True), ("--delete-splits --merge a b", True), ("--merge a b", False), ("--delete-splits a b", False), ("--merge --delete-splits a", True),
+    ("--merge --delete-splits", False), ("--merge --delete-splits --dry-run a b", False), ("--merge --delete-splits --help a b", False), ("--merge --delete-splits a -h", False), ("--merge --delete-splits --version a b", False)])
+def test_when_parts_are_deleted(argv, deletes):
+    assert refusals.deletes_parts(argv.split()) is deletes
+
+
+@pytest.mark.parametrize("status, said", [(0, None), (3, 3), (-6, 6)])
+def test_merging_deletes_after_success_only(tmp_path, monkeypatch, status, said):
+    part = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    for path in part:
+        path.write_bytes(b"x")
+    ran: list = []
+    monkeypatch.setattr(sys, "argv", ["sb-gguf-split", "--merge", "--delete-splits", str(part[0]), str(tmp_path / "out")])
+    monkeypatch.setattr(tools.subprocess, "run", lambda command, **kw: ran.append((command, kw)) or subprocess.CompletedProcess(command, status))
+    with pytest.raises(SystemExit) as ended:
+        tools.gguf_split()
+    assert (ended.value.code or None) == said and ran == [([tools.LIB / "llama-gguf-split", "--merge", str(part[0]), str(tmp_path / "out")], {"restore_signals": False})]
+    assert [path.exists() for path in part] == [status != 0] * 2
+
+
+def test_the_parts_of_a_model():
+    assert refusals.parts("a/m-00001-of-00003.gguf") == [f"a/m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    for whole in ("m.gguf", "m-00002-of-00003.gguf", "m-00001-of-00003.gguf.x", "m-00001-of-3.gguf"):
+        assert refusals.parts(whole) == [whole]
 
 
 def tasks(n: int, size: int) -> bytes:

@@ -140,13 +140,22 @@ def quantize_output(argv: Sequence[str]) -> Optional[str]:
 
 def merge_output(argv: Sequence[str]) -> Optional[str]:
     """llama-gguf-split opens what has the output's name, to see whether it is there: a pipe would never answer."""
-    if "--merge" not in argv or len(argv) < 3 or {"-h", "--help", "--version"} & {*argv}:
+    if not _merges(argv):
         return None
     try:
         target(argv[-1], parts(argv[-2]))
     except NotWritten as error:
         return f"sb-gguf-split: {error}"
     return None
+
+
+def _merges(argv: Sequence[str]) -> bool:
+    return "--merge" in argv and len(argv) >= 3 and not {"-h", "--help", "--version"} & {*argv}
+
+
+def deletes_parts(argv: Sequence[str]) -> bool:
+    """Whether llama-gguf-split would merge, and delete what it merged."""
+    return _merges(argv) and "--delete-splits" in argv and "--dry-run" not in argv
 
 
 def parts(path: str) -> list[str]:

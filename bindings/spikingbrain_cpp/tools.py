@@ -22,6 +22,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,71 +103,89 @@ def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
     os.execv(path, sys.argv)
 
 
+@dataclass(frozen=True)
+class Tool:
+    """defaults: see run(); note: for --help; refused: reasons why the arguments must not reach the tool, or None of each."""
+
+    defaults: Defaults = field(default_factory=dict)
+    note: str = ""
+    refused: tuple[Callable[[Sequence[str]], str | None], ...] = ()
+
+
+def _common(command: str) -> tuple[Callable[[Sequence[str]], str | None], ...]:
+    return partial(refusals.numbers, command), partial(refusals.grammar, command)
+
+
+CHAT = LIMIT + CACHE + CHECKPOINTS
+TOOLS = {
+    "sb-cli": Tool(FIT | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-cli"), *_common("sb-cli"))),
+    "sb-server": Tool(FIT | IDLE | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-server"), *_common("sb-server"))),
+    "sb-completion": Tool(FIT | BATCH, LIMIT, (*_common("sb-completion"), refusals.self_extend)),
+    "sb-quantize": Tool(refused=(refusals.quantize, refusals.quantize_output)),
+    "sb-perplexity": Tool(FIT, refused=(partial(refusals.numbers, "sb-perplexity"), refusals.perplexity)),
+    "sb-bench": Tool(refused=(partial(refusals.numbers, "sb-bench"),)),
+    "sb-batched-bench": Tool(FIT, refused=(partial(refusals.numbers, "sb-batched-bench"), refusals.context)),
+    "sb-imatrix": Tool(FIT, refused=(partial(refusals.numbers, "sb-imatrix"), refusals.imatrix)),
+    "sb-gguf-split": Tool(refused=(refusals.merge_output,)),
+}
+
+
+def start(command: str) -> NoReturn:
+    """Become the command's tool, or say why not."""
+    tool, argv = TOOLS[command], sys.argv[1:]
+    for refused in tool.refused:
+        if reason := refused(argv):
+            sys.exit(reason)
+    name = command.replace("sb-", "llama-")
+    if command == "sb-gguf-split" and refusals.deletes_parts(argv):
+        merge_and_delete(tool_path(name), argv)
+    run(name, tool.defaults, tool.note)
+
+
+def merge_and_delete(path: Path, argv: Sequence[str]) -> NoReturn:
+    """The parts go when the merged file is in place; upstream deletes each as it is read."""
+    with ends_with_the_reader():
+        status = subprocess.run([path, *(a for a in argv if a != "--delete-splits")], restore_signals=False).returncode
+        for part in refusals.parts(argv[-2]) if status == 0 else []:
+            os.remove(part)
+            print(f"deleted file {part}", file=sys.stderr)
+    sys.exit(abs(status))
+
+
 def cli() -> NoReturn:
-    refuse(refusals.checkpoint_ram("sb-cli"), *numbers_and_grammar("sb-cli"))
-    run("llama-cli", FIT | BATCH, LIMIT + CACHE + CHECKPOINTS)
+    start("sb-cli")
 
 
 def completion() -> NoReturn:
-    refuse(*numbers_and_grammar("sb-completion"), refusals.self_extend(sys.argv[1:]))
-    run("llama-completion", FIT | BATCH, LIMIT)
+    start("sb-completion")
 
 
 def server() -> NoReturn:
-    refuse(refusals.checkpoint_ram("sb-server"), *numbers_and_grammar("sb-server"))
-    run("llama-server", FIT | IDLE | BATCH, LIMIT + CACHE + CHECKPOINTS)
-
-
-def refuse(*reasons: str | None) -> None:
-    if reason := next(filter(None, reasons), None):
-        sys.exit(reason)
-
-
-def numbers_and_grammar(command: str) -> tuple[str | None, str | None]:
-    return refusals.numbers(command, sys.argv[1:]), refusals.grammar(command, sys.argv[1:])
+    start("sb-server")
 
 
 def quantize() -> NoReturn:
-    refuse(refusals.quantize(sys.argv[1:]), refusals.quantize_output(sys.argv[1:]))
-    run("llama-quantize")
+    start("sb-quantize")
 
 
 def perplexity() -> NoReturn:
-    refuse(refusals.numbers("sb-perplexity", sys.argv[1:]), refusals.perplexity(sys.argv[1:]))
-    run("llama-perplexity", FIT)
+    start("sb-perplexity")
 
 
 def bench() -> NoReturn:
-    refuse(refusals.numbers("sb-bench", sys.argv[1:]))
-    run("llama-bench")
+    start("sb-bench")
 
 
 def batched_bench() -> NoReturn:
-    refuse(refusals.numbers("sb-batched-bench", sys.argv[1:]), refusals.context(sys.argv[1:]))
-    run("llama-batched-bench", FIT)
+    start("sb-batched-bench")
 
 
 def imatrix() -> NoReturn:
-    refuse(refusals.numbers("sb-imatrix", sys.argv[1:]), refusals.imatrix(sys.argv[1:]))
-    run("llama-imatrix", FIT)
+    start("sb-imatrix")
 
 
 def gguf_split() -> NoReturn:
-    refuse(refusals.merge_output(sys.argv[1:]))
-    if {"--merge", "--delete-splits"} <= {*sys.argv[1:]} and len(sys.argv) > 3 and not {"-h", "--help", "--version", "--dry-run"} & {*sys.argv[1:]}:
-        merge_and_delete()
-    run("llama-gguf-split")
-
-
-def merge_and_delete() -> NoReturn:
-    """The parts go when the merged file is in place; upstream deletes each as it is read."""
-    with ends_with_the_reader():
-        status = subprocess.run([tool_path("llama-gguf-split"), *(a for a in sys.argv[1:] if a != "--delete-splits")], restore_signals=False).returncode
-        if status == 0:
-            for part in refusals.parts(sys.argv[-2]):
-                os.remove(part)
-                print(f"deleted file {part}", file=sys.stderr)
-    sys.exit(status if status >= 0 else 128 - status)
+    start("sb-gguf-split")
 
 
 def rpc_server() -> NoReturn:

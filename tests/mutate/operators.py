@@ -93,7 +93,7 @@ def arguments(node: cst.Call) -> Iterator[Change]:
     args = list(node.args)
     plain = [a.keyword is None and a.star == "" for a in args]
     for i in range(len(args) - 1):
-        symmetric = m.matches(node.func, m.Name("min") | m.Name("max"))
+        symmetric = m.matches(node.func, m.Name("min") | m.Name("max") | m.Attribute(attr=m.Name("suppress")))
         if plain[i] and plain[i + 1] and not symmetric and not args[i].value.deep_equals(args[i + 1].value):
             swapped = [*args[:i], args[i + 1].with_changes(comma=args[i].comma), args[i].with_changes(comma=args[i + 1].comma), *args[i + 2:]]
             yield "arguments swapped", node.with_changes(args=swapped)
