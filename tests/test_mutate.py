@@ -58,6 +58,28 @@ def test_a_lines_tests_quickest_first_and_a_shared_setup_for_its_file(mutate):
     assert choose(three, dear, 3, 6) == ["a.py::quick"] and choose(["b.py::one", "b.py::two"], dear, 3, 5.4) == ["b.py::one", "b.py::two"]
 
 
+def test_a_run_over_the_copy_ends_by_its_cpu_time_or_its_silence(mutate, tmp_path, monkeypatch):
+    pytest.importorskip("spikingbrain_cpp")
+    sandbox = mutate["sandbox"]
+    (tmp_path / "test_it.py").write_text("""
+import time
+import sb_convert.errors as errors
+def test_copy(): assert "mutate-" in errors.__file__
+def test_changed(): assert getattr(errors, "X", 0) == 1
+def test_spins():
+    while True: pass
+def test_waits(): time.sleep(60)
+""")
+    monkeypatch.setattr(sandbox, "IDLE", 1.5)
+    with sandbox.Sandbox() as copy:
+        run = lambda name: copy.pytest([f"{tmp_path}/test_it.py::test_{name}"], 1.0)  # noqa: E731
+        assert (run("copy"), run("changed"), run("spins"), run("waits")) == (0, 1, None, None)
+        path = copy.packages / "sb_convert" / "errors.py"
+        for text, status in (("\nX = 1\n", 0), ("\nX = 2\n", 1)):  # as long, and within a second
+            copy.write(path, path.read_text().split("\nX")[0] + text)
+            assert run("changed") == status
+
+
 def test_the_figure_and_its_interval(mutate):
     main = mutate["main"]
     low, high = main.interval(85, 100)

@@ -8,7 +8,6 @@ import math
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +22,6 @@ from sandbox import HERE, ROOT, Sandbox
 OUT = ROOT / "build" / "mutate"
 NOT_SAMPLED = {"spikingbrain_cpp/spikes/plots.py": "where things lie in a picture", "spikingbrain_cpp/demo.py": "what a demonstration shows"}
 ROUNDS = ((40, 20.0), (300, 80.0))  # (tests, their seconds and those of their fixtures) at most: the quickest first, then what is left
-ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # plugins that no test of ours needs take longer to load than many tests
 CONTROL, CONTROL_EVERY = "nothing changed", 20  # is a failing test the change's doing, or the machine's?
 
 
@@ -81,7 +79,7 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
         return Outcome(*base, False, 0, "no test runs the line")
     if control:
         chosen = choose(reached, measured, *ROUNDS[0])
-        status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
+        status = sandbox.pytest(["-x", *chosen], _limit(chosen, measured))
         return Outcome(mutant.file, mutant.line, CONTROL, old, old, status != 0, len(chosen), "control")
     path = sandbox.packages / mutant.file
     before = path.read_text()
@@ -94,10 +92,10 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
                 break
             n_run += len(chosen)
             begun = time.monotonic()
-            status = sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL)
+            status = sandbox.pytest(["-x", *chosen], _limit(chosen, measured))
             if status and time.monotonic() - begun > 30 + 2 * cost(chosen, measured):  # a slow machine fails tests of time
                 sandbox.write(path, before)
-                if sandbox.pytest(["-x", *chosen], ALONE, _limit(chosen, measured), subprocess.DEVNULL):
+                if sandbox.pytest(["-x", *chosen], _limit(chosen, measured)):
                     return Outcome(*base, False, n_run, "unchanged code fails, too")
             if status != 0:
                 return Outcome(*base, True, n_run, "no end" if status is None else "failed")

@@ -109,7 +109,7 @@ def _run(sandbox: Sandbox, out: Path, workers: int, files: list[str]) -> Measure
     rc.write_text(RC.format(data=sandbox.folder / "data" / "coverage"))
     env = {"COVERAGE_PROCESS_START": str(rc), "MUTATE_SECONDS": str(seconds), "PYTHONPATH": os.pathsep.join([str(sandbox.packages), str(HERE)])}
     with open(out / "coverage.log", "wb") as log:
-        sandbox.pytest(["-n", str(workers), "--dist", "loadfile", "-p", "contexts", *files], env, limit=7200, log=log)
+        sandbox.whole(["-n", str(workers), "--dist", "loadfile", "-p", "contexts", *files], env, log)
     if not seconds.is_file():
         raise SystemExit(f"mutate: coverage: got no passing test, expected the suite to run; read {out / 'coverage.log'}")
     return Measured(_read(sandbox), **json.loads(seconds.read_text()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -47,6 +49,7 @@ class Sandbox:
     def __init__(self, cpu: int | None = None) -> None:
         self._cpu = cpu
         self._running: int | None = None
+        self._worker: subprocess.Popen[bytes] | None = None
         self._n_written = 0
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
         self.packages = self.folder / "packages"
@@ -63,6 +66,9 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self._end()
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @staticmethod
@@ -89,26 +95,45 @@ class Sandbox:
         self._n_written += 1
         os.utime(path, (self._n_written, self._n_written))
 
-    def pytest(self, args: list[str], env: Mapping[str, str], limit: float, log: IO[Any] | int) -> int | None:
-        """Exit status of a run over the copy; None: it had no end, and was ended with all that it had started: it spent more than `limit`
-        seconds of CPU time, or none while it waited. Other programs that slow the machine down count for nothing."""
+    def _start(self, command: list[str], env: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
         base = {**os.environ, "PYTHONPATH": str(self.packages), "PYTHONPYCACHEPREFIX": str(self.folder / "pyc"), "HOME": str(self.folder / "home"),
                 "TMPDIR": str(self.folder / "tmp"), **env}
-        command = [*self._prefix(), sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--basetemp", str(self.folder / "tmp" / "pytest"), *args]
-        run = subprocess.Popen(command, cwd=ROOT, env=base, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                               start_new_session=True, preexec_fn=lambda: _bounded(self._cpu))
+        return subprocess.Popen([*self._prefix(), sys.executable, *command], cwd=ROOT, env=base, start_new_session=True,
+                                preexec_fn=lambda: _bounded(self._cpu), **streams)
+
+    def _options(self) -> list[str]:
+        return ["-p", "no:cacheprovider", "-q", "--basetemp", str(self.folder / "tmp" / "pytest")]
+
+    def whole(self, args: list[str], env: Mapping[str, str], log: IO[Any]) -> None:
+        """pytest over the copy, in a process of its own."""
+        run = self._start(["-m", "pytest", *self._options(), *args], env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         self._running = run.pid
-        spent, n_idle = 0.0, 0
         try:
-            while spent <= limit and n_idle * POLL < IDLE:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return run.wait(POLL)
-                before, spent = spent, cpu_seconds(run.pid)
-                n_idle = 0 if spent > before else n_idle + 1
-            return None
+            run.wait()
         finally:
             self._end()
-            run.wait()
+
+    def pytest(self, args: list[str], limit: float) -> int | None:
+        """Exit status of a run over the copy; None: it had no end, and was ended with all that it had started: it spent more than `limit`
+        seconds of CPU time, or none while it waited. Other programs that slow the machine down count for nothing."""
+        if self._worker is None:  # plugins that no test of ours needs take longer to load than many tests
+            self._worker = self._start([str(HERE / "worker.py")], {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL)
+        into, out = self._worker.stdin, self._worker.stdout
+        assert into is not None and out is not None
+        into.write(json.dumps([*self._options(), *args]).encode() + b"\n")
+        into.flush()
+        self._running = int(out.readline())
+        spent, n_idle = 0.0, 0
+        while spent <= limit and n_idle * POLL < IDLE:
+            if select.select([out], [], [], POLL)[0]:
+                self._end()
+                return int(out.readline())
+            before, spent = spent, cpu_seconds(self._running)
+            n_idle = 0 if spent > before else n_idle + 1
+        self._end()
+        out.readline()
+        return None
 
     def _end(self) -> None:
         """All that the last run started, it may be more than the run itself."""
