@@ -138,6 +138,18 @@ def test_a_signals_handler_may_not_change_what_is_being_read(llm, tiny):  # noqa
     goes_on(llm, tiny)
 
 
+def test_an_interrupt_between_two_lines_leaves_no_call_under_way(tiny, monkeypatch):  # noqa: F811
+    from spikingbrain_cpp.sequence import _Changing
+
+    def interrupted(self, *_):
+        raise KeyboardInterrupt
+    with Llama(tiny, **ONE) as model:
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(_Changing, "__exit__", interrupted)
+            model.eval([3, 4])
+        goes_on(model, tiny)
+
+
 # --- between two tokens of a stream ------------------------------------------------------------------------------------
 
 

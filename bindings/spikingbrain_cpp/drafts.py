@@ -11,7 +11,10 @@ from .model import Ids
 from .sequence import NO_TOKENS, Sequence
 
 DEFAULT_BACK = 32  # most tokens read ahead, where the memory has no bound of its own
-_FIRST, _LONGEST_PAUSE = 4, 64
+_FIRST, _TRIAL = 4, 2  # tokens of the first guess, and of one that is only tried
+_LONGEST_PAUSE = 16    # tokens
+# In decodes of one token: what each further one of a decode costs (and one more for the first of them); what right guesses may put by.
+_COST, _MOST_CREDIT = 0.6, 4.0
 
 
 def check_draft_model(given: Any) -> None:
@@ -51,7 +54,7 @@ class ModelGuesser:
 
     def __call__(self, ids: Ids, n: int, cancel: _core.CancelToken) -> Ids:
         sequence, found = self._sequence, list[int]()
-        with sequence.context.changing("draft_model") as handle:
+        with sequence.context.changing("draft_model") as handle, sequence.context.cancels.running(cancel):
             if handle.n_rs_seq():  # it must take back the whole guess
                 n = min(n, handle.n_rs_seq())
             n = min(n, sequence.context.n_ctx() - ids.size)
@@ -69,52 +72,75 @@ class ModelGuesser:
 class Drafts:
     """The drafts of one generation: how many tokens, how often, and what became of them.
 
-    A guess of which nothing was right is followed by a pause, twice as long each time, so that where nothing can be guessed little is lost.
+    A guess is read ahead only when the one before it was worth its time, or, where that was not so, when the first tokens of another, which
+    was not read, turned out right. Between two such trials there is a pause, twice as long each time: where little can be guessed, little is lost.
     """
 
-    def __init__(self, guesser: Guesser, n_most: int) -> None:
-        """n_most: tokens that may be read ahead."""
+    def __init__(self, guesser: Guesser, n_most: int, trusted: bool) -> None:
+        """n_most: tokens that may be read ahead. trusted: the first guess is."""
         self.n_drafted = self.n_accepted = 0
-        self._guesser, self._n_most = guesser, n_most
-        self._size = min(_FIRST, n_most)
-        self._pause = self._misses = 0
-        self._last = self._right = 0  # of the last guess: tokens, and those that were right
+        self._guesser, self._n_most, self._trusted = guesser, n_most, trusted
+        self._size = _FIRST
+        self._pause = self._misses = self._nothing = 0
+        self._credit = 0.0            # decodes that were saved, less what the guesses took beyond one each
+        self._last = self._right = 0  # of the last guess that was read: tokens, and those that were right
+        self._trial = NO_TOKENS       # what must come for the next one to be
 
     def accept(self, n: int) -> None:
         """So many more tokens of the last guess were right."""
         self.n_accepted += n
         self._right += n
 
-    def guess(self, sequence: Sequence, todo: Ids, room: int, cancel: _core.CancelToken) -> Ids:
-        """What may follow the sequence and the tokens still to be read: at most `room` tokens."""
-        self._judge()
-        n = min(self._size, room)
+    def guess(self, sequence: Sequence, todo: Ids, room: Callable[[int], int], cancel: _core.CancelToken) -> Ids:
+        """What may follow the sequence and the tokens still to be read, at most room(n) behind n of them. Called for all that are to be read."""
+        if self._last:
+            self._judge()
         if self._pause:
             self._pause -= 1
             return NO_TOKENS
-        if n < 1:
+        if self._trial.size:
+            self._try(todo)
+        n = min(self._size, self._n_most, room(todo.size))
+        if self._pause or self._trial.size or n < 1:
             return NO_TOKENS
         held = sequence.n()
         ids = np.concatenate([sequence.history.last(held, held), todo])
         ids.flags.writeable = False
-        found = self._guesser(ids, n, cancel)
+        found = self._guesser(ids, n if self._trusted else min(n, _TRIAL), cancel)
+        self._nothing = 0 if found.size else min(self._nothing + 1, 4)
+        self._pause = self._nothing
+        if not self._trusted:
+            self._trial = found
+            return NO_TOKENS
         self._last = found.size
         self.n_drafted += found.size
         return found
 
     def _judge(self) -> None:
+        """What the last guess is worth, now that it is known how much of it was right."""
         last, right = self._last, self._right
         self._last = self._right = 0
-        if not last:
-            return
-        if right:
-            self._misses = 0
-            self._size = min(2 * self._size, self._n_most) if right == last else max(2, right + 1)
+        saved = right - _COST * (last + 1)
+        self._credit = min(self._credit + saved, _MOST_CREDIT)
+        self._misses = 0 if saved > 0 else self._misses
+        self._size = min(2 * self._size, self._n_most) if right == last else max(_FIRST, (self._size + right) // 2)
+        if self._credit < 0:
+            self._miss()
+
+    def _try(self, todo: Ids) -> None:
+        """What became of the trial: as far as it goes, it is these tokens, or a miss."""
+        n = min(todo.size, self._trial.size)
+        if not np.array_equal(todo[:n], self._trial[:n]):
+            self._miss()
         else:
-            self._misses += 1
-            self._pause = min(2 ** self._misses, _LONGEST_PAUSE)
-            self._size = max(1, self._size // 2)
-        self._size = min(self._size, self._n_most)
+            self._trial = self._trial[n:]
+            if not self._trial.size:
+                self._trusted, self._size = True, max(self._size, _FIRST)
+
+    def _miss(self) -> None:
+        self._misses += 1
+        self._credit = 0.0
+        self._pause, self._trusted, self._trial = min(2 ** self._misses, _LONGEST_PAUSE), False, NO_TOKENS
 
 
 def counts(drafts: Optional[Drafts]) -> dict[str, int]:

@@ -102,7 +102,7 @@ class Generation:
             n_ready = sequence.n_ready(todo)
             self.drafts.accept(n_ready)
             if n_ready < todo.size:
-                guess = self.drafts.guess(sequence, todo, self._room(todo.size), self.cancel)
+                guess = self.drafts.guess(sequence, todo, self._room, self.cancel)
         if todo.size:
             sequence.append(todo, self.cancel, self.progress if first else None, guess)
         n = sequence.n()

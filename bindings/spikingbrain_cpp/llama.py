@@ -13,7 +13,7 @@ from .caches import BaseLlamaCache
 from .chat_answer import ChatJob
 from .chat_completion import Chats, read_logprobs, reader
 from .chat_request import WHERE, Stop
-from .drafts import Drafts, counts
+from .drafts import Drafts, ModelGuesser, counts
 from .embeddings import Embedder
 from .errors import LlamaError
 from .generation import Generation, draw
@@ -170,7 +170,7 @@ class Llama(Session):
             return None
         with self._sequence.context.use() as handle:
             most = self._sequence.context.n_ahead_most
-            self._drafts = Drafts(self._guesser, min(most, handle.n_rs_seq() or most))
+            self._drafts = Drafts(self._guesser, min(most, handle.n_rs_seq() or most), isinstance(self._guesser, ModelGuesser))
         return self._drafts
 
     @property

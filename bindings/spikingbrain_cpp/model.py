@@ -82,7 +82,8 @@ def refuse_cancelled(where: str, token: _core.CancelToken) -> None:
 class Held(Protocol):
     """What must be closed before its model."""
 
-    busy: str
+    @property
+    def busy(self) -> str: ...
 
     def release(self) -> None: ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
@@ -29,22 +30,22 @@ NO_ROWS: Rows = np.empty((0, 0), np.float32)
 class _Changing:
     """`with` on a context that a call changes; a call from inside it, out of a callback of the caller's, is refused by name."""
 
-    __slots__ = ("_context", "_where", "_locked")
+    __slots__ = ("_context", "where", "_locked", "__weakref__")
 
     def __init__(self, context: Context, where: str) -> None:
-        self._context, self._where, self._locked = context, where, context.use()
+        self._context, self.where, self._locked = context, where, context.use()
 
     def __enter__(self) -> _core.Context:
         handle = self._locked.__enter__()
         if self._context.busy:
             self._locked.__exit__()
-            raise LlamaError(f"{self._where}: got a call from inside {self._context.busy} of the same Llama, expected one after it; "
+            raise LlamaError(f"{self.where}: got a call from inside {self._context.busy} of the same Llama, expected one after it; "
                              "call it when that has ended, or use another Llama")
-        self._context.busy = self._where
+        self._context.changed_by = weakref.ref(self)
         return handle
 
     def __exit__(self, *_: object) -> None:
-        self._context.busy = ""
+        self._context.changed_by = None
         self._locked.__exit__()
 
 
@@ -56,16 +57,22 @@ class Context:
         options: see _core.Context."""
         self.model, self.name, self.n_seq = model, name, n_seq
         self.cancels = Cancels(model.cancels)
-        self.busy = ""  # the call that changes it
+        self.changed_by: Optional[weakref.ref[_Changing]] = None  # weak: Ctrl-C can keep an __exit__ from being run
         self._closed = closed
         self._print: Optional[str] = None
-        self._embeds = bool(options.get("embeddings"))
         self._handle: Optional[_core.Context] = None
-        if not model.settings.vocab_only:
-            self._handle = model.new_context(n_seq_max=n_seq, **options)
-            self.step = min(step or self._handle.n_ubatch(), self._handle.n_batch())
-            self.n_ahead_most: int = min(options["n_outputs_max"], self.step) - 1  # logits of so many more there is room for
-            model.holders.add(self)
+        with model.use():
+            if not model.settings.vocab_only:
+                self._handle = model.new_context(n_seq_max=n_seq, **options)
+                self.step = min(step or self._handle.n_ubatch(), self._handle.n_batch())
+                self.n_ahead_most: int = min(options["n_outputs_max"], self.step) - 1  # logits of so many more there is room for
+                model.holders.add(self)
+
+    @property
+    def busy(self) -> str:
+        """The call that changes it, for who has the lock; "": none."""
+        changing = None if self.changed_by is None else self.changed_by()
+        return "" if changing is None else changing.where
 
     def handle(self) -> _core.Context:
         """For who has the lock. LlamaError: the model or the context is closed."""
@@ -116,25 +123,34 @@ class Context:
         embedded: receives what a context for embeddings computes instead. guess: tokens to be read ahead of the one sequence, in the last decode.
         Cancelled, LlamaError: a sequence then holds what was finished.
         """
-        left, done, total = dict(todo), 0, sum(ids.size for ids in todo.values())
-        for sequence, ids in left.items():
-            sequence.expect(ids)
+        left, done, total = todo, 0, 0
+        for sequence, ids in todo.items():
+            sequence.expect(ids, guess)
+            total += ids.size
         while left:
-            share = max(1, min(self.step // len(left), *(ids.size for ids in left.values())))
-            now = {sequence: ids[:share] for sequence, ids in left.items()}
-            left = {sequence: ids[share:] for sequence, ids in left.items() if ids.size > share}
+            now, left = self._split(left)
             try:
                 self._decode(now, token, embedded, NO_TOKENS if left else guess)
             except _core.Cancelled as error:
                 raise Cancelled(f"{self.name}: {error}") from None
             except RuntimeError as error:
                 raise LlamaError(f"{self.name}: {error}") from error
-            done += share * len(now)
-            self.model.n_evaluated += share * len(now) + (0 if left else guess.size)
+            n = len(now) * next(iter(now.values())).size
+            done += n
+            self.model.n_evaluated += n + (0 if left else guess.size)
             if progress is not None:
                 progress(done, total)
 
-    def _decode(self, now: dict[Sequence, Ids], token: _core.CancelToken, embedded: Optional[list[Row]], guess: Ids) -> None:
+    def _split(self, left: Mapping[Sequence, Ids]) -> tuple[Mapping[Sequence, Ids], Mapping[Sequence, Ids]]:
+        """(what one decode takes, what is left)."""
+        least = min(ids.size for ids in left.values()) if len(left) > 1 else next(iter(left.values())).size
+        share = max(1, min(self.step // len(left), least))
+        if len(left) == 1 and share == least:
+            return left, {}
+        return ({sequence: ids[:share] for sequence, ids in left.items()},
+                {sequence: ids[share:] for sequence, ids in left.items() if ids.size > share})
+
+    def _decode(self, now: Mapping[Sequence, Ids], token: _core.CancelToken, embedded: Optional[list[Row]], guess: Ids) -> None:
         handle = self.handle()
         if len(now) > 1:
             self._decode_together(handle, now, token)
@@ -148,12 +164,12 @@ class Context:
             rows = sequence.rows_of(at, both.size)
             rows = np.empty((both.size, self.model.n_vocab()), np.float32) if rows is None else rows
             handle.decode(both, at, sequence.id, rows, token)
-            sequence.keep(rows[ids.size - 1].copy(), guess, rows[ids.size:].copy())
+            sequence.keep(rows[ids.size - 1].copy(), rows[ids.size:].copy())
         else:
             handle.decode(ids, at, sequence.id, sequence.rows_of(at, ids.size), token)
             sequence.keep(handle.logits() if self.n_seq == 1 else handle.logits().copy())
 
-    def _decode_together(self, handle: _core.Context, now: dict[Sequence, Ids], token: _core.CancelToken) -> None:
+    def _decode_together(self, handle: _core.Context, now: Mapping[Sequence, Ids], token: _core.CancelToken) -> None:
         n = next(iter(now.values())).size
         first = [handle.seq_pos_max(sequence.id) + 1 for sequence in now]
         pos = np.add.outer(np.array(first, np.int32), np.arange(n, dtype=np.int32)).ravel()
@@ -181,7 +197,8 @@ class Sequence:
         self.epoch = 0
         self.history = History()
         self._row: Optional[Row] = None  # of the last token
-        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
+        self._end: Optional[int] = None  # tokens at and behind this position were read ahead; None: there are none
+        self._ahead_rows = NO_ROWS       # their logits, from there on
         self._all_rows = all_rows
         self._rows: Rows = np.empty((0, context.model.n_vocab() if all_rows else 0), np.float32)  # NaN where not known
 
@@ -189,7 +206,8 @@ class Sequence:
 
     def n(self) -> int:
         """Tokens it holds, for who has the lock."""
-        return self.context.handle().seq_pos_max(self.id) + 1 - self._ahead.size
+        held = self.context.handle().seq_pos_max(self.id) + 1
+        return held if self._end is None else min(held, self._end)
 
     def tokens(self) -> Ids:
         """int32 [n], a copy; -1 where only the hash is known."""
@@ -238,43 +256,44 @@ class Sequence:
 
     def append(self, ids: Ids, token: _core.CancelToken, progress: Optional[Progress] = None, guess: Ids = NO_TOKENS) -> None:
         """Read more tokens, which have room; guess: what may follow them, to be read ahead. Errors: see Context.read."""
-        n_ready = self._take_ahead(ids)
+        n_ready = 0 if self._end is None else self._take_ahead(ids)
         if n_ready < ids.size:
             self.context.read({self: ids[n_ready:]}, token, progress, guess=guess)
 
     def n_ready(self, ids: Ids) -> int:
         """How many of these tokens were read ahead."""
-        n = min(ids.size, self._ahead.size)
-        differ = np.flatnonzero(ids[:n] != self._ahead[:n])
+        if self._end is None:
+            return 0
+        n, held = min(ids.size, len(self._ahead_rows)), self.n()
+        differ = np.flatnonzero(ids[:n] != self.history.last(held + n, n))
         return int(differ[0]) if differ.size else n
 
     def _take_ahead(self, ids: Ids) -> int:
         """Hold those first tokens that were read ahead."""
         n = self.n_ready(ids)
-        if n:
-            at, row = self.n(), self._ahead_rows[n - 1]
+        if n and self._end is not None:
+            row = self._ahead_rows[n - 1]
             self._changed()
-            self.history.write(at, ids[:n])
-            self._ahead, self._ahead_rows = self._ahead[n:], self._ahead_rows[n:]
-            self._row = row
+            self._end, self._ahead_rows, self._row = self._end + n, self._ahead_rows[n:], row
         return n
 
     def settle(self) -> None:
         """Take back what was read ahead. LlamaError: the memory does not give it back, and holds nothing now."""
-        if not self._ahead.size:
+        if self._end is None:
             return
-        n = self.n()
-        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
-        if not self.context.handle().seq_rm(self.id, n, -1):
+        handle, n = self.context.handle(), self.n()
+        self._ahead_rows = NO_ROWS
+        if handle.seq_pos_max(self.id) >= n and not handle.seq_rm(self.id, n, -1):
             self.clear()
             raise LlamaError(f"{self.context.name}: got tokens read ahead that the memory does not take back, expected it to; load without draft_model")
+        self._end = None
 
     def clear(self) -> None:
         """Hold no token."""
         self._changed()
-        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
         handle = self.context.handle()
         handle.clear() if self.context.n_seq == 1 else handle.seq_rm(self.id)
+        self._end, self._ahead_rows = None, NO_ROWS
 
     def cut(self, n: int) -> bool:
         """Hold the first n tokens only. False: the memory cannot take back so many; it holds as many as before."""
@@ -282,7 +301,7 @@ class Sequence:
         if not handle.seq_rm(self.id, n, -1):
             return False
         self._changed()
-        self._ahead, self._ahead_rows = NO_TOKENS, NO_ROWS
+        self._end, self._ahead_rows = None, NO_ROWS
         return handle.seq_pos_max(self.id) == n - 1
 
     def become(self, prompt: Ids) -> Ids:
@@ -323,23 +342,24 @@ class Sequence:
 
     # --- for Context.read ----------------------------------------------------------------------------------------
 
-    def expect(self, ids: Ids) -> None:
-        """Tokens that are about to be read."""
+    def expect(self, ids: Ids, guess: Ids) -> None:
+        """Tokens that are about to be read, and read ahead: an interrupt at any place leaves a sequence that knows what it holds."""
         self.settle()
         self._changed()
         at = self.n()
-        self._grow(at + ids.size)
-        self.history.write(at, ids)
+        self._grow(at + ids.size + guess.size)
+        self.history.write(at, np.concatenate([ids, guess]) if guess.size else ids)
+        if guess.size:
+            self._end = at + ids.size
 
     def rows_of(self, at: int, n: int) -> Optional[Rows]:
         """Where the logits of n tokens from position at belong, if they are kept. None is known until keep() is called."""
         self._row = None
-        self._grow(at + n)
         return self._rows[at:at + n] if self._all_rows else None
 
-    def keep(self, row: Row, ahead: Ids = NO_TOKENS, ahead_rows: Rows = NO_ROWS) -> None:
-        """The logits of the token that is the last one now, and what was read ahead of it."""
-        self._row, self._ahead, self._ahead_rows = row, ahead, ahead_rows
+    def keep(self, row: Row, ahead_rows: Rows = NO_ROWS) -> None:
+        """The logits of the token that is the last one now, and of those read ahead of it."""
+        self._row, self._ahead_rows = row, ahead_rows
 
     def _grow(self, n: int) -> None:
         if self._all_rows and n > len(self._rows):

@@ -132,7 +132,7 @@ class Session(LoadedModel):
         if chat_handler is not None and not callable(chat_handler):
             raise TypeError(f"llama: chat_handler: got {type(chat_handler).__name__}, expected a function")
         self.chat_handler = chat_handler
-        self.draft_model = draft_model
+        self._draft_model = draft_model
         self.set_seed(seed)
         self.model_path, self.verbose = settings.path, settings.verbose
         self.n_threads, self.n_threads_batch = settings.n_threads, settings.n_threads_batch
@@ -155,14 +155,14 @@ class Session(LoadedModel):
         if s.spike_stats:
             n_rows = min(s.n_batch, s.n_ubatch, _STATS_STEP)
         step = n_rows if s.logits_all or s.spike_stats else s.n_ubatch
-        if self.draft_model is not None:
+        if self._draft_model is not None:
             n_rows = max(n_rows, min(1 + (s.n_rs_seq or DEFAULT_BACK), s.n_batch, s.n_ubatch))
         context = Context(self._model, "llama", _NO_WEIGHTS, step=step, n_batch=s.n_batch, n_outputs_max=n_rows, spike_stats=s.spike_stats,
                           spike_keep_tokens=s.spike_keep[0], spike_keep_neurons=s.spike_keep[1])
         return Sequence(context, all_rows=s.logits_all)
 
     def _read_draft_model(self) -> Optional[Guesser]:
-        given, model = self.draft_model, self._model
+        given, model = self._draft_model, self._model
         if given is None:
             return None
         with self._sequence.context.use() as handle:
@@ -175,6 +175,11 @@ class Session(LoadedModel):
                 raise ValueError(f"llama: draft_model: got {given.model_path} of {given.n_vocab()} tokens, expected one of the same vocabulary "
                                  f"({model.n_vocab()} tokens); take one that was trained with this tokenizer")
         return ModelGuesser(given._sequence)
+
+    @property
+    def draft_model(self) -> Union[None, Callable[..., Any], Session]:
+        """What the constructor was given."""
+        return self._draft_model
 
     def set_seed(self, seed: int) -> None:
         """Seed of what follows: equal seeds, equal draws. -1 and 2^32 - 1: a new one each time."""

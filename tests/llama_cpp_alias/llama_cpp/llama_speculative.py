@@ -1,0 +1,1 @@
+from spikingbrain_cpp.llama_speculative import *  # noqa: F403
