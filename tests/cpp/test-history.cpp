@@ -8,7 +8,7 @@
 //   bad KIND S             a batch that must be refused: 0 position -1, 1 a gap, 2 a position twice, 3 one that is there
 //   back S N               as many of the last tokens as can be taken back, modulo N
 //   rm S N                 the last N tokens;   mid S: some in the middle;   del S: all
-//   cp A B | part A B | keep S | clear | save S | load B | saveall | loadall | row S
+//   cp A B | part A B | keep S | clear | save S FLAGS | load S | saveall | loadall | row S
 
 #include "check.h"
 
@@ -54,7 +54,7 @@ struct plain {
     size_t fixed = 0;            // tokens before it cannot be taken back
 };
 
-struct saved { std::vector<plain> seqs; std::vector<uint8_t> bytes; };
+struct saved { std::vector<plain> seqs; std::vector<uint8_t> bytes; llama_state_seq_flags flags = 0; };
 
 struct history {
     uint32_t n_seq, n_ubatch;
@@ -286,9 +286,10 @@ struct history {
         }
     }
 
-    std::vector<uint8_t> bytes_of(int32_t s) const {
-        std::vector<uint8_t> data(s < 0 ? llama_state_get_size(ctx.get()) : llama_state_seq_get_size(ctx.get(), s));
-        expect((s < 0 ? llama_state_get_data(ctx.get(), data.data(), data.size()) : llama_state_seq_get_data(ctx.get(), data.data(), data.size(), s)) == data.size(), "saved size");
+    std::vector<uint8_t> bytes_of(int32_t s, llama_state_seq_flags flags = 0) const {
+        llama_context * c = ctx.get();
+        std::vector<uint8_t> data(s < 0 ? llama_state_get_size(c) : llama_state_seq_get_size_ext(c, s, flags));
+        expect((s < 0 ? llama_state_get_data(c, data.data(), data.size()) : llama_state_seq_get_data_ext(c, data.data(), data.size(), s, flags)) == data.size(), "saved size");
         return data;
     }
 
@@ -337,12 +338,13 @@ struct history {
             llama_memory_clear(mem(), a % 2);
             for (uint32_t i = 0; i < n_seq; ++i) { seqs[i] = plain(); }
         } else if (word == "save") {
-            one = { { seqs[s] }, bytes_of(s) };
+            const llama_state_seq_flags flags = b % 2 ? LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY : 0;
+            one = { { seqs[s] }, bytes_of(s, flags), flags };
         } else if (word == "load") {
             if (!one.bytes.empty()) {
-                expect(llama_state_seq_set_data(ctx.get(), one.bytes.data(), one.bytes.size(), s) == one.bytes.size(), "not restored");
+                expect(llama_state_seq_set_data_ext(ctx.get(), one.bytes.data(), one.bytes.size(), s, one.flags) == one.bytes.size(), "not restored");
                 loaded(s, one.seqs[0]);
-                expect(bytes_of(s).size() == one.bytes.size(), "another size after restoring");
+                expect(bytes_of(s, one.flags).size() == one.bytes.size(), "another size after restoring");
             }
         } else if (word == "saveall") {
             all = { seqs, bytes_of(-1) };
