@@ -111,7 +111,7 @@ llama_memory_context_ptr llama_memory_spikingbrain::init_batch(llama_batch_alloc
         LLAMA_LOG_ERROR("%s: %s\n", __func__, error.c_str());
         return std::make_unique<llama_memory_spikingbrain_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
-    return std::make_unique<llama_memory_spikingbrain_context>(this, std::move(ubatches));
+    return std::make_unique<llama_memory_spikingbrain_context>(this, std::move(ubatches), std::move(groups));
 }
 
 llama_memory_context_ptr llama_memory_spikingbrain::init_full() {
@@ -138,10 +138,10 @@ bool llama_memory_spikingbrain::compute(const std::vector<spikingbrain_advance> 
     }
 }
 
-bool llama_memory_spikingbrain::apply(const llama_ubatch & ubatch) {
+bool llama_memory_spikingbrain::apply(const spikingbrain_groups & ubatch) {
     roll_back();
     std::vector<spikingbrain_advance> first;
-    in_flight = seqs.begin(groups_of(ubatch), first);
+    in_flight = seqs.begin(ubatch, first);
     if (compute(first)) {
         return true;
     }
@@ -362,7 +362,7 @@ bool llama_memory_spikingbrain_context::next() {
 }
 
 bool llama_memory_spikingbrain_context::apply() {
-    return ubatches.empty() || mem->apply(ubatches[i_cur]);
+    return ubatches.empty() || mem->apply(groups[i_cur]);
 }
 
 //

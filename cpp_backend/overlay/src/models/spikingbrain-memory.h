@@ -55,8 +55,8 @@ public:
     // for the memory context and the graph
     //
 
-    bool apply(const llama_ubatch & ubatch); // it is about to be computed; false: its states could not be prepared
-    void commit();                           // it was computed
+    bool apply(const spikingbrain_groups & ubatch); // it is about to be computed; false: its states could not be prepared
+    void commit();                                  // it was computed
     void set_seqs(const llama_ubatch & ubatch, int32_t * seqs, ggml_spk_plan * plan) const;
     void set_rows(const llama_ubatch & ubatch, int32_t n_ring, int64_t * rows) const;
 
@@ -94,8 +94,8 @@ class llama_memory_spikingbrain_context : public llama_memory_context_i {
 public:
     llama_memory_spikingbrain_context(llama_memory_status status) : status(status) {}
 
-    llama_memory_spikingbrain_context(llama_memory_spikingbrain * mem, std::vector<llama_ubatch> ubatches = {}) :
-        status(LLAMA_MEMORY_STATUS_SUCCESS), mem(mem), ubatches(std::move(ubatches)) {}
+    llama_memory_spikingbrain_context(llama_memory_spikingbrain * mem, std::vector<llama_ubatch> ubatches = {}, std::vector<spikingbrain_groups> groups = {}) :
+        status(LLAMA_MEMORY_STATUS_SUCCESS), mem(mem), ubatches(std::move(ubatches)), groups(std::move(groups)) {}
 
     bool next()  override;
     bool apply() override;
@@ -110,5 +110,6 @@ private:
 
     llama_memory_spikingbrain * mem = nullptr;
     std::vector<llama_ubatch> ubatches;
+    std::vector<spikingbrain_groups> groups; // of each
     size_t i_cur = 0;
 };
