@@ -54,8 +54,9 @@ public:
           const py::dict & kv_overrides, bool verbose, const std::vector<std::string> & rpc_servers, int32_t n_gpu_layers);
     ~model();
 
-    void close(); // refused while a context is open
+    void close(); // refused while a context is open, or a call without the GIL uses it
     bool closed() const { return !model_; }
+    owned::use in_use(const char * what) const { return owned::use(owner_, what, model_ != nullptr); } // held by such a call
     const llama_model * get() const;   // throws when closed or forked
     llama_model *       get();
     const llama_vocab * vocab() const;

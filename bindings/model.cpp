@@ -109,6 +109,7 @@ void model::close() {
             "close them first");
     }
     if (model_ && !owner_.foreign()) { // in a forked child the memory is the parent's: left alone
+        const auto held = in_use("model: close");
         llama_model_free(model_);
     }
     model_ = nullptr;
@@ -155,6 +156,7 @@ py::bytes model::token_to_piece(llama_token id, bool special) const { return py:
 
 std::vector<llama_token> model::tokenize(const std::string & text, bool add_special, bool parse_special) const {
     const auto * v = vocab();
+    const auto held = in_use("tokenize");
     py::gil_scoped_release nogil;
     return sb::tokenize(v, text, add_special, parse_special);
 }
@@ -168,6 +170,7 @@ py::bytes model::detokenize(const tokens_in & tokens, bool remove_special, bool 
     std::string out(n_tokens*8 + 64, '\0');
     int32_t n;
     {
+        const auto held = in_use("detokenize");
         py::gil_scoped_release nogil;
         n = llama_detokenize(v, tokens.data(), n_tokens, &out[0], out.size(), remove_special, unparse_special);
         if (n < 0) {

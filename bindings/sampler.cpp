@@ -59,8 +59,10 @@ void sampler::set_grammar(const grammar_options & o) {
             model_->checked(id);
         }
     }
+    const auto * vocab = model_->vocab();
+    const auto   held  = model_->in_use("set_grammar");
     py::gil_scoped_release nogil;
-    grammar_ = std::make_unique<grammar>(model_->vocab(), o);
+    grammar_ = std::make_unique<grammar>(vocab, o);
 }
 
 void sampler::accept_grammar(llama_token id) {
@@ -93,6 +95,7 @@ llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logit
             std::to_string(n_vocab));
     }
     log_scope log(model_->verbose());
+    const auto held = model_->in_use("sample");
     py::gil_scoped_release nogil;
     fill_candidates(cur_, logits.data(), n_vocab);
     llama_token id = choose(chain_, cur_);

@@ -324,6 +324,23 @@ def test_what_outlives_its_llama_works_on(tiny):  # noqa: F811
     batch.close()
 
 
+def test_a_handle_is_not_closed_under_a_call_that_uses_it(tiny):  # noqa: F811
+    model = _core.Model(str(tiny))
+    thread, errors = in_thread(lambda: model.tokenize(b"hello the " * 400_000, False, False))
+    refused = 0
+    while thread.is_alive() and not model.closed:
+        try:
+            model.close()
+        except RuntimeError as error:
+            assert "second caller" in str(error)
+            refused += 1
+    thread.join()
+    assert refused or errors  # it was closed before the call began
+    model.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        model.tokenize(b"a", False, False)
+
+
 # --- rows of logits ---------------------------------------------------------------------------------------------------
 
 
