@@ -172,3 +172,13 @@ def test_progress_after_every_micro_batch(tiny, n, n_batch, n_ubatch, steps, log
             call(lambda done, total: seen.append((done, total)))
             assert seen == [(done, n) for done in steps] and llm.n_evaluated - before == n
         assert llm.n_batch == n_batch
+
+
+def test_what_is_true_or_false():
+    from spikingbrain_cpp.arguments import flag
+
+    for value, meant in ((True, True), (False, False), (1, True), (0, False), (np.True_, True), (np.False_, False)):
+        assert flag("x", value) is meant
+    for value in (2, -1, 1.0, 0.0, "no", b"0", None, [], np.int64(1)):
+        with pytest.raises(TypeError, match="x: got .*, expected True or False"):
+            flag("x", value)

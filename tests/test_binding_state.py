@@ -129,3 +129,16 @@ def test_damaged_bytes_are_refused(llm):
             LlamaState.from_bytes(bytes(bad))
     with pytest.raises(ValueError):
         LlamaState.from_bytes(blob + b"x")
+
+
+@pytest.mark.parametrize("change", [{"n_tokens": 2}, {"n_tokens": 4}, {"n_tokens": -1}, {"n_tokens": True}, {"n_tokens": "3"}, {"n_snapshot": 0}, {"n_tokens": None, "n_snapshot": None}])
+def test_counts_that_do_not_fit_are_refused(tiny, change):  # noqa: F811
+    from spikingbrain_cpp.state import _pack, _unpack
+
+    with Llama(tiny, **ONE) as llm:
+        llm.eval([1, 2, 3])
+        state = llm.save_state()
+    header, body = _unpack("state", LlamaState._MAGIC, state.to_bytes())
+    with pytest.raises(ValueError, match="state: header: got "):
+        LlamaState.from_bytes(_pack(LlamaState._MAGIC, state.snapshot.version, {**header, **change}, bytes(body)))
+    assert LlamaState.from_bytes(_pack(LlamaState._MAGIC, state.snapshot.version, header, bytes(body))).tokens.tolist() == [1, 2, 3]

@@ -384,3 +384,14 @@ def test_chat_templates(make_checkpoint, caplog, files, keys):
     assert {k: x for k, x in keys_of(folder).items() if k.startswith("chat_template")} == keys
     if files.get("chat_template.json") and keys["chat_template"] == TEMPLATE:
         assert "chat_template.json: chat_template: another than the one used, that of tokenizer_config.json" in caplog.text
+
+
+def test_a_calibration_text_is_split_as_the_converted_model_splits_it(make_checkpoint):
+    from sb_convert.calibrate import tokenize
+
+    folder = make_checkpoint()
+    keys_of(folder)
+    before = sorted(p.name for p in folder.iterdir())
+    with loaded(folder) as llm:
+        assert tokenize(folder, b"the quick fox") == llm.tokenize(b"the quick fox") != []
+    assert sorted(p.name for p in folder.iterdir()) == before
