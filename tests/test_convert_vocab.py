@@ -15,7 +15,8 @@ from tokenizer_files import BYTES, IGNORE_MERGES, PRE, TEXTS, WORDS, split, step
 
 from sb_convert import pretokenizers as P
 from sb_convert.cli import main
-from sb_convert.spm import fields, varint
+from sb_convert.spm import add_normalizer, fields, varint
+from sb_convert.vocab import Vocab
 
 GPT4O = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+" + P.SPACES
 
@@ -145,6 +146,20 @@ def test_fields_of_a_message_of_each_kind():
     for cut in (b"\x08", b"\x08\x80", b"\x0b\x00", b"\x0c"):  # cut short; kinds 3 and 4 are no longer written
         with pytest.raises((IndexError, KeyError)):
             list(fields(cut))
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+@pytest.mark.parametrize("prefix, extra, name, table", [(None, None, b"", b""), (0, 0, b"identity", b""), (1, 1, b"nmt_nfkc", b"map"), (0, 1, b"nfkc", b""), (1, 0, b"", b"map")])
+def test_a_normalizer_of_sentencepiece(kind, prefix, extra, name, table, caplog):
+    """Neither flag named: both hold. A unigram vocabulary is normalised by the fork; of another one what differs is told."""
+    spec = {key: value for key, value in ((1, name), (2, table), (3, prefix), (4, extra)) if value not in (None, b"")}
+    vocab = Vocab(kind, "default", [], [])
+    add_normalizer(vocab, spec, Path("tokenizer.model"))
+    assert vocab.extra["add_space_prefix"] is (prefix != 0)
+    assert vocab.extra.get("remove_extra_whitespaces") is (None if kind == "llama" else extra != 0)
+    assert vocab.extra.get("precompiled_charsmap") == (table or None if kind == "t5" else None)
+    assert ("remove_extra_whitespaces: the fork" in caplog.text) is (kind == "llama" and extra != 0)
+    assert ("normaliser n" in caplog.text) is (kind == "llama" and name not in (b"", b"identity"))
 
 
 def test_llama3_form_with_qwen2_merges_is_another(words, tmp_path):
