@@ -14,7 +14,11 @@ import threading
 from pathlib import Path
 from typing import Optional
 
+import spikingbrain_cpp
+
 BIN = Path(sys.executable).parent
+LIB = Path(spikingbrain_cpp.__file__).parent / "lib"  # the tools themselves, without Python before them
+PROGRAM = LIB / "llama-rpc-server"
 
 
 def free_port() -> int:
@@ -29,7 +33,7 @@ class RpcServer:
     def __init__(self) -> None:
         self.port = free_port()
         self.endpoint = f"127.0.0.1:{self.port}"
-        self.process = subprocess.Popen([BIN / "sb-rpc-server", "-p", str(self.port), "-t", "1"], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([PROGRAM, "-p", str(self.port), "-t", "1"], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout is not None
         for line in self.process.stdout:

@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 import pytest
 from binding_models import ONE, convert, write_adapter
-from rpc_peers import BIN, Between, RpcServer, free_port
+from rpc_peers import BIN, LIB, PROGRAM, Between, RpcServer, free_port
 from running_server import Server
 
 from spikingbrain_cpp import Llama, LlamaError, ModelLoadError, _core
@@ -135,7 +135,7 @@ def test_adapters_and_control_vectors_go_along(models, server, tmp_path, kind):
         control = control_vector(tmp_path / "control.gguf", llm.n_embd())
 
     def run(*options: object) -> str:
-        done = subprocess.run([BIN / "sb-perplexity", "-m", models[kind], "-f", text, "-c", "64", "--chunks", "3", "-t", "1", *options],
+        done = subprocess.run([LIB / "llama-perplexity", "-m", models[kind], "-f", text, "-c", "64", "--chunks", "3", "-t", "1", *options],
                               capture_output=True, text=True, timeout=60)
         found = re.search(r"Final estimate: (.*)", done.stdout + done.stderr)
         assert found, done
@@ -198,7 +198,7 @@ def test_a_model_can_be_loaded_again_when_its_server_is_back(models):
             server.process.wait(20)
             with pytest.raises(LlamaError, match=SENTENCE):
                 llm.eval([5])
-        again = subprocess.Popen([BIN / "sb-rpc-server", "-p", str(server.port), "-t", "1"], stdout=subprocess.PIPE, text=True)
+        again = subprocess.Popen([PROGRAM, "-p", str(server.port), "-t", "1"], stdout=subprocess.PIPE, text=True)
         try:
             assert any(line.startswith("listening") for line in again.stdout)
             with Llama(models["spikes"], rpc_servers=server.endpoint, **ONE) as llm:
@@ -246,7 +246,7 @@ def test_a_session_file_that_could_not_be_finished_is_none(models, server, tmp_p
     def run(*options: object, limit: int = 2**40) -> tuple[int, str, int]:
         """Exit code, what it said and how many bytes it sent."""
         with Between(server.port, limit) as between:
-            done = subprocess.run([BIN / "sb-completion", "-m", models["spikes"], "--rpc", between.endpoint, "-p", TEXT, "-n", "4", "-t", "1", "--temp", "0", "-no-cnv",
+            done = subprocess.run([LIB / "llama-completion", "-m", models["spikes"], "--rpc", between.endpoint, "-p", TEXT, "-n", "4", "-t", "1", "--temp", "0", "-no-cnv",
                                    "--no-warmup", "--ignore-eos", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
             return done.returncode, done.stderr, limit - between.left
 
@@ -274,7 +274,7 @@ def test_malformed_servers_are_refused(models, servers):
     with pytest.raises(ValueError, match="llama: rpc_servers: got .*, expected"):
         Llama(models["spikes"], rpc_servers=servers, **ONE)
     if servers in ("host", "a:5,,b:5", "a:70000"):
-        done = subprocess.run([BIN / "sb-bench", "-m", models["spikes"], "--rpc", servers], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([LIB / "llama-bench", "-m", models["spikes"], "--rpc", servers], capture_output=True, text=True, timeout=20)
         assert done.returncode == 1 and re.search("error: rpc: .*, expected ", done.stderr), done
 
 
@@ -345,10 +345,10 @@ def test_a_server_survives_other_callers(models, server, what):
     (("-d", "CUDA0"), "--device: got 'CUDA0', expected one of .*CPU"), (("-c",), "option: got '-c'"), (("-H", "::1"), "--host: got '::1'"),
     (("-H", "192.0.2.1"), "192.0.2.1:50052: got 'Cannot assign")])
 def test_options_of_the_server(options, said):
-    done = subprocess.run([BIN / "sb-rpc-server", *options], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([PROGRAM, *options], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and re.search(f"sb-rpc-server: .*{said}", done.stderr), done
 
 
 def test_a_port_that_is_taken_is_refused(server):
-    done = subprocess.run([BIN / "sb-rpc-server", "-p", str(server.port)], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([PROGRAM, "-p", str(server.port)], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and "got 'Address already in use'" in done.stderr, done
