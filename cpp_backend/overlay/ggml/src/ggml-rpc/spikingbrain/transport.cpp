@@ -65,8 +65,9 @@ static std::chrono::seconds silence() {
 // beginning and end
 //
 
-static void set_options(int fd) {
-    const int on = 1, idle = 10, interval = 5, count = 3, user_ms = 30000; // a peer whose machine is gone
+// a peer whose machine is gone is noticed by probes, or by what it does not acknowledge; not so a server that computes and does not read
+static void set_options(int fd, connection::role who) {
+    const int on = 1, idle = 10, interval = 5, count = 3, user_ms = who == connection::SERVER ? 30000 : 0;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY,      &on,       sizeof(int));
     setsockopt(fd, SOL_SOCKET,  SO_KEEPALIVE,     &on,       sizeof(int));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE,     &idle,     sizeof(int));
@@ -82,7 +83,9 @@ static int connect_within(int fd, const addrinfo & a, std::chrono::seconds limit
     if (error == EINPROGRESS) {
         pollfd    p = { fd, POLLOUT, 0 };
         socklen_t n = sizeof(error);
-        if (poll(&p, 1, limit.count()*1000) <= 0) {
+        int       ready;
+        while ((ready = poll(&p, 1, limit.count()*1000)) < 0 && errno == EINTR) {}
+        if (ready <= 0) {
             return ETIMEDOUT;
         }
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
@@ -198,7 +201,7 @@ socket_ptr socket_t::connect(const char * host, int port) {
     const std::string endpoint = spk_rpc_text("%s:%d", host, port);
     const auto limit = silence();
     const int  fd    = open_connection(host, port, endpoint, limit);
-    set_options(fd);
+    set_options(fd, connection::CLIENT);
     socket_ptr sock(new socket_t(std::make_unique<impl>(fd, connection::CLIENT, endpoint, limit)));
 
     connection & c = *sock->pimpl;
@@ -246,7 +249,7 @@ socket_ptr socket_t::accept() {
             std::this_thread::sleep_for(errno == EINTR || errno == ECONNABORTED ? 0ms : 100ms);
             continue;
         }
-        set_options(fd);
+        set_options(fd, connection::SERVER);
         char host[NI_MAXHOST] = "?";
         getnameinfo((sockaddr *) &a, n, host, sizeof(host), nullptr, 0, NI_NUMERICHOST);
 
