@@ -7,20 +7,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import BenchError
-from .shapes import LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
+from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
 
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
 PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
+SPECS = ("ngram-simple", "ngram-mod")  # of --spec-type
 PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
 @dataclass(frozen=True)
 class Player:
-    """A model on one side. `flash_attn` is upstream's option; the spiking memory has no such choice."""
+    """A model on one side. `flash_attn` is upstream's option; the spiking memory has no such choice. `checkpoint`: a folder of
+    this repository that is converted instead of drawn."""
     shape: Shape
     type: str = "q4_0"
     spikes: bool = False
     flash_attn: bool = False
+    checkpoint: str = ""
 
     @property
     def side(self) -> str:
@@ -58,6 +61,7 @@ PLAIN_Q8, INT8 = Player(SPIKING_1B, "q8_0"), Player(SPIKING_1B, "int8", spikes=T
 QWEN, QWEN_Q8 = Player(QWEN_7B), Player(QWEN_7B, "q8_0")
 BIG, BIG_SPIKES = Player(SPIKING_7B), Player(SPIKING_7B, spikes=True)
 BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
+SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 
 def thread_counts(n: int) -> list[int]:
@@ -128,6 +132,27 @@ def operator_cases(n_threads: int) -> list[Case]:
     return cases
 
 
+def back_cases(n_threads: int) -> list[Case]:
+    """What taking tails back costs and what it is for."""
+    sizes, every = (1, 2, 4, 8), {"n_threads": n_threads}
+    return [
+        *(Case(f"verify-1b-t{t}", "verify", (LLAMA, PLAIN, SPIKES, INT8),
+               {"depth": 1024, "sizes": sizes, "repetitions": 12, "n_threads": t}, seconds=40 + 20 / t) for t in sorted({1, n_threads})),
+        Case("rollback-1b", "rollback", (PLAIN, SPIKES), {"depth": 512, "n_back": (1, 8), "repetitions": 8, **every}, seconds=40),
+        *(Case(f"before-{name}-t{t}", "before", (player,), {"depth": 512, "n_gen": n_gen, "repetitions": 5, "rounds": rounds, "n_threads": t}, seconds=30)
+          for name, player, n_gen, rounds in (("small", SMALL, 512, 12), ("1b", PLAIN, 32, 4)) for t in sorted({1, n_threads})),
+        *(Case(f"drafts-{spec}", "drafts", (SMALL,), {"spec": spec, "n_gen": 256, "repetitions": 11, "n_threads": 1}, seconds=20) for spec in SPECS),
+    ]
+
+
+def big_back_cases(n_threads: int) -> list[Case]:
+    """Beside the 7B cases, whose files they share."""
+    return [
+        Case("rollback-7b", "rollback", (BIG,), {"depth": 512, "n_back": (1, 8), "repetitions": 4, "n_threads": n_threads}, seconds=60),
+        Case("state", "state", (PLAIN, SPIKES, BIG, BIG_SPIKES), {"n_threads": n_threads}, seconds=60),
+    ]
+
+
 def all_cases(n_threads: int) -> list[Case]:
     """Every case of the suite, neighbours sharing their models where they can."""
     every = (LLAMA, PLAIN, SPIKES, INT8)
@@ -138,17 +163,17 @@ def all_cases(n_threads: int) -> list[Case]:
         Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
              quick=True, seconds=60),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
-        *roofline_cases(n_threads), *operator_cases(n_threads),
+        *roofline_cases(n_threads), *back_cases(n_threads), *operator_cases(n_threads),
         Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),
-        *big_cases(n_threads),
+        *big_cases(n_threads), *big_back_cases(n_threads),
     ]
 
 
 def tiny_case(case: Case) -> Case:
     """The case on tiny shapes, shallow and short: to try the suite out, never for figures."""
-    players = tuple(replace(p, shape=tiny(p.shape)) for p in case.players)
+    players = tuple(p if p.checkpoint else replace(p, shape=tiny(p.shape)) for p in case.players)
     p = dict(case.params)
-    for name, most in (("depth", 2048), ("n_gen", 2), ("n_prompt", 64), ("repetitions", 2), ("seconds", 0.05), ("disk", 1 << 27)):
+    for name, most in (("depth", 2048), ("n_gen", 2), ("n_prompt", 64), ("repetitions", 2), ("rounds", 2), ("seconds", 0.05), ("disk", 1 << 27)):
         if name in p:
             p[name] = min(p[name], most)
     if "operators" in p:

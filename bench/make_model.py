@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 from sb_convert.whole import NotWritten, target
 
+from . import build
 from .errors import BenchError
 from .shapes import GROUP, Shape, Tensor, check, tensors
 
@@ -151,6 +152,14 @@ def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
         blocks.write(t, file)
         w.write_padding(file, t.nbytes)
     return header
+
+
+def convert_model(checkpoint: str, type_: str, path: Path, spikes: bool) -> str:
+    """Writes the GGUF file of a checkpoint of this repository, as `make demo` does; returns the file's sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [build.tool("sb-convert"), str(build.ROOT / checkpoint), "-o", str(path), "--outtype", type_, *["--spike"] * spikes]
+    build.run(command, f"convert {checkpoint}", build.WORK / "convert.log")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> str:

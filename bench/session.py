@@ -14,7 +14,7 @@ from .build import Drivers
 from .cases import Case, Player
 from .driver import Driver
 from .errors import BenchError, Skip
-from .make_model import make_model
+from .make_model import convert_model, make_model
 from .shapes import model_bytes
 
 RESERVE = 1 << 30  # left to the system, bytes
@@ -53,7 +53,8 @@ class Models:
             need = model_bytes(player.shape, player.type) * 1.05 + (64 << 20)
             if machine.free_disk(self.folder) < need:
                 raise Skip(f"disk: {need / 2**30:.1f} GiB needed for {player.file}, {machine.free_disk(self.folder) / 2**30:.1f} GiB free")
-            self.hashes[player.file] = make_model(player.shape, player.type, path, player.spikes)
+            self.hashes[player.file] = (convert_model(player.checkpoint, player.type, path, player.spikes) if player.checkpoint else
+                                        make_model(player.shape, player.type, path, player.spikes))
         return path, self.hashes[player.file]
 
 

@@ -68,6 +68,7 @@ LLAMA_1B = Shape("Llama-3.2-1B", "llama", 16, 2048, 8192, 32, 8, 128256, True, 5
 QWEN_7B = Shape("Qwen2.5-7B", "qwen2", 28, 3584, 18944, 28, 4, 152064, False, 1000000.0, 1e-6, qkv_bias=True)
 SPIKING_1B = replace(LLAMA_1B, name="SpikingBrain-1B", arch="spikingbrain", qkv_bias=True, window=4096)
 SPIKING_7B = replace(QWEN_7B, name="SpikingBrain-7B", arch="spikingbrain", window=4096)
+EXAMPLE = Shape("example", "spikingbrain", 6, 256, 512, 4, 2, 4096, True, 10000.0, 1e-6, window=128, context=512)  # of examples/small
 SHAPES = {s.name: s for s in (LLAMA_1B, SPIKING_1B, QWEN_7B, SPIKING_7B)}
 
 

@@ -185,6 +185,68 @@ def python(rows: list[Row]) -> str:
     return table(["tokens through", "µs per token", "of it decode", "sampling", "Python", "Python's share", "decode, speed over C"], body)
 
 
+def verify(rows: list[Row]) -> str:
+    """Milliseconds of one token, and the time of more at once over it."""
+    found = [r for r in rows if r["kind"].startswith("verify ") and r["median"]]
+    sizes = sorted({r["n_prompt"] for r in found})
+    body = []
+    for case, name in dict.fromkeys((r["case"], r["name"]) for r in found):
+        one = find(found, case=case, name=name, n_prompt=sizes[0])
+        ratios = (find(rows, case=case, name=name, kind=f"ratio verify {n}") for n in sizes[1:])
+        body.append([one["threads"] if one else "-", name, value(one, 1e3), *(value(r) for r in ratios)])
+    return table(["threads", "model", "ms for 1", *(f"{n} tokens" for n in sizes[1:])], body)
+
+
+def rollback(rows: list[Row]) -> str:
+    """Milliseconds to take tokens back beside that of a decoded token."""
+    found = [r for r in rows if r["kind"].startswith("rollback ") and r["median"]]
+    kinds = list(dict.fromkeys(r["kind"] for r in found if r["kind"] != "rollback token"))
+    body = [[name, *(value(find(found, name=name, kind=kind), 1e3) for kind in ("rollback token", *kinds))] for name in names(found)]
+    return table(["ms", "a decoded token", *(kind.removeprefix("rollback ") for kind in kinds)], body)
+
+
+def before(rows: list[Row]) -> str:
+    """Decode speed over that of the build before."""
+    body = []
+    for pair in (r for r in rows if r["case"].startswith("before-") and r["kind"] == "ratio" and r["median"]):
+        now, then = (find(rows, case=pair["case"], name=n, kind="before") for n in pair["name"].split(" / "))
+        gla = [find(rows, case=pair["case"], name=n, kind="gla") for n in pair["name"].split(" / ")]
+        if now and then:
+            body.append([pair["threads"], now["name"], value(then), value(now), f"{pair['median']:.3f}x ±{pair['spread']:.1%}", pair["repetitions"],
+                         *(value(r, 1e6) for r in reversed(gla)), f"{pair['extra']['gla_share']:.2%}"])
+    return table(["threads", "model", "before, tokens/s", "now", "ratio", "pairs", "gla of a layer before, µs", "now", "of a token"], body)
+
+
+def state(rows: list[Row]) -> str:
+    """MiB of a sequence, and of it what is there to take tails back."""
+    found = [r for r in rows if r["kind"] in ("state", "state before") and r["median"]]
+    body = []
+    for name in names(found):
+        then, now = (find(found, name=name, kind=kind) for kind in ("state before", "state"))
+        both = bool(then and now)
+        body.append([name, mib(then["median"] if then else None), mib(now["median"] if now else None),
+                     mib(now["median"] - then["median"]) if both else "-"])  # type: ignore[index]
+    return table(["a sequence, MiB", "before", "now", "more"], body)
+
+
+def drafts(rows: list[Row]) -> str:
+    """Tokens per second with n-gram drafts over those without."""
+    body = []
+    for pair in (r for r in rows if r["case"].startswith("drafts-") and r["kind"] == "ratio" and r["median"]):
+        with_, without = (find(rows, case=pair["case"], name=n, kind="drafts") for n in pair["name"].split(" / "))
+        body.append([pair["case"].removeprefix("drafts-"), without["name"] if without else "-", value(without), value(with_), value(pair),
+                     pair["extra"]["draft_n"], pair["extra"]["draft_n_accepted"]])
+    return table(["--spec-type", "text", "without, tokens/s", "with", "ratio", "drafted", "accepted"], body)
+
+
+def back(rows: list[Row]) -> str:
+    """All that taking tails back costs and gives."""
+    parts = (("Time to verify tokens in one batch, over that of one, at a depth of 1024:", verify), ("Time to take tokens back, and to decode one:", rollback),
+             ("Decode speed over that of the build before tails could be taken back:", before), ("Memory of a sequence:", state),
+             ("examples/small with n-gram drafts, on one thread:", drafts))
+    return "\n\n".join(f"{caption}\n\n{made(rows)}" for caption, made in parts)
+
+
 def convert(rows: list[Row]) -> str:
     return table(["conversion", "s", "peak resident MiB", "of it not mapped files"],
                  [[r["name"], value(r), mib(r["peak_resident_bytes"]), mib(r["extra"]["anonymous_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
@@ -208,5 +270,5 @@ def machine(rows: list[Row]) -> str:
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
     "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
-    "big": big, "skipped": skipped,
+    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "back": back, "skipped": skipped,
 }

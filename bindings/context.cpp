@@ -157,9 +157,6 @@ void context::run(llama_batch & batch, const char * what, const cancel_token * c
     if (rc == 2) {
         throw cancelled(std::string(what) + ": got a cancel, expected none; call again to go on");
     }
-    if (rc != 0) {
-        check_remote(llama_get_model(ctx_));
-    }
     if (spikes_) {
         spikes_->check();
     }

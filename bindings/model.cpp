@@ -62,7 +62,6 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
     : vocab_only_(vocab_only), verbose_(verbose) {
     const auto given = read_overrides(kv_overrides);
     bool interrupted = false;
-    const int64_t began = llama_time_us();
     std::vector<ggml_backend_dev_t> devices;
     if (!rpc_servers.empty()) {
         py::gil_scoped_release nogil;
@@ -93,7 +92,6 @@ model::model(const std::string & path, bool vocab_only, bool use_mmap, bool use_
         throw py::error_already_set();
     }
     if (!model_) {
-        check_remote(devices, began);
         throw std::runtime_error(log.reason());
     }
 }

@@ -186,6 +186,31 @@ def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
     assert not list((suite.parent / "work" / "models").glob("*"))
 
 
+def test_what_taking_back_costs_is_measured(suite: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKINGBRAIN_BENCH_BEFORE", str(drivers.ours))
+    wanted = ("verify-1b-t1", "rollback-7b", "before-small", "state", "drafts-ngram-simple")
+    assert run.run([tiny_case(c) for c in all_cases(1) if c.id.startswith(wanted)], suite, small=True) == 0
+    found = rows.read(suite)
+    assert not any(r["skipped"] for r in found) and all(r["median"] > 0 for r in found if r["kind"] != "ratio")
+    ours = [r for r in found if r["case"] == "verify-1b-t1" and r["name"] == "SpikingBrain-1B-tiny q4_0"]
+    assert [r["n_prompt"] for r in ours] == [1, 2, 4, 8, 2, 4, 8] and [r["unit"] for r in ours] == ["s"] * 4 + ["x"] * 3
+    back = [r["kind"] for r in found if r["case"] == "rollback-7b"]
+    assert back == ["rollback token", *(f"rollback {n} {how}" for how in ("one by one", "draft") for n in (1, 8, 32))]
+    assert {r["kind"] for r in found if r["case"] == "state"} == {"state", "state before"}
+    refused = [r for r in found if r["kind"] == "ratio" and r["name"].startswith("every draft refused")]
+    assert refused and all(r["extra"]["draft_n_accepted"] == 0 for r in refused)
+    for table in (tables.verify, tables.rollback, tables.before, tables.state, tables.drafts):
+        assert len(table(found).splitlines()) > 2 and " - |" not in table(found)
+
+
+def test_a_build_before_that_is_not_named_or_not_there_is_said(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = select("full", ["before-1b-t1"], 1, small=True)
+    for path, reason in (("", "names the sb-bench-driver"), ("/nowhere/driver", "got /nowhere/driver")):
+        monkeypatch.setenv("SPIKINGBRAIN_BENCH_BEFORE", path)
+        assert run.run(cases, suite, small=True) == bool(path)
+        assert reason in rows.read(suite)[0]["skipped"]
+
+
 def test_the_time_of_a_token_is_split_between_what_computes_and_python(suite: Path, models: session.Models) -> None:
     assert run.run(select("full", ["python-1b"], 1, small=True), suite, small=True) == 0
     found = rows.read(suite)

@@ -49,13 +49,20 @@ def test_greedy_text_is_the_same_with_drafts(kind: str, alone: Server, model: Pa
     with Server(model, folder / "drafts.log", *options) as server:
         for prompt in (CODE, "Once upon a time"):
             for _ in range(2):  # the second time with what the slot holds
-                got, want = server.complete(prompt, 80), alone.complete(prompt, 80)
+                got, want = server.complete(prompt, 240), alone.complete(prompt, 240)
                 # token by token, since products of several tokens may round another way: where the best two are that close
                 assert got["tokens"] == want["tokens"], (kind, server.log.read_text()[-2000:])
             timings = got["timings"]
             if prompt is CODE:
                 assert timings["draft_n"] >= timings["draft_n_accepted"] > 0, "no draft was accepted where they help"
         assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("spec, most", [("ngram-simple", 48), ("ngram-mod", 64)])
+def test_drafts_that_are_always_refused_soon_end(spec: str, most: int, model: Path, folder: Path) -> None:
+    with Server(model, folder / "refused.log", "--spec-type", spec, "--spec-synth-rates", ",".join(["0"] * most)) as server:
+        timings = server.complete(CODE, 400)["timings"]
+    assert timings["draft_n_accepted"] == 0 and 0 < timings["draft_n"] <= (6 + 0.02 * 400) / 0.5, "a draft cost more than drafts saved"
 
 
 def test_an_edit_within_what_can_be_taken_back_evaluates_the_new_tokens_only(alone: Server) -> None:

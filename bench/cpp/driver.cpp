@@ -67,6 +67,7 @@ int main() {
         { "context",  [&](const json & r) { return s.open(r); } },
         { "fill",     [&](const json & r) { return s.fill(r); } },
         { "decode",   [&](const json & r) { return s.decode(r); } },
+        { "verify",   [&](const json & r) { return s.verify(r); } },
         { "prefill",  [&](const json & r) { return s.prefill(r); } },
         { "position", [&](const json & r) { return s.position(r); } },
         { "close",    [&](const json &)   { s.close_model(); op.close(); return json::object(); } },

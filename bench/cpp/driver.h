@@ -64,6 +64,7 @@ struct session {
     json open(const json &);
     json fill(const json &);
     json decode(const json &);
+    json verify(const json &);
     json prefill(const json &);
     json position(const json &);
     size_t state_bytes() const;

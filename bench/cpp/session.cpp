@@ -82,7 +82,7 @@ json session::open(const json & r) {
     }
     pool = new thread_pool(n_threads);
     llama_attach_threadpool(ctx, pool->pool, pool->pool);
-    return { { "n_ctx", llama_n_ctx(ctx) }, { "state_bytes", state_bytes() } };
+    return { { "n_ctx", llama_n_ctx(ctx) }, { "state_bytes", state_bytes() }, { "n_rs_seq", llama_n_rs_seq(ctx) } };
 }
 
 // allocated for the state of all sequences; a KV cache is F16 for every cell of the context
@@ -156,6 +156,35 @@ json session::decode(const json & r) {
         }
     }
     return { { "seconds", steps } };
+}
+
+// n tokens after those that are there, with the logits of all, in one batch or "one_by_one"; then the last `back` of them are taken back
+json session::verify(const json & r) {
+    llama_memory_t mem = llama_get_memory(context());
+    const int n = r.at("n"), back = r.value("back", n), seq = r.value("seq", 0);
+    if (n < 1 || n > n_batch || back < 0 || back > n || seq < 0 || seq >= n_seq) {
+        fail("verify: got n " + std::to_string(n) + ", back " + std::to_string(back) + ", sequence " + std::to_string(seq) +
+            ", expected 1 .. n_batch, 0 .. n and a sequence of the context");
+    }
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model)), n_step = r.value("one_by_one", false) ? 1 : n;
+    const llama_pos begin = llama_memory_seq_pos_max(mem, seq) + 1;
+    uint64_t rng = 3;
+
+    std::vector<double> steps;
+    for (int i = 0; i < n; i += n_step) {
+        token_batch b(n_step);
+        for (int j = 0; j < n_step; ++j) {
+            b.add(rng_next(rng) % n_vocab, begin + i + j, seq, true);
+        }
+        steps.push_back(timed_decode(ctx, b));
+    }
+    const double t0 = now();
+    if (back > 0 && !llama_memory_seq_rm(mem, seq, begin + n - back, -1)) {
+        fail("verify: back: got " + std::to_string(back) + ", expected what the memory can take back");
+    }
+    const double seconds_back = now() - t0;
+    pool->pause();
+    return { { "seconds", steps }, { "back", seconds_back } };
 }
 
 // n tokens after those that are there ("keep") or as a new prompt; chunks of n_batch, logits of the last token only

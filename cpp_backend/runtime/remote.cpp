@@ -1,7 +1,6 @@
 #include "runtime.h"
 
 #include "ggml-backend.h"
-#include "ggml-spikingbrain-rpc.h"
 #include "llama-spikingbrain.h"
 
 namespace sb {
@@ -27,15 +26,6 @@ void check_remote(const llama_model * model) {
     char why[1024];
     if (llama_spikingbrain_why_lost(model, why, sizeof(why))) {
         throw lost(why);
-    }
-}
-
-void check_remote(const std::vector<ggml_backend_dev_t> & devices, int64_t since) {
-    for (ggml_backend_dev_t dev : devices) {
-        char why[1024];
-        if (dev && ggml_spk_rpc_lost(ggml_backend_dev_description(dev), why, sizeof(why)) >= since) {
-            throw std::runtime_error(why);
-        }
     }
 }
 

@@ -97,8 +97,6 @@ struct lost : std::runtime_error {
 };
 // Throws where there is one.
 void check_remote(const llama_model * model);
-// The same of a model that could not be loaded to these devices; since: when its loading began (llama_time_us).
-void check_remote(const std::vector<ggml_backend_dev_t> & devices, int64_t since);
 
 // --- fingerprint.cpp ---------------------------------------------------------------------------------------------------
 

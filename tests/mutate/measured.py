@@ -16,7 +16,7 @@ import coverage
 from sandbox import HERE, ROOT, Sandbox
 
 # tests of servers, builds, texts, fuzzing and training: slow, or of what is no Python of these packages
-LEFT_OUT = re.compile(r"test_(server.*|drafts|rpc.*|upstream.*|bench.*|cpp|fuzz|mutate|packaging|patches|quality|readme|spiking_models|train)\.py")
+LEFT_OUT = re.compile(r"test_(server.*|upstream.*|bench.*|cpp|fuzz|mutate|packaging|patches|quality|readme|spiking_models|train)\.py")
 RC = """[run]
 parallel = true
 data_file = {data}

@@ -396,7 +396,7 @@ static spikingbrain_storage_params storage_params(const llama_model_spikingbrain
     result.type_v      = window_type("type_v", params.type_v, model);
     result.n_ubatch    = cparams.n_ubatch;
     result.n_positions = cparams.n_ctx_seq;
-    result.n_threads   = cparams.n_threads;
+    result.n_threads   = 1; // milliseconds at most: threads made for that take as long, and share one CPU where this thread is bound to it
     result.no_alloc    = hparams.no_alloc;
     return result;
 }

@@ -4,7 +4,7 @@
 
 // A work item is (sequence, key/value head, block of value columns): the columns of S are independent of
 // each other, so items share nothing and need no barrier. The block S[d][cols] stays in the first-level
-// cache for the whole micro-batch (d = 128, cols = 32: 16 KiB). Its arithmetic: spk-gla.h.
+// cache for the whole micro-batch (d = 128, cols = 32: 16 KiB); of one token it is read where it lies. Its arithmetic: spk-gla.h.
 // Outputs and new states are two operators: reading a state and leaving another one, each says in the graph what it does.
 
 namespace {
@@ -55,18 +55,29 @@ struct gla_update {
         return { nullptr, k, v + j0, w, nullptr, d, 0, stride, n, 0.0f };
     }
 
-    void run(float * S, const ggml_spk_plan_step & step) const {
-        gla_load(S, state(step.src), d, cols);
+    // a block of full width goes from row to row, others by way of the packed one
+    void run(float * packed, const ggml_spk_plan_step & step) const {
+        const float * src = state(step.src);
+        const bool direct = src && cols == GLA_COLS && step.n > 0;
+        float * S = direct ? state(step.dst) : packed;
+        const int64_t stride = direct ? d : cols;
+        if (!direct) {
+            gla_load(packed, src, d, cols);
+            src = packed;
+        }
         if (!step.from_journal) {
-            spk_get_isa().gla_advance(S, item(token(2, step.first), token(3, step.first), token(4, step.first), n_kv*d, step.n), cols);
+            spk_get_isa().gla_advance(S, src, stride, item(token(2, step.first), token(3, step.first), token(4, step.first), n_kv*d, step.n), cols);
         }
         for (int64_t i = 0, n; step.from_journal && i < step.n; i += n) {
             const int64_t first = (step.first + i) % n_journal;
             n = std::min<int64_t>(step.n - i, n_journal - first);
             const float * e = entry(first);
-            spk_get_isa().gla_advance(S, item(e, e + n_kv*d, e + 2*n_kv*d, 3*n_kv*d, n), cols);
+            spk_get_isa().gla_advance(S, src, stride, item(e, e + n_kv*d, e + 2*n_kv*d, 3*n_kv*d, n), cols);
+            src = S;
         }
-        gla_save(state(step.dst), S, d, cols);
+        if (!direct) {
+            gla_save(state(step.dst), packed, d, cols);
+        }
     }
 
     // of the whole head
@@ -127,8 +138,12 @@ void spk_gla(const ggml_compute_params * params, ggml_tensor * dst) {
         };
 
         const int64_t cols = std::min<int64_t>(GLA_COLS, d - j0);
+        if (n_tok == 1 && src && cols == GLA_COLS) {
+            spk_get_isa().gla_block(const_cast<float *>(src), d, it, n_group, cols, true); // read where it lies
+            continue;
+        }
         gla_load(S, src, d, cols);
-        spk_get_isa().gla_block(S, it, n_group, cols);
+        spk_get_isa().gla_block(S, cols, it, n_group, cols, false);
     }
 }
 

@@ -64,10 +64,12 @@ struct spk_isa {
     void (*add_rest)(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
                      const void * x, ggml_spk_encoding encoding, int width, double * sum);
 
-    // S is the packed block S[d][cols], cols <= 32, updated in place; writes the outputs of n_group query heads
-    void (*gla_block)(float * S, const spk_gla_item & item, int64_t n_group, int64_t cols);
-    // S as above, without outputs (q, o and scale are not read): the same bits however the tokens are divided into calls
-    void (*gla_advance)(float * S, const spk_gla_item & item, int64_t cols);
+    // S is the block S[d][cols], cols <= 32, rows `stride` apart (cols of them where cols < 32), updated in place; writes the outputs of
+    // n_group query heads. peek: of one token, without updating S; with cols == 32 only
+    void (*gla_block)(float * S, int64_t stride, const spk_gla_item & item, int64_t n_group, int64_t cols, bool peek);
+    // dst = src advanced, both as S above; the same block where cols < 32. No outputs (q, o and scale are not read): the same bits
+    // however the tokens are divided into calls
+    void (*gla_advance)(float * dst, const float * src, int64_t stride, const spk_gla_item & item, int64_t cols);
 
     // n <= SPK_SWA_TILE keys, which all the rows see; part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
     // k, v [n][d]; the score of key j is scale[r]*(q[r] . k[j]), times k_scale[j] unless NULL; values times v_scale[j] unless NULL
