@@ -46,7 +46,7 @@ def numbers(command: str, argv: Sequence[str]) -> Optional[str]:
         text = _setting(argv, options)
         for given in re.split("[,+*]|(?<=[0-9])-", text or ""):  # llama-bench knows ranges: 1-8, 1-8+2
             if re.fullmatch("-?[0-9]{1,20}", given) and not low <= int(given) <= high:  # what is no number the tool refuses
-                expected = f"{low} to {high}" if high < MOST else f"at least {low}"
+                expected = f"{low} to {high}" if high < MOST or int(given) > high else f"at least {low}"
                 return f"{command}: {options[0]}: got {text}, expected {expected}; change it"
     return None
 
