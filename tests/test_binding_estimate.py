@@ -105,7 +105,7 @@ def test_gigabytes_are_estimated_without_reading_them(tmp_path, tiny):  # noqa: 
     (tmp_path / "7b.gguf").write_bytes(raw + bytes(-len(raw) % 32))  # to where the tensors would begin
     said = memory_estimate(tmp_path / "7b.gguf")
     assert said.model == pytest.approx(n_bytes, rel=0.01) and n_bytes > 14e9
-    assert said.state == pytest.approx(142.6 * 2**20, rel=0.01)  # as state_bytes() of that shape, see cpp_backend/README.md
+    assert said.state == pytest.approx(146.1 * 2**20, rel=0.01)  # as state_bytes() of that shape, see cpp_backend/README.md
 
 
 @pytest.mark.parametrize("options, error", [

@@ -28,7 +28,7 @@ struct machine {
 
     void carry_out(const spikingbrain_advance & a, const std::vector<int> & tokens) {
         for (const auto & step : a.steps) {
-            check(step.src >= -1 && step.src < seqs.n_rows() && step.dst >= 0 && step.dst < 3*(int) seqs.size(), "rows of steps exist, the initial one is not written");
+            check(step.src >= -1 && step.src < seqs.n_rows() && step.dst >= 0 && step.dst < (int) (seqs.N_STATES*seqs.size()), "rows of steps exist, the initial one is not written");
             state s = row(step.src);
             for (int i = 0; i < step.n; ++i) {
                 s.push_back(step.journal ? journal[a.seq][(step.first + i) % seqs.n_journal()] : tokens[step.first + i]);
@@ -41,7 +41,7 @@ struct machine {
     }
 
     void copy(int from, int to) {
-        std::copy_n(rows.begin() + 3*from, 3, rows.begin() + 3*to);
+        std::copy_n(rows.begin() + seqs.N_STATES*from, (int) seqs.N_STATES, rows.begin() + seqs.N_STATES*to);
         journal[to] = journal[from];
     }
 

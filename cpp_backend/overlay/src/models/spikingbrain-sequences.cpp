@@ -73,7 +73,7 @@ int32_t spikingbrain_sequences::entry(const sequence & seq, llama_pos pos) const
 
 int32_t spikingbrain_sequences::free_row(const sequence & seq, int32_t other) const {
     int32_t row = 0;
-    while (row == seq.base.row || row == seq.current.row || row == other) {
+    while (row == seq.base.row || row == seq.current.row || row == other || (seq.has_next && row == seq.next.row)) {
         ++row;
     }
     return row;
@@ -93,14 +93,25 @@ void spikingbrain_sequences::start(sequence & seq, llama_pos pos) const {
     seq.base  = seq.current = { 0, pos - 1, true };
 }
 
-// Base moves up to the floor, so that its entries before that are free. No further: a cancelled micro-batch takes nothing away.
-void spikingbrain_sequences::advance_base(llama_seq_id id, sequence & seq, std::vector<spikingbrain_advance> & first) const {
-    if (seq.base.pos == seq.floor) {
-        return;
+// Entries for n more tokens beside those of what can be taken back: base moves up to next or, if that is not enough, to the floor. No
+// further: a cancelled micro-batch takes nothing away.
+void spikingbrain_sequences::make_room(llama_seq_id id, sequence & seq, int32_t n, std::vector<spikingbrain_advance> & first) const {
+    const auto is_room = [&]() { return seq.last - seq.base.pos + n <= n_journal(); };
+    if (!is_room() && seq.has_next && seq.next.pos <= seq.floor) {
+        seq.base     = seq.next;
+        seq.has_next = false;
     }
-    first.push_back(replay(id, seq, seq.base, seq.base.row, seq.floor));
-    seq.has_before = seq.has_before && seq.before.row != seq.base.row;
-    seq.base       = { seq.base.row, seq.floor, false };
+    if (!is_room()) {
+        first.push_back(replay(id, seq, seq.base, seq.base.row, seq.floor));
+        seq.has_before = seq.has_before && seq.before.row != seq.base.row;
+        seq.base       = { seq.base.row, seq.floor, false };
+        seq.has_next   = seq.has_next && seq.next.pos > seq.floor;
+    }
+    // the last state that will lie at the floor or before it when room is needed again, if micro-batches stay as long
+    if (!seq.current.initial && seq.current.row != seq.base.row && seq.last - seq.base.pos <= n_keep - (n - 1)) {
+        seq.next     = seq.current;
+        seq.has_next = true;
+    }
 }
 
 // at most n_back tokens: all get entries, the current state becomes the one before
@@ -116,6 +127,7 @@ void spikingbrain_sequences::advance_short(llama_seq_id id, sequence & seq, int3
 // more than that: base moves into the micro-batch, n_back before its end. Where the current state must give its row, it can be
 // made again from the old base, whose entries and the new ones have room beside each other.
 void spikingbrain_sequences::advance_long(llama_seq_id id, sequence & seq, int32_t n, spikingbrain_advance & out) const {
+    seq.has_next = false;
     const int32_t middle = free_row(seq);
     const int32_t row    = seq.base.row == seq.current.row ? free_row(seq, middle) : seq.current.row;
     out.steps = {
@@ -140,8 +152,8 @@ std::vector<spikingbrain_advance> spikingbrain_sequences::begin(const spikingbra
         const llama_seq_id id = group.seqs.front();
         const bool is_long = group.n > n_keep;
         sequence & seq = seqs[id];
-        if (!seq.empty() && (is_long || seq.last + group.n - seq.base.pos > n_journal())) {
-            advance_base(id, seq, first);
+        if (!seq.empty()) {
+            make_room(id, seq, std::min(group.n, n_keep), first);
         }
         previous.push_back(seq);
         if (seq.empty()) {
@@ -186,6 +198,7 @@ std::vector<spikingbrain_advance> spikingbrain_sequences::cancel() {
         const int32_t taken = seqs[id].current.row;
         sequence & seq = seqs[id] = previous[i];
         seq.has_before = false; // its row may have been written
+        seq.has_next   = seq.has_next && in_flight[i].n <= n_keep;
         if (!seq.empty() && !seq.current.initial && taken == seq.current.row) {
             todo.push_back(replay(id, seq, seq.base, seq.current.row, seq.last));
         }
@@ -222,15 +235,20 @@ bool spikingbrain_sequences::remove(llama_seq_id id, llama_pos p0, llama_pos p1,
 
 void spikingbrain_sequences::take_back(llama_seq_id id, llama_pos last, std::vector<spikingbrain_advance> & todo) {
     sequence & seq = seqs[id];
-    const bool from_before = seq.has_before && seq.before.pos <= last;
-    const state & from = from_before ? seq.before : seq.base;
+    seq.has_next   = seq.has_next   && seq.next.pos   <= last;
+    seq.has_before = seq.has_before && seq.before.pos <= last;
+    state from = seq.has_next ? seq.next : seq.base;
+    if (seq.has_before && seq.before.pos > from.pos) {
+        from = seq.before;
+    }
     if (from.pos == last) {
         seq.current = from;
     } else {
-        todo.push_back(replay(id, seq, from, seq.current.row, last));
-        seq.current = { seq.current.row, last, false };
+        const bool shared = seq.current.row == seq.base.row || (seq.has_next && seq.current.row == seq.next.row) || (seq.has_before && seq.current.row == seq.before.row);
+        const int32_t row = shared ? free_row(seq, seq.has_before ? seq.before.row : -1) : seq.current.row;
+        todo.push_back(replay(id, seq, from, row, last));
+        seq.current = { row, last, false };
     }
-    seq.has_before  = from_before && from.pos < last;
     seq.journal_end = (seq.journal_end - (seq.last - last) + n_journal()) % n_journal();
     seq.last        = last;
     while (seq.written.size() > 1 && seq.written[seq.written.size() - 2].first >= last) {

@@ -12,8 +12,10 @@
 //
 // A sequence holds positions first .. last in a slot of its own. Its recurrent state lies in rows of that slot:
 //   base     the state after position base.pos, at or before all that can still be taken back
-//   current  the state after the last position; base and current may be one row
+//   next     the state that base becomes once all before it can no longer be taken back
+//   current  the state after the last position
 //   before   the state before the last micro-batch, as long as its row is not needed
+// (some of them may be one row)
 // and a journal, a ring of entries, holds what the recurrence read (k, v, decay) at positions base.pos + 1 .. last. So the state
 // after any position from base.pos on is had by replaying entries from base or before; that is how a tail is taken back.
 //
@@ -52,7 +54,7 @@ using spikingbrain_groups = std::vector<spikingbrain_group>;
 
 class spikingbrain_sequences {
 public:
-    static constexpr int32_t N_STATES = 3; // rows of a slot
+    static constexpr int32_t N_STATES = 4; // rows of a slot
 
     // n_back > 0: positions that can be taken back. n_positions: what layers whose cache grows have room for, 0: no such layer.
     // initial: the state before any token is not zero, and has a row of its own
@@ -129,7 +131,8 @@ private:
     struct sequence {
         llama_pos first = -1, last = -1;
         llama_pos floor = -1; // positions after it can be taken back
-        state base, current, before;
+        state base, next, current, before;
+        bool    has_next    = false;
         bool    has_before  = false;
         int32_t journal_end = 0; // entry that the next position gets
 
@@ -140,10 +143,10 @@ private:
 
     int32_t index(llama_seq_id id, const state & s) const { return s.initial ? row_initial() : N_STATES*id + s.row; }
     int32_t entry(const sequence & seq, llama_pos pos) const; // of a position in the journal
-    int32_t free_row(const sequence & seq, int32_t other = -1) const;
+    int32_t free_row(const sequence & seq, int32_t other = -1) const; // not that of base, next, current or other
 
     void start(sequence & seq, llama_pos pos) const;
-    void advance_base (llama_seq_id id, sequence & seq, std::vector<spikingbrain_advance> & first) const;
+    void make_room    (llama_seq_id id, sequence & seq, int32_t n, std::vector<spikingbrain_advance> & first) const;
     void advance_short(llama_seq_id id, sequence & seq, int32_t n, spikingbrain_advance & out) const;
     void advance_long (llama_seq_id id, sequence & seq, int32_t n, spikingbrain_advance & out) const;
     void take_back(llama_seq_id id, llama_pos last, std::vector<spikingbrain_advance> & todo);
