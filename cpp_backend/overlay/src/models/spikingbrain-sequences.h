@@ -17,7 +17,7 @@
 //   before   the state before the last micro-batch, as long as its row is not needed
 // (some of them may be one row)
 // and a journal, a ring of entries, holds what the recurrence read (k, v, decay) at positions base.pos + 1 .. last. So the state
-// after any position from base.pos on is had by replaying entries from base or before; that is how a tail is taken back.
+// after any position from base.pos on is had by replaying entries from the nearest of base, next and before; that is how a tail is taken back.
 //
 // A micro-batch that is interrupted has run in some layers and not in others. So it never writes a row or an entry from which
 // the state before it is made: that state is a row it leaves alone, or base and entries it leaves alone.

@@ -161,20 +161,16 @@ void spikingbrain_storage::set_initial(int il, const float * state) {
     ggml_backend_tensor_set(layers[il].s, state, seqs.row_initial()*state_bytes(), state_bytes());
 }
 
-void spikingbrain_storage::set_zero(ggml_tensor * t, size_t offset, size_t size) {
-    ggml_backend_tensor_memset(t, 0, offset, size);
-}
-
 void spikingbrain_storage::clear() {
     for (const auto & l : layers) {
         if (l.s) {
             const size_t begin = seqs.size()*seqs.N_STATES*state_bytes(), end = seqs.n_rows()*state_bytes();
-            set_zero(l.s, 0, begin);
-            set_zero(l.s, end, ggml_nbytes(l.s) - end);
+            ggml_backend_tensor_memset(l.s, 0, 0, begin);
+            ggml_backend_tensor_memset(l.s, 0, end, ggml_nbytes(l.s) - end);
         }
         if (l.k) {
-            set_zero(l.k, 0, ggml_nbytes(l.k));
-            set_zero(l.v, 0, ggml_nbytes(l.v));
+            ggml_backend_tensor_memset(l.k, 0, 0, ggml_nbytes(l.k));
+            ggml_backend_tensor_memset(l.v, 0, 0, ggml_nbytes(l.v));
         }
     }
 }

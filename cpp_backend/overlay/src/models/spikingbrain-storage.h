@@ -107,7 +107,6 @@ private:
     void allocate(ggml_backend_buffer_type_t buft, device & dev);
     ggml_backend_t backend_of(ggml_backend_buffer_type_t buft, device & dev);
     void run_on(ggml_backend_buffer_type_t buft, device & dev, const std::vector<ggml_spk_plan> & plans);
-    void set_zero(ggml_tensor * t, size_t offset, size_t size);
     static void copy_bytes(ggml_tensor * t, size_t from, size_t to, size_t size);
 
     // the last rows of a sequence, `more` beyond its window; a ring that wraps: in two parts
