@@ -190,3 +190,14 @@ def test_counts_are_integers_of_one_or_more(llm, name):
     for wrong in (True, 1.0, "1") if name == "max_tokens" else (0, -1, True, 1.0, "1", None):
         with pytest.raises((ValueError, TypeError), match=f"generate_many: {name}: got"):
             llm.generate_many([[1]], **{name: wrong})
+
+
+@pytest.mark.parametrize("prompts, n, n_parallel, n_seq", [([[1, 2], [3]], 1, 1, 2), ([[1, 2], [3]], 1, 2, 3), ([[1, 2], [3]], 1, 9, 3), ([[1, 2]], 1, 1, 2),
+                                                          ([[1, 2]], 3, 2, 4), ([[1, 2], [3]], 2, 8, 6), ([[1, 2], [3]], 2, 1, 3)])
+def test_no_more_sequences_than_are_needed(llm, monkeypatch, prompts, n, n_parallel, n_seq):
+    """Each takes the memory of a state: the slots, one for what all begin with, one more where a prompt has several answers."""
+    from spikingbrain_cpp import sequence
+    made, context = [], sequence.Context
+    monkeypatch.setattr(sequence, "Context", lambda *a, **k: made.append((k["n_seq"], k["n_outputs_max"])) or context(*a, **k))
+    llm.generate_many(prompts, n=n, n_parallel=n_parallel, max_tokens=1, temperature=0, logit_bias=NO_END)
+    assert made == [(n_seq, n_seq)]

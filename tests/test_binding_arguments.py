@@ -12,7 +12,7 @@ import pytest
 from binding_models import ONE, make_tiny, tiny, tokens_of, write_adapter  # noqa: F401
 from conftest import ROOT
 
-from spikingbrain_cpp import Llama, LlamaDiskCache, LlamaError, LlamaRAMCache, ModelLoadError, ModelNotFoundError
+from spikingbrain_cpp import Llama, LlamaDiskCache, LlamaError, LlamaRAMCache, ModelLoadError, ModelNotFoundError, hub
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def hub_folder(root, name: str, source):
     commit = "0" * 40
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     (folder / "refs" / "main").write_text(commit)
-    (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+    (folder / "snapshots" / commit / name).parent.mkdir(parents=True, exist_ok=True)
     os.link(source, folder / "snapshots" / commit / name)
 
 
@@ -213,6 +213,9 @@ def test_from_pretrained_finds_what_was_downloaded(tiny, tmp_path, monkeypatch):
     hub_folder(tmp_path, "tiny-F32.gguf", tiny)
     with Llama.from_pretrained("someone/tiny", "*f32.gguf".upper().replace("GGUF", "gguf"), cache_dir=tmp_path, **ONE) as llm:
         llm.eval([1])
+    hub_folder(tmp_path, "one/tiny-F32.gguf", tiny)
+    for pattern in ("one/*.gguf", "one/tiny-F32.gguf", "o*/*"):
+        assert hub.download("someone/tiny", pattern, None, "auto", cache_dir=tmp_path).parent.name == "one"
     hub_folder(tmp_path, "tiny-Q4_0.gguf", tiny)
     for pattern in (None, "tiny-*.gguf", "none.gguf"):
         with pytest.raises(ModelNotFoundError, match="expected one"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -130,3 +131,24 @@ def test_system_info_says_which_kernels_run():
     code = "import spikingbrain_cpp; print(spikingbrain_cpp.system_info()['spike_kernels'])"
     forced = subprocess.run([sys.executable, "-c", code], env={"SPIKINGBRAIN_ISA": "generic"}, capture_output=True, text=True, check=True)
     assert forced.stdout.strip() == "generic"
+
+
+def test_a_header_leaves_no_copy_behind(tiny, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    header = tmp_path / "header.gguf"
+    header.write_bytes(tiny.read_bytes()[:gguf.GGUFReader(tiny).data_offset])
+    assert memory_estimate(header) == memory_estimate(tiny)
+    with pytest.raises(ModelLoadError):
+        memory_estimate(header, type_k=2)
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_cpus_are_those_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        for cpus in (before, {min(before)}):
+            os.sched_setaffinity(0, cpus)
+            assert system_info()["cpus"] == len(cpus)
+    finally:
+        os.sched_setaffinity(0, before)

@@ -207,3 +207,15 @@ def test_states_survive_their_bytes_whatever_their_length(llm):
         changed = dataclasses.replace(state.snapshot, n_tokens=n + 1024)
         with pytest.raises((ValueError, LlamaError)):
             llm.load_state(LlamaState(changed, np.append(tokens, tokens_of(1024))))
+
+
+def test_what_is_appended_is_not_taken_from_a_cache(llm, make):
+    """reset=False: the sequence goes on, though the cache holds a state of the same tokens as a beginning."""
+    cache, prompt = make(50), tokens_of(20).tolist()
+    n_read(llm, prompt, cache)
+    llm.reset()
+    llm.eval([1, 2, 3])
+    llm.set_cache(cache)
+    for _ in zip(range(2), llm.generate(prompt, reset=False, temp=0)):
+        assert llm.input_ids.tolist()[:23] == [1, 2, 3, *prompt]
+    llm.set_cache(None)

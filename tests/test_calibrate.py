@@ -84,3 +84,26 @@ def test_what_it_needs_is_told_first(make_checkpoint, tmp_path, capsys, monkeypa
     monkeypatch.setitem(__import__("sys").modules, "spikingbrain_cpp", None)
     assert main([str(make_checkpoint(hidden_size=128)), "--outtype", "int8", "--spike", "--spike-calibrate", str(tmp_path / "none.txt")]) == 1
     assert "--spike-calibrate: spikingbrain_cpp: got " in capsys.readouterr().err
+
+
+def test_pieces_are_held_out_evenly():
+    sample, held_out = calibrate.pieces(list(range(16 * 144 + 7)), "text")
+    assert sample.shape == (128, 16) and held_out.shape == (16, 16)
+    assert held_out[:, 0].tolist() == [16 * 9 * i for i in range(16)] and sample[:9, 0].tolist() == [16, 32, 48, 64, 80, 96, 112, 128, 160]
+    longest, _ = calibrate.pieces(list(range(144 * calibrate.PIECE + 144)), "text")
+    assert longest.shape == (128, calibrate.PIECE)
+
+
+def test_inputs_are_recorded_by_hand_and_no_hook_stays():
+    from sb_convert.reference import spiked
+    layer = torch.nn.Module()
+    layer.proj, layer.other = torch.nn.Linear(256, 2), torch.nn.Linear(256, 2)
+    layer.forward = lambda x, positions, state: (layer.proj(x), layer.other(2 * x))
+    x = [torch.randn(2, 3, 256, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    with torch.no_grad():
+        held = calibrate.recorded(layer, 1, ["model.layers.1.proj.weight", "model.layers.10.other.weight", "model.layers.0.other.weight"], x, 3.0)
+    s = spiked(torch.cat([h.flatten(0, 1) for h in x]), 3.0)
+    assert list(held) == ["model.layers.1.proj.weight"] and not layer.proj._forward_pre_hooks
+    for group in range(2):
+        part = s[:, 128 * group:128 * (group + 1)]
+        assert torch.allclose(held["model.layers.1.proj.weight"][group], part.T @ part, rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from sb_convert import calibrate, metadata, verify
+from sb_convert import bpe, calibrate, metadata, special, verify
 from sb_convert.cli import parser, spike_k, split_size
 from sb_convert.config import Config
-from sb_convert.convert import Options, Result, convert, outfile
+from sb_convert.convert import Options, Result, convert, encoded, outfile
 from sb_convert.errors import ConvertError
 from sb_convert.formats import BLOCK_VALUES, OUTTYPES, decode, encode, error_bound, nbytes, rows_per_block, wanted_type, whole_blocks
 from sb_convert.int8 import Codes, lossless_type, own_scales, part_shapes
-from sb_convert.plan import Plan, make_plan, n_threads, own_type
+from sb_convert.plan import Plan, Planned, make_plan, n_threads, own_type
 from sb_convert.progress import Progress
-from sb_convert.sources import Tensor, open_checkpoint
+from sb_convert.sources import Tensor, first_not_finite, open_checkpoint
 from sb_convert.spike import SpikeKeys, SpikeOptions, check_widths, resolve
 from sb_convert.tensors import targets
 
@@ -367,3 +368,77 @@ def test_switches_that_the_graph_has_or_has_not(name, says_nothing):
     Config.from_json({**TINY, name: says_nothing})
     with pytest.raises(ConvertError, match=f"{name}: got"):
         Config.from_json({**TINY, name: not says_nothing})
+
+
+# --- what a checkpoint's files may hold ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, says_nothing, means", [
+    ("num_beams", 1, 2), ("num_beam_groups", 1, 2), ("diversity_penalty", 0, 0.5), ("typical_p", 1, 0.5), ("epsilon_cutoff", 0, 3e-4), ("eta_cutoff", 0, 3e-4), ("length_penalty", 1, 2),
+    ("no_repeat_ngram_size", 0, 1), ("encoder_no_repeat_ngram_size", 0, 1), ("encoder_repetition_penalty", 1, 2), ("guidance_scale", 1, 2), ("num_assistant_tokens", 20, 19),
+    ("forced_bos_token_id", None, 1), ("bad_words_ids", [], [[1]]), ("temperature", 7, None), ("max_new_tokens", 9, None)])
+def test_what_generation_config_says_that_a_file_cannot_hold_is_told(caplog, name, says_nothing, means):
+    special.check_generation({name: says_nothing}, Path("generation_config.json"))
+    assert not caplog.text
+    if means is not None:
+        special.check_generation({"temperature": 1, name: means}, Path("generation_config.json"))
+        assert f"generation_config.json: {name}: a GGUF cannot hold it; " in caplog.text
+
+
+def test_each_byte_without_a_token_is_told(caplog):
+    letters = [chr(b) for b in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))]
+    letters += [chr(0x100 + i) for i in range(256 - len(letters))]
+    ids = {c: i for i, c in enumerate(letters)}
+    bpe.check_alphabet(ids, Path("vocab.json"))
+    assert len(ids) == 256 and not caplog.text
+    for letter in letters:
+        caplog.clear()
+        bpe.check_alphabet({c: i for c, i in ids.items() if c != letter}, Path("vocab.json"))
+        assert f"vocab: 1 of 256 bytes have no token ({letter} ...); " in caplog.text
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_the_first_value_that_is_no_number_is_told_with_its_place(block):
+    rows = np.zeros((7, 3), np.float32)
+    assert first_not_finite(tensor(rows), block) is None
+    rows[4, 1], rows[4, 2], rows[6, 0] = np.nan, np.inf, -np.inf
+    assert "got 3 NaN or infinite values, the first at [4, 1], expected finite weights" in str(first_not_finite(tensor(rows), block))
+
+
+@pytest.mark.parametrize("shape, offsets", [([-2, -32, 1], [0, 256]), ([-64], [256, 0]), ([64], [-256, 0]), ([64], [0, 255]), ([64], [0, 257]), ([2, 32, 0], [0, 256]), ([], [0, 8])])
+def test_bytes_of_a_tensor_are_those_of_its_shape(tmp_path, shape, offsets):
+    header = json.dumps({"t.weight": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(256))
+    with pytest.raises(ConvertError, match=r"t\.weight: got -?\d+ bytes, expected shape \["):
+        open_checkpoint(tmp_path)
+
+
+def test_fields_that_say_how_to_sample(tmp_path):
+    said = {"temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.25, "repetition_penalty": 1.5}
+    (tmp_path / "generation_config.json").write_text(json.dumps({**said, "xtc_probability": None, "num_beams": 1}))
+    assert metadata.read_sampling(tmp_path) == {f"sampling_{metadata.SAMPLING[name]}": value for name, value in said.items()}
+    assert set(metadata.SAMPLING) <= special.GENERATION and {f"sampling_{ours}" for ours in metadata.SAMPLING.values()} <= set(metadata.FIELDS)
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_blocks_are_encoded_a_few_ahead_and_in_order(monkeypatch, n):
+    """As many at once as there are threads, and one more that waits; no more, whatever the size of the tensor."""
+    monkeypatch.setattr("sb_convert.convert.n_threads", lambda: n)
+    monkeypatch.setattr("sb_convert.convert.rows_per_block", lambda shape: 2)
+    waiting, most = [], []
+
+    class Pool:
+        def submit(self, call, *args):
+            waiting.append(args)
+            most.append(len(waiting))
+            return self
+
+        def result(self):
+            p, start, stop = waiting.pop(0)
+            return p.source.rows(start, stop)
+    rows = np.arange(11 * 32, dtype=np.float32).reshape(11, 32)
+    blocks = list(encoded(Planned(targets(Config.from_json(TINY))[0], tensor(rows), T.F32, rows.nbytes, T.F32), Pool()))
+    assert [len(b) for b in blocks] == [2, 2, 2, 2, 2, 1] and (np.concatenate(blocks) == rows).all() and max(most) == n + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tokenizer_files import BYTES, IGNORE_MERGES, PRE, TEXTS, WORDS, split, step
 from sb_convert import pretokenizers as P
 from sb_convert.cli import main
 from sb_convert.spm import add_normalizer, fields, varint
+from sb_convert.tokenizer import check_settings
 from sb_convert.vocab import Vocab
 
 GPT4O = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+" + P.SPACES
@@ -234,6 +236,14 @@ def test_settings_that_are_told(make_checkpoint, caplog):
     keys_of(folder)
     for text in ("clean_up_tokenization_spaces: got true; ", "my_splitting: not known, and not used; ", "unk_token: '<nowhere>' is no token of the vocabulary"):
         assert text in caplog.text
+
+
+@pytest.mark.parametrize("cleans, said, told", [(True, True, None), (False, False, None), (True, None, None), (True, False, "got false; .* drops spaces"), (False, True, "got true; .* keeps spaces")])
+def test_spaces_before_punctuation_are_told_where_settings_and_llama_cpp_differ(caplog, cleans, said, told):
+    vocab = Vocab("gpt2", "gpt-2", [], [])
+    vocab.cleans = cleans
+    check_settings(vocab, {"clean_up_tokenization_spaces": said}, Path("tokenizer_config.json"))
+    assert re.search(f"clean_up_tokenization_spaces: {told} before punctuation", caplog.text) if told else not caplog.text
 
 
 # --- around a text --------------------------------------------------------------------------------------------

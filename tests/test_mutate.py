@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 
 import pytest
@@ -15,7 +16,7 @@ pytest.importorskip("coverage", reason="make mutate installs it")
 @pytest.fixture(scope="module")
 def mutate():
     """Its modules by name; the program stands apart from the tests' own."""
-    folder, names = ROOT / "tests" / "mutate", {"operators": "operators", "sandbox": "sandbox", "measured": "measured", "main": "__main__"}
+    folder, names = ROOT / "tests" / "mutate", {"operators": "operators", "sandbox": "sandbox", "measured": "measured", "uses": "uses", "main": "__main__"}
     found = {}
     sys.path.insert(0, str(folder))
     for name, file in names.items():
@@ -56,6 +57,35 @@ def test_a_lines_tests_quickest_first_and_a_shared_setup_for_its_file(mutate):
     dear = mutate["measured"].Measured({"m.py": {2: dict.fromkeys(seconds, False)}}, seconds, {"b.py": 5.0})
     assert dear.of("m.py", range(2, 3), False) == ["a.py::quick", "a.py::slow", "b.py::one", "b.py::two"]
     assert choose(three, dear, 3, 6) == ["a.py::quick"] and choose(["b.py::one", "b.py::two"], dear, 3, 5.4) == ["b.py::one", "b.py::two"]
+
+
+MODULES = {"p/a.py": "LOW, HIGH = 1, 2\nBOTH = [LOW, HIGH]\n\n\ndef f():\n    return LOW\n\n\ndef g():\n    return BOTH\n",
+           "p/b.py": "from .a import BOTH as both, BOTH\n\n\ndef h(n=BOTH):\n    x = 0\n    return x\n\n\ndef i(c):\n    return c.HIGH\n",
+           "p/c.py": "LOW = 9\n\n\ndef j():\n    return LOW\n"}
+
+
+def test_what_an_import_computes_meets_first_the_tests_of_what_uses_it(mutate):
+    found = {m.lines()[1]: m.names for m in mutate["operators"].mutants("p/a.py", MODULES["p/a.py"])}
+    assert found == {"LOW, HIGH = 2, 2": ("LOW", "HIGH"), "LOW, HIGH = 1, 3": ("LOW", "HIGH"), "LOW, HIGH = 1, 1": ("LOW", "HIGH")}
+    assert [m.names for m in mutate["operators"].mutants("x.py", "def f(a=1):\n    b = 2\n\n\nclass C:\n    d: int = 3\n") if m.line != 2] == [()] + [("d",)] * 2
+    uses = mutate["uses"].Uses(MODULES, {"tests/test_a.py": "def test_low(x):\n    assert a.LOW\n\n\ndef test_none():\n    low()\n"})
+    assert uses.lines("p/a.py", ["LOW"]) == {"p/a.py": {6, 10}, "p/b.py": {5, 6}} and uses.lines("p/a.py", ["HIGH"])["p/b.py"] == {5, 6, 10}
+    assert uses.lines("p/c.py", ["LOW"]) == {"p/c.py": {5}} and uses.lines("p/a.py", []) == {}
+    assert uses.tests(["LOW", "X"]) == {"tests/test_a.py::test_low"} and uses.tests([]) == set()
+    lines = {"m.py": {1: {"a.py::quick": False}, 2: {"a.py::slow": False, "b.py::setup": True}}}
+    measured = mutate["measured"].Measured(lines, {"a.py::quick": 0.1, "a.py::slow": 3.0, "b.py::setup": 0.1, "b.py::named[1]": 9.0})
+    assert measured.of("m.py", range(1, 3), True)[0] == "a.py::quick"
+    assert measured.of("m.py", range(1, 3), True, {"m.py": {2}}, {"b.py::named"}) == ["a.py::slow", "b.py::named[1]", "a.py::quick", "b.py::setup"]
+
+
+def test_what_survived_is_tried_again(mutate, tmp_path):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "m.py").write_text("x = 1\ny = 2\n")
+    row = {"file": "m.py", "operator": "constant", "old": "y = 2", "new": "y = 3", "noticed": False}
+    rows = [row, {**row, "new": "y = 1", "noticed": True}, {**row, "old": "gone = 1"}, {**row, "operator": mutate["main"].CONTROL}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    copy = type("Copy", (), {"packages": tmp_path / "packages"})
+    assert [m.lines() for m in mutate["main"].survivors(copy, tmp_path / "results.jsonl")] == [("y = 2", "y = 3")]
 
 
 def test_a_run_over_the_copy_ends_by_its_cpu_time_or_its_silence(mutate, tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from sb_convert.config import Config  # noqa: E402
-from sb_convert.reference import Model, RMSNorm, Spike, rope, rounded_int8, spike, spiked  # noqa: E402
+from sb_convert.reference import Model, RMSNorm, Spike, read_tensors, rope, rounded_int8, spike, spiked  # noqa: E402
 from test_reference import SHAPE  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,3 +97,10 @@ def test_scales_make_a_checkpoint_spiking(make_checkpoint, given, scope):
     down, up = model.model.layers[0].mlp.down_proj, model.model.layers[0].mlp.up_proj
     assert (up.spike is None) == (scope is None) and (down.spike is not None) == (scope == "paper")
     assert up.weight_quantizer is not None and (up.coded_weight() - up.weight).abs().max() > 0
+
+
+def test_rotary_frequencies_are_no_weights(make_checkpoint):
+    frequencies = {f"model.layers.{i}.attn.rotary_emb.inv_freq": np.ones(8, np.float32) for i in range(2)}
+    plain, more = make_checkpoint(), make_checkpoint(tensors=lambda t: t | frequencies)
+    assert set(read_tensors(more)) == set(read_tensors(plain))
+    Model.from_pretrained(more)

@@ -328,3 +328,19 @@ def test_any_tokens_logits_can_be_sampled_where_they_are_kept(tiny):  # noqa: F8
             kept.sample(idx="1")
         with pytest.raises(LlamaError, match="logits_all"):
             last.sample(idx=3)
+
+
+@pytest.mark.parametrize("last_n", [0, 1, 3, 64])
+@pytest.mark.parametrize("prompt", [[5], [7, 5, 7], list(range(30, 50))])
+def test_penalties_count_what_is_drawn_as_it_comes(tiny, prompt, last_n):  # noqa: F811
+    given = {"repeat_penalty": 1.1, "frequency_penalty": 0.7, "presence_penalty": 0.2}
+    with Llama(tiny, last_n_tokens_size=last_n, **ONE) as other:
+        drawn = list(itertools.islice(other.generate(prompt, temp=0, **given, logits_processor=lambda ids, row: ROW), 12))
+    seen = list(prompt)
+    for _ in drawn:
+        logits, window = ROW.astype(np.float64), seen[-last_n:] if last_n else []
+        for token in set(window):
+            logits[token] = logits[token] * 1.1 if logits[token] <= 0 else logits[token] / 1.1
+            logits[token] -= 0.7 * window.count(token) + 0.2
+        seen.append(int(logits.argmax()))
+    assert drawn == seen[len(prompt):] and (last_n == 0) == (len(set(drawn)) == 1)

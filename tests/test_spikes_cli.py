@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import re
@@ -16,8 +17,8 @@ import pytest
 from binding_models import convert, make_tiny
 
 from spikingbrain_cpp import Llama, refusals
-from spikingbrain_cpp.spikes import CountHistogram, plots
-from spikingbrain_cpp.spikes.cli import main
+from spikingbrain_cpp.spikes import CountHistogram, SpikeInput, SpikeStats, plots
+from spikingbrain_cpp.spikes.cli import main, pictures
 
 TEXT = "hello the hello world. " * 30
 BIN = Path(sys.executable).parent
@@ -94,6 +95,16 @@ def test_pictures_and_page(spiking, text, tmp_path):
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page  # one file, nothing fetched
     for word in ("Table 11", "paper, k = 3.5", "this model, k = 3<", "Assumptions", "memory access", "attn_output"):
         assert word in page, word
+
+
+@pytest.mark.parametrize("layer, shown", [(None, 1), (0, 0), (1, 1), (2, 2)])
+def test_which_layer_is_drawn(monkeypatch, layer, shown):
+    monkeypatch.setattr(plots, "count_distribution", lambda histogram, k, n_tokens: b"counts")
+    monkeypatch.setattr(plots, "firing_maps", lambda kept, what, first: what.encode())
+    kept = [np.full((5, 4), il + 7, np.int32) for il in range(3)]
+    stats = SpikeStats(3.0, "paper", tuple(SpikeInput(il, "attn", 4, 5, 0, ("attn_q", "attn_k"), CountHistogram.of(kept[il]), kept[il]) for il in range(3)))
+    (_, _, counts), (_, _, firing) = pictures(argparse.Namespace(layer=layer), stats)
+    assert counts == b"counts" and re.fullmatch(f"layer {shown}, input of attn_q, attn_k: the first 5 tokens, neurons 0 to 3 of 4 .*: {shown + 7}\\)", firing.decode())
 
 
 @pytest.mark.parametrize("args, code, words", [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -121,3 +122,16 @@ def test_energy_as_in_the_paper():
 def test_histogram_of_what_is_no_integer():
     with pytest.raises(TypeError, match="expected integers"):
         CountHistogram.of([0.5])
+
+
+def test_the_papers_figures():
+    d = json.loads(made().to_json())["paper"]
+    rows = [(2.0, 0.6735, 0.730, 0.989), (2.5, 0.6807, 0.709, 0.976), (3.0, 0.6875, 0.692, 0.951), (3.5, 0.6898, 0.677, 0.916), (4.0, 0.6940, 0.664, 0.877)]
+    assert d["table_11"] == {str(k): {"accuracy": a, "sparsity": s, "share_to_7": n} for k, a, s, n in rows}
+    assert d["section_5_5"] == {"share_to_7": 0.941, "share_above_16": 0.01, "silent_share": 0.184, "mean_spikes": 1.13, "sparsity": 0.6915}
+
+
+def test_json_is_json_and_as_wide_as_asked():
+    with pytest.raises(ValueError):
+        dataclasses.replace(made(), k=float("nan")).to_json()
+    assert made().to_json() == made().to_json(indent=1) and made().to_json().splitlines()[1].startswith(' "') and "\n" not in made().to_json(indent=None)

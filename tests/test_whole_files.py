@@ -638,3 +638,18 @@ def test_java_keeps_the_same_rules(tmp_path):
     real = work / "disk" / "real"
     assert link.is_symlink() and real.read_bytes() == b"new" and stat.S_IMODE(real.stat().st_mode) == 0o604
     assert sorted(p.name for p in (work / "disk").iterdir()) == ["real", "x" * 250]
+
+
+def test_what_each_rule_says():
+    from sb_convert.whole import RULES
+    assert {r.name: (r.what, r.got, r.expected, r.do) for r in RULES} == {
+        "no name": ("output", "no name", "a file name", "give one"),
+        "standard output": ("output", "the name of the standard output", "a file name", "give ./- for a file called so"),
+        "links in a circle": ("output", "symbolic links in a circle", "a file", "mend the links or choose another name"),
+        "a folder": ("output", "a folder", "a file name", "add a name to it, or choose another"),
+        "no regular file": ("output", "a device, a pipe or a socket", "a regular file", "choose another name"),
+        "an input": ("output", "a file that this call reads", "another file than the inputs", "choose another name"),
+        "an existing file": ("output", "an existing file", "none", "choose another name, or overwrite it with --force"),
+        "write-protected": ("output", "a write-protected file", "one that may be written", "change its mode, or choose another name"),
+        "no such folder": ("output folder", "no such folder", "a writable folder", "create it, or choose another"),
+        "a folder without write permission": ("output folder", "a folder without write permission", "a writable folder", "choose another")}

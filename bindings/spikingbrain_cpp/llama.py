@@ -151,7 +151,6 @@ class Llama(Session):
         """
         given = dict(locals())
         sampling, reset = Sampling.from_call(given), flag("generate: reset", reset)
-        check_calls("generate", progress, cancel)
         prompt = self._model.ids("generate", tokens)
         if prompt.size == 0 and (reset or self.n_tokens == 0):
             raise ValueError("generate: tokens: got none, expected at least one; start with a token of the prompt")

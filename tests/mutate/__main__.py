@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from measured import Measured, measure
 from operators import Mutant, mutants
 from sandbox import HERE, ROOT, Sandbox
+from uses import Uses
 
 OUT = ROOT / "build" / "mutate"
 NOT_SAMPLED = {"spikingbrain_cpp/spikes/plots.py": "where things lie in a picture", "spikingbrain_cpp/demo.py": "what a demonstration shows"}
@@ -49,6 +51,14 @@ def sample(sandbox: Sandbox, n: int, seed: int, only: str) -> list[Mutant]:
     return random.Random(seed).sample(every, min(n, len(every)))
 
 
+def survivors(sandbox: Sandbox, results: Path) -> list[Mutant]:
+    """Those that a former run's results.jsonl says no test noticed, as far as the modules still have their lines."""
+    rows = [row for row in map(json.loads, results.read_text().splitlines()) if not row["noticed"] and row["operator"] != CONTROL]
+    left = {(row["file"], row["operator"], row["old"], row["new"]) for row in rows}
+    every = (m for file in sorted({row["file"] for row in rows}) for m in mutants(file, (sandbox.packages / file).read_text()))
+    return [m for m in every if (m.file, m.operator, *m.lines()) in left]
+
+
 def choose(tests: Sequence[str], measured: Measured, most: int, budget: float) -> list[str]:
     """The first ones within the bounds, those of one file together so that its fixtures are made once."""
     taken: list[str] = []
@@ -70,11 +80,11 @@ def _limit(chosen: Sequence[str], measured: Measured) -> float:
     return 60 + 6 * cost(chosen, measured)
 
 
-def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = False) -> Outcome:
+def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, uses: Uses, control: bool = False) -> Outcome:
     """control: the same tests on the unchanged copy, which they must pass."""
     old, new = mutant.lines()
     base = (mutant.file, mutant.line, mutant.operator, old, new)
-    reached = measured.of(mutant.file, mutant.span, mutant.imported)
+    reached = measured.of(mutant.file, mutant.span, mutant.imported, uses.lines(mutant.file, mutant.names), uses.tests(mutant.names))
     if not reached:
         return Outcome(*base, False, 0, "no test runs the line")
     if control:
@@ -106,13 +116,15 @@ def judge(mutant: Mutant, sandbox: Sandbox, measured: Measured, control: bool = 
 
 
 def run(found: Sequence[Mutant], sandboxes: Sequence[Sandbox], measured: Measured) -> Iterator[Outcome]:
+    tests = {f"tests/{p.name}": p.read_text() for p in (ROOT / "tests").glob("test_*.py")}
+    uses = Uses({str(p.relative_to(sandboxes[0].packages)): p.read_text() for p in sandboxes[0].modules()}, tests)
     free, lock = list(sandboxes), threading.Lock()
 
     def one(job: tuple[Mutant, bool]) -> Outcome:
         with lock:
             sandbox = free.pop()
         try:
-            return judge(job[0], sandbox, measured, job[1])
+            return judge(job[0], sandbox, measured, uses, job[1])
         finally:
             with lock:
                 free.append(sandbox)
@@ -160,6 +172,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", metavar="TEXT", help="modules whose path holds this")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="only what survived according to a former run's results.jsonl (a copy: this run writes its own)")
     parser.add_argument("--keep-coverage", action="store_true", help="run changed test files alone under coverage, though modules changed, too")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -167,7 +180,7 @@ def main() -> int:
     cpus = sorted(os.sched_getaffinity(0))
     sandboxes = [Sandbox(cpus[i % len(cpus)]) for i in range(args.workers)]
     try:
-        found = sample(sandboxes[0], args.n, args.seed, args.only)
+        found = survivors(sandboxes[0], args.again) if args.again else sample(sandboxes[0], args.n, args.seed, args.only)
         with Sandbox() as whole:
             measured = measure(whole, OUT, args.workers, args.keep_coverage)
         outcomes, begun = [], time.monotonic()

@@ -8,8 +8,10 @@ import json
 import os
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import coverage
 
@@ -36,9 +38,9 @@ class Measured:
     seconds: dict[str, float]
     setups: dict[str, float] = field(default_factory=dict)
 
-    def of(self, file: str, lines: range, imported: bool) -> list[str]:
+    def of(self, file: str, lines: range, imported: bool, uses: Mapping[str, set[int]] = MappingProxyType({}), named: Set[str] = frozenset()) -> list[str]:
         """Tests that run one of the lines, those that run it themselves first, quickest first, with its file's fixtures; a shared setup counts for its whole file.
-        imported: where none does, all that run any line of the file."""
+        imported: where none does, all that run any line of the file; those that run a line of uses, and the named ones, before all others."""
         found: dict[str, bool] = {}
         for line in lines:
             for test, setup in self.tests.get(file, {}).get(line, {}).items():
@@ -48,7 +50,10 @@ class Measured:
             found = {test: setup for line in lines for test, setup in self.tests.get(file, {}).get(line, {}).items() if not setup}
         shared = {test.split("::")[0] for test, setup in found.items() if setup}
         found |= {test: True for test in self.seconds if test not in found and test.split("::")[0] in shared}
-        return sorted((t for t in found if t in self.seconds), key=lambda t: (found[t], self.seconds[t] + self.setups.get(t.split("::")[0], 0.0)))
+        near = {test for f, held in uses.items() for line in held for test, setup in self.tests.get(f, {}).get(line, {}).items() if not setup}
+        near |= {test for test in self.seconds if test.split("[")[0] in named}
+        return sorted((t for t in found | dict.fromkeys(near, False) if t in self.seconds),
+                      key=lambda t: (t not in near, found.get(t, False), self.seconds[t] + self.setups.get(t.split("::")[0], 0.0)))
 
     def only(self, files: set[str]) -> Measured:
         """Of these test files."""

@@ -28,7 +28,7 @@ Change = tuple[str, cst.CSTNode]
 @dataclass(frozen=True)
 class Mutant:
     """One change: where it is, and the nodes before and after. span: lines of the statement; of the function for a default,
-    of the class or module for what is read when it is imported."""
+    of the class or module for what is read when it is imported. names: what such a statement gives a value."""
 
     file: str
     line: int
@@ -38,6 +38,7 @@ class Mutant:
     module: cst.Module
     node: cst.CSTNode
     new: cst.CSTNode
+    names: tuple[str, ...] = ()
 
     def code(self) -> str:
         """The module's whole text with the change."""
@@ -116,6 +117,15 @@ def bounds(node: cst.Slice) -> Iterator[Change]:
         yield "slice bound dropped", node.with_changes(upper=None)
 
 
+def given(node: cst.CSTNode) -> list[str]:
+    """The names to which an assignment gives a value."""
+    if not isinstance(node, (cst.Assign, cst.AnnAssign)):
+        return []
+    targets = [t.target for t in node.targets] if isinstance(node, cst.Assign) else [node.target]
+    parts = [e.value for t in targets for e in t.elements] if all(isinstance(t, cst.Tuple) for t in targets) else targets
+    return [part.value for part in parts if isinstance(part, cst.Name)]
+
+
 TABLE: Sequence[tuple[tuple[type[cst.CSTNode], ...], Callable[..., Iterator[Change]]]] = (
     ((cst.ComparisonTarget,), comparison), ((cst.BinaryOperation, cst.AugAssign), arithmetic), ((cst.BooleanOperation,), boolean),
     ((cst.UnaryOperation,), negation), ((cst.If, cst.While, cst.IfExp, cst.CompIf), condition), ((cst.Integer, cst.Float), number),
@@ -128,21 +138,21 @@ class _Collector(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
     def __init__(self) -> None:
-        self.found: list[tuple[cst.CSTNode, str, cst.CSTNode, int, range, bool]] = []
+        self.found: list[tuple[cst.CSTNode, str, cst.CSTNode, int, range, bool, tuple[str, ...]]] = []
         self._inside: list[cst.CSTNode] = []
 
     def _lines(self, node: cst.CSTNode) -> range:
         at = self.get_metadata(PositionProvider, node)
         return range(at.start.line, at.end.line + 1)
 
-    def _span(self, node: cst.CSTNode) -> tuple[range, bool]:
-        """The lines that running the node takes, and whether an import does."""
+    def _span(self, node: cst.CSTNode) -> tuple[range, bool, tuple[str, ...]]:
+        """The lines that running the node takes, whether an import does, and the names that it then gives a value."""
         scopes = [n for n in self._inside if isinstance(n, (cst.Module, cst.ClassDef, cst.FunctionDef))]
         body = self._inside[self._inside.index(scopes[-1]) + 1:]
         if isinstance(scopes[-1], cst.FunctionDef) and any(isinstance(n, cst.BaseSuite) for n in body):
             statements = [n for n in (*body, node) if isinstance(n, cst.SimpleStatementLine)]
-            return self._lines(statements[-1] if statements else node.test if isinstance(node, (cst.If, cst.While)) else node), False
-        return self._lines(scopes[-1]), True
+            return self._lines(statements[-1] if statements else node.test if isinstance(node, (cst.If, cst.While)) else node), False, ()
+        return self._lines(scopes[-1]), True, tuple(n for statement in (*body, node) for n in given(statement))
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
         self._inside.pop()
@@ -173,4 +183,4 @@ def mutants(file: str, code: str) -> list[Mutant]:
     wrapper = MetadataWrapper(cst.parse_module(code))
     collector = _Collector()
     wrapper.visit(collector)
-    return [Mutant(file, line, span, imported, what, wrapper.module, node, new) for node, what, new, line, span, imported in collector.found]
+    return [Mutant(file, line, span, imported, what, wrapper.module, node, new, names) for node, what, new, line, span, imported, names in collector.found]
