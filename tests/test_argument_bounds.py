@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from binding_models import ONE, tiny, tokens_of  # noqa: F401
 
-from spikingbrain_cpp import CancelToken, Llama, memory_estimate, system_info
+from spikingbrain_cpp import CancelToken, Llama, LlamaDiskCache, LlamaGrammar, LlamaPromptLookupDecoding, LlamaRAMCache, memory_estimate, system_info
 from spikingbrain_cpp.arguments import NEUTRAL, check_batch, check_calls, check_neutral, check_path, check_pooling, check_range, check_scale, check_seed, integer
 from spikingbrain_cpp.drafts import check_draft_model
+from spikingbrain_cpp.sampling import SamplingParams
 
 NAN, INF = float("nan"), float("inf")
 NO_INTEGER = (1.5, "1", True, [1])
@@ -182,3 +185,29 @@ def test_what_is_true_or_false():
     for value in (2, -1, 1.0, 0.0, "no", b"0", None, [], np.int64(1)):
         with pytest.raises(TypeError, match="x: got .*, expected True or False"):
             flag("x", value)
+
+
+# --- defaults: llama-cpp-python's, where it has them ---------------------------------------------------------------------------------
+
+DRAWING = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "typical_p": 1.0, "repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+WHOLE = {**DRAWING, "tfs_z": 1.0, "mirostat_mode": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1}
+COMPLETION = {**WHOLE, "max_tokens": 16, "temperature": 0.8, "echo": False, "stream": False}
+
+
+@pytest.mark.parametrize("call, defaults", [
+    (Llama.sample, {**WHOLE, "temp": 0.8, "penalize_nl": True}), (Llama.generate, {**WHOLE, "temp": 0.8, "penalize_nl": True, "reset": True}),
+    (Llama.create_completion, COMPLETION), (Llama.__call__, COMPLETION), (Llama.create_chat_completion, {**WHOLE, "temperature": 0.2, "stream": False, "lenient_schema": False}),
+    (Llama.acreate_completion, {"stream": False}), (Llama.acreate_chat_completion, {"stream": False}),
+    (Llama.generate_many, {**DRAWING, "temperature": 0.8, "n": 1, "max_tokens": 16, "n_parallel": 8}), (Llama.embed, {"normalize": False, "truncate": True, "return_count": False}),
+    (Llama.tokenize, {"add_bos": True, "special": False}), (Llama.detokenize, {"special": False}), (Llama.apply_chat_template, {"add_generation_prompt": True}),
+    (Llama.default_max_tokens, {"n_prompt": 0}), (Llama.from_pretrained, {"local_dir_use_symlinks": "auto"}), (LlamaRAMCache, {"capacity_bytes": 2 << 30}),
+    (LlamaDiskCache, {"capacity_bytes": 2 << 30, "cache_dir": ".cache/llama_cache"}), (LlamaGrammar.from_string, {"verbose": False, "root": "root"}),
+    (LlamaGrammar.from_file, {"verbose": False, "root": "root"}), (LlamaGrammar.from_json_schema, {"verbose": False, "lenient": False}), (LlamaGrammar, {"root": "root"}),
+    (LlamaPromptLookupDecoding, {"max_ngram_size": 2, "num_pred_tokens": 10}), (memory_estimate, {"n_batch": 512, "n_ubatch": 512, "n_seq": 1, "logits_all": False}),
+    (Llama.__init__, {"n_batch": 512, "n_ubatch": 512, "seed": 2**32 - 1, "vocab_only": False, "use_mmap": True, "use_mlock": False, "check_tensors": False, "logits_all": False, "last_n_tokens_size": 64,
+             "embedding": False, "pooling_type": -1, "lora_scale": 1.0, "spike_stats": False, "verbose": False}),
+    (SamplingParams, {**DRAWING, "temp": 0.8, "mirostat_mode": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "logit_bias": ()})])
+def test_what_is_not_said_is_llama_cpp_pythons(call, defaults):
+    """All but None."""
+    held = {name: p.default for name, p in inspect.signature(call).parameters.items() if p.default is not p.empty and p.default is not None}
+    assert held == defaults and {name: type(value) for name, value in held.items()} == {name: type(value) for name, value in defaults.items()}

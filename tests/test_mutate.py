@@ -67,7 +67,8 @@ MODULES = {"p/a.py": "LOW, HIGH = 1, 2\nBOTH = [LOW, HIGH]\n\n\ndef f():\n    re
 def test_what_an_import_computes_meets_first_the_tests_of_what_uses_it(mutate):
     found = {m.lines()[1]: m.names for m in mutate["operators"].mutants("p/a.py", MODULES["p/a.py"])}
     assert found == {"LOW, HIGH = 2, 2": ("LOW", "HIGH"), "LOW, HIGH = 1, 3": ("LOW", "HIGH"), "LOW, HIGH = 1, 1": ("LOW", "HIGH")}
-    assert [m.names for m in mutate["operators"].mutants("x.py", "def f(a=1):\n    b = 2\n\n\nclass C:\n    d: int = 3\n") if m.line != 2] == [()] + [("d",)] * 2
+    assert [m.names for m in mutate["operators"].mutants("x.py", "def f(a=1):\n    b = 2\n\n\nclass C:\n    d: int = 3\n\n    def __init__(self, e=4):\n        pass\n") if m.line != 2] \
+        == [("f",)] + [("d",)] * 2 + [("__init__", "C")] * 2
     uses = mutate["uses"].Uses(MODULES, {"tests/test_a.py": "def test_low(x):\n    assert a.LOW\n\n\ndef test_none():\n    low()\n"})
     assert uses.lines("p/a.py", ["LOW"]) == {"p/a.py": {6, 10}, "p/b.py": {5, 6}} and uses.lines("p/a.py", ["HIGH"])["p/b.py"] == {5, 6, 10}
     assert uses.lines("p/c.py", ["LOW"]) == {"p/c.py": {5}} and uses.lines("p/a.py", []) == {}

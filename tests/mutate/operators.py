@@ -28,7 +28,7 @@ Change = tuple[str, cst.CSTNode]
 @dataclass(frozen=True)
 class Mutant:
     """One change: where it is, and the nodes before and after. span: lines of the statement; of the function for a default,
-    of the class or module for what is read when it is imported. names: what such a statement gives a value."""
+    of the class or module for what is read when it is imported. names: what such a statement gives a value, or whose default it is."""
 
     file: str
     line: int
@@ -152,6 +152,9 @@ class _Collector(cst.CSTVisitor):
         if isinstance(scopes[-1], cst.FunctionDef) and any(isinstance(n, cst.BaseSuite) for n in body):
             statements = [n for n in (*body, node) if isinstance(n, cst.SimpleStatementLine)]
             return self._lines(statements[-1] if statements else node.test if isinstance(node, (cst.If, cst.While)) else node), False, ()
+        if isinstance(scopes[-1], cst.FunctionDef):  # one of its defaults
+            owner = (scopes[-2].name.value,) if scopes[-1].name.value == "__init__" and isinstance(scopes[-2], cst.ClassDef) else ()
+            return self._lines(scopes[-1]), True, (scopes[-1].name.value, *owner)
         return self._lines(scopes[-1]), True, tuple(n for statement in (*body, node) for n in given(statement))
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
