@@ -1,4 +1,4 @@
-"""Makes the two drivers: one on an unpatched llama.cpp of the same pin, built here with our flags, one on the package's libraries."""
+"""Makes the drivers of the sides (sides.py): engines built here from their source, one on the package's libraries."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from .errors import BenchError
+from .sides import PIN, SIDES, Side
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKEND = ROOT / "cpp_backend"
+BACKEND = PIN.parent
 WORK = Path(os.environ.get("SPIKINGBRAIN_BENCH_WORK") or ROOT / "build" / "bench").absolute()  # builds and models
 
 
 @dataclass(frozen=True)
 class Drivers:
     """Executables by side, and what they are made of."""
-    ours: Path
-    upstream: Path
+    paths: dict[str, Path]
     pin: str      # llama-cpp-python==0.3.36
     commit: str   # of this repository; ends in + where the tree has changes
     build: str    # hash of the pin, the package's libraries and the driver: rows of another build do not mix
@@ -53,16 +54,16 @@ def run(command: list[str], what: str, log: Path) -> None:
         raise BenchError(f"bench: {what}: got exit code {rc}, expected 0; do read {log}\n  {tail}")
 
 
-def materialise(folder: Path, patched: bool, log: Path) -> Path:
-    """The pinned tree, with overlay and patches or without either."""
-    command = [sys.executable, str(BACKEND / "upstream.py"), "--dest", str(folder / "llama.cpp")]
-    if not patched:
+def materialise(side: Side, folder: Path, log: Path) -> Path:
+    """The engine's pinned tree; ours with overlay and patches."""
+    command = [sys.executable, str(BACKEND / "upstream.py"), "--dest", str(folder / "llama.cpp"), "--lock", str(side.lock)]
+    if not side.installed:
         empty = folder / "nothing"
         empty.mkdir(parents=True, exist_ok=True)
         command += ["--overlay", str(empty), "--patches", str(empty)]
-    if source := os.environ.get("SPIKINGBRAIN_LLAMA_DIR"):
+    if (source := os.environ.get("SPIKINGBRAIN_LLAMA_DIR")) and side.lock == PIN:
         command += ["--source", source]
-    run(command, "llama.cpp's source", log)
+    run(command, f"{side.engine}'s source", log)
     return folder / "llama.cpp"
 
 
@@ -73,21 +74,23 @@ def forget_other_checkout(cache: Path) -> None:
         cache.unlink()
 
 
-def build_side(side: str, libs: Optional[Path], jobs: int) -> Path:
-    folder = WORK / side
+def build_side(side: Side, jobs: int) -> Path:
+    folder = WORK / side.name
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "build.log"
     log.write_bytes(b"")
-    tree = materialise(folder, libs is not None, log)
+    tree = materialise(side, folder, log)
     forget_other_checkout(folder / "build" / "CMakeCache.txt")
-    options = [f"-DSB_BENCH_TREE={tree}", f"-DSB_BENCH_LIBS={libs or ''}", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"]
-    run([tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "bench" / "cpp"), "-B", str(folder / "build"), *options], f"cmake ({side})", log)
-    run([tool("cmake"), "--build", str(folder / "build"), "-j", str(jobs)], f"build ({side})", log)
+    options = {"SB_BENCH_TREE": tree, "SB_BENCH_LIBS": package_libs() if side.installed else "", "SB_BENCH_DIALECT": side.dialect,
+               "CMAKE_MAKE_PROGRAM": tool("ninja")} | side.options
+    run([tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "bench" / "cpp"), "-B", str(folder / "build"), *(f"-D{k}={v}" for k, v in options.items())],
+        f"cmake ({side.name})", log)
+    run([tool("cmake"), "--build", str(folder / "build"), "-j", str(jobs)], f"build ({side.name})", log)
     return folder / "build" / "sb-bench-driver"
 
 
-def pin() -> str:
-    words = (BACKEND / "llama.lock").read_text().split()
+def pin(lock: Path = PIN) -> str:
+    words = lock.read_text().split()
     return next(w for w in words if "==" in w)
 
 
@@ -103,18 +106,19 @@ def commit() -> str:
 
 
 def build_hash(libs: Path) -> str:
-    digest = hashlib.sha256(pin().encode())
+    digest = hashlib.sha256("".join(side.lock.read_text() for side in SIDES.values()).encode())
     sources = sorted((ROOT / "bench" / "cpp").iterdir())
     for path in [*sorted(libs.glob("libggml*.so")), libs / "libllama.so", *sources]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def drivers(jobs: Optional[int] = None, quiet: bool = False) -> Drivers:
-    """Builds what is missing or out of date (the baseline takes minutes the first time). Raises BenchError with cause and cure."""
+def drivers(sides: Iterable[str] = tuple(SIDES), jobs: Optional[int] = None) -> Drivers:
+    """Builds what is missing or out of date (an engine takes minutes the first time). Raises BenchError with cause and cure."""
     libs = package_libs()
-    jobs = jobs or len(os.sched_getaffinity(0))
-    if not quiet and not (WORK / "upstream" / "build" / "sb-bench-driver").exists():
-        print(f"bench: building unpatched llama.cpp in {WORK / 'upstream'} (minutes, once)", flush=True)
-    upstream = build_side("upstream", None, jobs)
-    return Drivers(build_side("ours", libs, jobs), upstream, pin(), commit(), build_hash(libs))
+    paths = {}
+    for side in (SIDES[name] for name in SIDES if name in sides):
+        if not side.installed and not (WORK / side.name / "build" / "sb-bench-driver").exists():
+            print(f"bench: building {side.engine} in {WORK / side.name} (minutes, once)", flush=True)
+        paths[side.name] = build_side(side, jobs or len(os.sched_getaffinity(0)))
+    return Drivers(paths, pin(), commit(), build_hash(libs))

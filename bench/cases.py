@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import BenchError
+from .sides import SIDES
 from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
 
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
@@ -17,21 +18,26 @@ PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 @dataclass(frozen=True)
 class Player:
-    """A model on one side. `flash_attn` is upstream's option; the spiking memory has no such choice. `checkpoint`: a folder of
-    this repository that is converted instead of drawn."""
+    """A model on one side, by default ours or upstream, with a setting of that side. `checkpoint`: a folder of this repository that is
+    converted instead of drawn."""
     shape: Shape
     type: str = "q4_0"
     spikes: bool = False
-    flash_attn: bool = False
+    setting: str = ""
+    engine: str = ""
     checkpoint: str = ""
 
     @property
     def side(self) -> str:
-        return "ours" if self.shape.window else "upstream"
+        return self.engine or ("ours" if self.shape.window else "upstream")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return SIDES[self.side].settings[self.setting]
 
     @property
     def name(self) -> str:
-        return f"{self.shape.name} {self.type}" + " spikes" * self.spikes + " fa" * self.flash_attn
+        return f"{self.shape.name} {self.type}" + " spikes" * self.spikes + f" {self.setting}" * bool(self.setting)
 
     @property
     def file(self) -> str:
@@ -54,13 +60,15 @@ class Case:
         return sum(files.values()) + self.params.get("disk", 0)
 
 
-LLAMA, LLAMA_FA = Player(LLAMA_1B), Player(LLAMA_1B, flash_attn=True)
+LLAMA, LLAMA_FA = Player(LLAMA_1B), Player(LLAMA_1B, setting="fa")
 LLAMA_Q8 = Player(LLAMA_1B, "q8_0")
 PLAIN, SPIKES = Player(SPIKING_1B), Player(SPIKING_1B, spikes=True)
 PLAIN_Q8, INT8 = Player(SPIKING_1B, "q8_0"), Player(SPIKING_1B, "int8", spikes=True)
 QWEN, QWEN_Q8 = Player(QWEN_7B), Player(QWEN_7B, "q8_0")
 BIG, BIG_SPIKES = Player(SPIKING_7B), Player(SPIKING_7B, spikes=True)
 BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
+IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["ik"].settings)
+IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
 SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 

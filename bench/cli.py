@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import build, cases, compare, machine, report, run
 from .errors import BenchError
+from .sides import SIDES
 from .shapes import SHAPES, TYPES, model_bytes, state_bytes_per_token, weight_bytes_per_token
 
 RESULTS = report.RESULTS
@@ -45,8 +46,11 @@ def cmd_shapes(args: argparse.Namespace) -> int:
 
 
 def cmd_build(args: argparse.Namespace) -> int:
-    d = build.drivers(args.jobs)
-    print(f"{d.ours}\n{d.upstream}")
+    for name in args.sides:
+        if name not in SIDES:
+            raise BenchError(f"bench: build: got {name!r}, expected some of {', '.join(SIDES)}; do name a side of bench/sides.py")
+    for path in build.drivers(args.sides or SIDES, args.jobs).paths.values():
+        print(path)
     return 0
 
 
@@ -83,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--threads", type=int, default=n)
     c.set_defaults(run=cmd_cases)
     sub.add_parser("shapes", help="list the models and what a token reads of them").set_defaults(run=cmd_shapes)
-    b = sub.add_parser("build", help="build the drivers and unpatched llama.cpp")
+    b = sub.add_parser("build", help="build the drivers and the engines beside ours")
+    b.add_argument("sides", nargs="*", metavar="SIDE", help="%s (default: all)" % ", ".join(SIDES))
     b.add_argument("--jobs", type=int, default=None, help="compilers at once (default: all CPUs)")
     b.set_defaults(run=cmd_build)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,14 +18,15 @@ class Driver:
 
     Raises BenchError for what the driver refuses and when it dies."""
 
-    def __init__(self, path: Union[Path, list[str]], name: str = "", cwd: Optional[Path] = None) -> None:
-        """path: the program, or a command that speaks as it does."""
+    def __init__(self, path: Union[Path, list[str]], name: str = "", cwd: Optional[Path] = None,
+                 env: Optional[dict[str, str]] = None) -> None:
+        """path: the program, or a command that speaks as it does. `env` is added to the environment."""
         command = path if isinstance(path, list) else [str(path)]
         self.name = name or Path(command[0]).name
         self.errors = tempfile.TemporaryFile()
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                                            text=True, cwd=cwd, start_new_session=True)  # Ctrl-C is ours to handle
+                                            text=True, cwd=cwd, env=os.environ | (env or {}), start_new_session=True)  # Ctrl-C is ours to handle
         except OSError as e:
             raise BenchError(f"bench: {command[0]}: got {e.strerror}, expected the driver; do run `python -m bench build`") from e
 

@@ -36,6 +36,30 @@ def meminfo(key: str) -> int:
     raise OSError(f"/proc/meminfo: no {key}")
 
 
+def siblings(cpu: int) -> list[int]:
+    """CPUs of the same core, this one among them; this one alone where the kernel does not say."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return [cpu]
+    out = []
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        out += range(int(first), int(last or first) + 1)
+    return out
+
+
+def cpus() -> list[int]:
+    """Those that this process may use: one of each core, then the cores' second threads."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return sorted(allowed, key=lambda c: ([s for s in siblings(c) if s in allowed].index(c), c))
+
+
+def cores() -> int:
+    """Cores of which this process may use a CPU: the default number of threads."""
+    return len({tuple(siblings(c)) for c in os.sched_getaffinity(0)})
+
+
 def describe() -> dict[str, Any]:
     return {"cpu": cpuinfo("model name") or platform.processor() or platform.machine(), "arch": platform.machine(),
             "cpus": len(os.sched_getaffinity(0)), "memory_bytes": meminfo("MemTotal"), "system": f"{platform.system()} {platform.release()}"}

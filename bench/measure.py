@@ -156,7 +156,7 @@ def load(bench: Bench, case: Case) -> list[Row]:
                 if how == "cold":
                     d.ask("close")
                     forget_file(path)
-                values[how].append(d.ask("load", path=str(path))["seconds"])
+                values[how].append(d.ask("load", path=str(path), settings=player.settings)["seconds"])
             seat = Seat(player, d, digest, {})
             rows += [bench.row(player.name, seat, kind=f"load {how}", unit="s", values=v) for how, v in values.items()]
     return rows

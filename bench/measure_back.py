@@ -83,7 +83,7 @@ def before_bench(bench: Bench) -> Bench:
         raise Skip(f"no build to compare with: {BEFORE} names the sb-bench-driver of another build (python -m bench build prints its place)")
     if not Path(path).is_file():
         raise BenchError(f"bench: {BEFORE}: got {path}, expected a driver; do run `python -m bench build` in the other checkout")
-    return dataclasses.replace(bench, drivers=dataclasses.replace(bench.drivers, ours=Path(path), commit=commit_of(Path(path))))
+    return dataclasses.replace(bench, drivers=dataclasses.replace(bench.drivers, paths=bench.drivers.paths | {"ours": Path(path)}, commit=commit_of(Path(path))))
 
 
 def commit_of(driver: Path) -> str:

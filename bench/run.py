@@ -71,6 +71,11 @@ def run_cases(bench: Bench, cases: list[Case], out: Path) -> int:
     return failed
 
 
+def sides(cases: list[Case]) -> set[str]:
+    """Those that some case needs: others need not be built."""
+    return {"ours", *(p.side for c in cases for p in c.players), *({"upstream"} if any(c.kind in ("products", "step") for c in cases) else ())}
+
+
 def on_term(*_: Any) -> None:
     raise KeyboardInterrupt
 
@@ -93,7 +98,7 @@ def run(cases: list[Case], out: Path, small: bool = False) -> int:
     with only_run(build.WORK):
         models = Models(build.WORK / "models")
         try:
-            bench = Bench(build.drivers(), models, small, known=rows.read(out) if out.exists() else [])
+            bench = Bench(build.drivers(sides(cases)), models, small, known=rows.read(out) if out.exists() else [])
             done = rows.finished(bench.known, bench.drivers.build, out)
             print(f"bench: {plan(cases, done, models.folder)}; rows in {out}", flush=True)
             return 1 if run_cases(bench, cases, out) else 0

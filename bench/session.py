@@ -16,6 +16,7 @@ from .driver import Driver
 from .errors import BenchError, Skip
 from .make_model import convert_model, make_model
 from .shapes import model_bytes
+from .sides import SIDES
 
 RESERVE = 1 << 30  # left to the system, bytes
 
@@ -70,12 +71,12 @@ class Bench:
     case: Optional[Case] = None
 
     def driver(self, side: str) -> Driver:
-        return Driver(getattr(self.drivers, side), side)
+        return Driver(self.drivers.paths[side], side, env=SIDES[side].environment(machine.cpus()))
 
     def begin(self, case: Case) -> None:
         """Looks how quiet the machine is; warns where it is not."""
         self.case = case
-        with self.driver("upstream") as d:
+        with self.driver("ours") as d:
             spin = d.ask("spin", threads=case.params.get("n_threads", 1), repeat=12)["seconds"][2:]
         self.noise = machine.noise(spin)
         if self.noise["noisy"]:
@@ -109,7 +110,7 @@ class Bench:
             scores = 0
         else:
             cache = s.kv_bytes_per_token() * n_ctx
-            scores = 0 if player.flash_attn else 6 * n_ctx * n_batch * s.n_head
+            scores = 0 if player.settings.get("flash_attn") else 6 * n_ctx * n_batch * s.n_head
         return int(model_bytes(s, player.type) * 1.1) + cache + scores + 4 * s.n_vocab * n_batch + (256 << 20)
 
     def check_memory(self, need: int, what: str) -> None:
@@ -121,7 +122,7 @@ class Bench:
         path, digest = self.models.get(player)
         driver = self.driver(player.side)
         try:
-            return Seat(player, driver, digest, driver.ask("load", path=str(path)))
+            return Seat(player, driver, digest, driver.ask("load", path=str(path), settings=player.settings))
         except BaseException:
             driver.close()
             raise
@@ -141,7 +142,7 @@ class Bench:
                 ring = bool(player.shape.window)
                 seats[-1].opened = seats[-1].driver.ask(
                     "context", n_ctx=n_ctx, n_threads=n_threads, n_seq=n_seq, n_batch=ours if ring else theirs,
-                    unified=n_seq == 1 and not ring, flash_attn=player.flash_attn)
+                    unified=n_seq == 1 and not ring)
             yield seats
         finally:
             for seat in seats:
@@ -151,7 +152,7 @@ class Bench:
         """`depth` tokens of synthetic context in each sequence. Raises BenchError where the positions are not those."""
         p = seat.player
         for seq in range(n_seq):
-            seat.driver.ask("fill", depth=depth, seq=seq, recurrent=p.shape.recurrent, flash_attn=p.flash_attn)
+            seat.driver.ask("fill", depth=depth, seq=seq, recurrent=p.shape.recurrent)
             next_ = seat.driver.ask("position", seq=seq)["next"]
             if next_ != depth:
                 raise BenchError(f"bench: {p.name}: filled sequence {seq}: got next position {next_}, expected {depth}; do report this")

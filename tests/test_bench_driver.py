@@ -22,6 +22,7 @@ from bench.driver import Driver
 from bench.errors import BenchError
 from bench.make_model import make_model
 from bench.shapes import LLAMA_1B, QWEN_7B, SHAPES, SPIKING_1B, shape_named, tiny
+from bench.sides import SIDES
 
 KINDS = [(s, t, k) for s in SHAPES for t in ("q4_0", "q8_0", "int8") for k in (False, True) if SHAPES[s].window or not (k or t == "int8")]
 
@@ -40,11 +41,11 @@ def driver() -> Iterator[Driver]:
 @pytest.fixture
 def drivers() -> Drivers:
     path = built("sb-bench-driver")
-    return Drivers(path, path, "pin==1", "commit", "build")
+    return Drivers(dict.fromkeys(SIDES, path), "pin==1", "commit", "build")
 
 
 def player(name: str, type_: str = "q4_0", spikes: bool = False, flash_attn: bool = False) -> Player:
-    return Player(shape_named(name + "-tiny"), type_, spikes, flash_attn)
+    return Player(shape_named(name + "-tiny"), type_, spikes, "fa" * flash_attn)
 
 
 @pytest.mark.parametrize("name, type_, spikes", KINDS)
@@ -166,7 +167,7 @@ def test_it_ends_with_whoever_commands_it() -> None:
 
 @pytest.fixture
 def suite(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(run.build, "drivers", lambda: drivers)
+    monkeypatch.setattr(run.build, "drivers", lambda sides: drivers)
     monkeypatch.setattr(run.build, "WORK", tmp_path / "work")
     monkeypatch.setattr(machine, "QUIET", dict.fromkeys(machine.QUIET, 1e9))
     return tmp_path / "rows.jsonl"
@@ -187,7 +188,7 @@ def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
 
 
 def test_what_taking_back_costs_is_measured(suite: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPIKINGBRAIN_BENCH_BEFORE", str(drivers.ours))
+    monkeypatch.setenv("SPIKINGBRAIN_BENCH_BEFORE", str(drivers.paths["ours"]))
     wanted = ("verify-1b-t1", "rollback-7b", "before-small", "state", "drafts-ngram-simple")
     assert run.run([tiny_case(c) for c in all_cases(1) if c.id.startswith(wanted)], suite, small=True) == 0
     found = rows.read(suite)

@@ -55,10 +55,12 @@ int main() {
     ggml_backend_load_all();
     llama_backend_init();
 
-    session        s;
+    session s;
+#ifndef SB_BENCH_IK
     operator_bench op;
+#endif
     bool done = false;
-    const std::map<std::string, std::function<json(const json &)>> commands = {
+    std::map<std::string, std::function<json(const json &)>> commands = {
         { "hello",    cmd_hello },
         { "memory",   cmd_memory },
         { "read",     cmd_read },
@@ -70,12 +72,14 @@ int main() {
         { "verify",   [&](const json & r) { return s.verify(r); } },
         { "prefill",  [&](const json & r) { return s.prefill(r); } },
         { "position", [&](const json & r) { return s.position(r); } },
-        { "close",    [&](const json &)   { s.close_model(); op.close(); return json::object(); } },
+        { "close",    [&](const json &)   { s.close_model(); return json::object(); } },
         { "close_context", [&](const json &) { s.close_context(); return json::object(); } },
-        { "op_build", [&](const json & r) { return op.build(r); } },
-        { "op_time",  [&](const json & r) { return op.time(r); } },
         { "quit",     [&](const json &)   { done = true; return json::object(); } },
     };
+#ifndef SB_BENCH_IK
+    commands["op_build"] = [&](const json & r) { return op.build(r); };
+    commands["op_time"]  = [&](const json & r) { return op.time(r); };
+#endif
     for (std::string line; !done && std::getline(std::cin, line); ) {
         // bytes that are no UTF-8 (a path in an error) become U+FFFD instead of an exception
         const std::string out = answer(commands, line).dump(-1, ' ', false, json::error_handler_t::replace);
@@ -83,7 +87,9 @@ int main() {
         std::fputc('\n', answers);
         std::fflush(answers);
     }
+#ifndef SB_BENCH_IK
     op.close();
+#endif
     s.close_model();
     llama_backend_free();
     return 0;

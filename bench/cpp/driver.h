@@ -4,9 +4,7 @@
 // stdin: a JSON object per line with "cmd"; stdout: one JSON object per command, {"error": "..."} where it failed.
 // Times are in seconds, sizes in bytes.
 
-#include "ggml-backend.h"
-#include "ggml.h"
-#include "llama.h"
+#include "engine.h"
 
 #include <nlohmann/json.hpp>
 
@@ -40,8 +38,8 @@ struct thread_pool {
     explicit thread_pool(int n_threads);
     ~thread_pool();
     void pause();                              // threads sleep instead of waiting for the next graph in a loop
-    ggml_threadpool_t pool = nullptr;
-    int               n_threads;
+    engine_threads pool{};
+    int            n_threads;
 };
 
 // --- session.cpp, fill.cpp: a model and its context
@@ -53,6 +51,7 @@ struct session {
     int  n_seq  = 1;
     int  n_batch = 1;
     bool unified = false;                      // sequences share one KV buffer
+    engine_settings settings;
 
     ~session();
     void close_context();
@@ -70,8 +69,9 @@ struct session {
     size_t state_bytes() const;
 };
 
-// --- operators.cpp: single operators and products, without a model
+// --- operators.cpp: single operators and products, without a model; of engines with ggml's backends as at the pin
 
+#ifndef SB_BENCH_IK
 struct operator_bench {
     struct graph;
     graph * g = nullptr;
@@ -81,3 +81,4 @@ struct operator_bench {
     json build(const json &);
     json time(const json &);
 };
+#endif

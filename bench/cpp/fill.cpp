@@ -44,49 +44,70 @@ void random_f16(uint8_t * out, size_t n, uint64_t & rng) {
 
 // what llama_state_seq_get_data writes first; the restored sequence is the caller's choice all the same
 void put_start(blob & b, const std::vector<uint8_t> & saved) {
-    const size_t start = sizeof(uint32_t) + sizeof(llama_seq_id);
-    if (saved.size() < start) {
+    if (saved.size() < engine_state_header) {
         fail("fill: got a saved state of " + std::to_string(saved.size()) + " bytes, expected a header");
     }
-    b.put(saved.data(), start);
+    b.put(saved.data(), engine_state_header);
+}
+
+// n values of a cache: halves, or blocks of a half as scale and random codes
+void random_cache(blob & b, ggml_type type, size_t n, uint64_t & rng) {
+    const size_t size = ggml_row_size(type, n), block = ggml_type_size(type);
+    uint8_t * out = b.grow(size);
+    if (type == GGML_TYPE_F16) {
+        random_f16(out, n, rng);
+        return;
+    }
+    random_f16(out, size/2, rng); // any bytes are codes
+    const ggml_fp16_t scale = ggml_fp32_to_fp16(0.01f);
+    for (size_t i = 0; i < size; i += block) {
+        memcpy(out + i, &scale, sizeof(scale));
+    }
 }
 
 // KV cache (llama-kv-cache.cpp, state_write): streams, cells, positions, then rows of K, then V (transposed without flash attention)
-blob kv_cells(const session & s, const std::vector<uint8_t> & saved, bool v_trans, int first, int n, uint64_t & rng) {
+blob kv_cells(const session & s, const std::vector<uint8_t> & saved, int first, int n, uint64_t & rng) {
     const uint32_t width = llama_model_n_embd(s.model)/llama_model_n_head(s.model)*llama_model_n_head_kv(s.model);
     const uint32_t n_layer = llama_model_n_layer(s.model);
+    const bool     v_trans = !s.settings.flash_attn;
+    const ggml_type type   = s.settings.kv;
 
     blob b;
     put_start(b, saved);
-    uint32_t n_stream;
-    memcpy(&n_stream, saved.data() + b.bytes.size(), sizeof(n_stream));
-    b.put(n_stream);
+    uint32_t n_stream = 1;
+    if (engine_state_streams) {
+        memcpy(&n_stream, saved.data() + b.bytes.size(), sizeof(n_stream));
+        b.put(n_stream);
+    }
     b.put((uint32_t) n);
     for (int i = 0; i < n; ++i) {
         b.put((llama_pos) (first + i));
-        b.put((uint32_t) 1); // sequence ids of the cell, replaced when read
-        b.put((llama_seq_id) 0);
+        b.put((uint32_t) engine_state_streams); // sequence ids of the cell, replaced when read
+        if (engine_state_streams) {
+            b.put((llama_seq_id) 0);
+        }
     }
     b.put((uint32_t) v_trans);
     b.put(n_layer);
     for (uint32_t il = 0; il < n_layer; ++il) {
-        b.put((int32_t) GGML_TYPE_F16);
-        b.put((uint64_t) 2*width);
-        random_f16(b.grow((size_t) 2*width*n), (size_t) width*n, rng);
+        b.put((int32_t) type);
+        b.put((uint64_t) ggml_row_size(type, width));
+        random_cache(b, type, (size_t) width*n, rng);
     }
     for (uint32_t il = 0; il < n_layer; ++il) {
-        b.put((int32_t) GGML_TYPE_F16);
+        b.put((int32_t) type);
         if (v_trans) {
-            b.put((uint32_t) 2);
+            b.put((uint32_t) ggml_type_size(type));
             b.put(width);
         } else {
-            b.put((uint64_t) 2*width);
+            b.put((uint64_t) ggml_row_size(type, width));
         }
-        random_f16(b.grow((size_t) 2*width*n), (size_t) width*n, rng);
+        random_cache(b, type, (size_t) width*n, rng);
     }
     for (uint32_t stream = 1; stream < n_stream; ++stream) {
         b.put((uint32_t) 0);
     }
+    std::memset(b.grow(engine_state_tail), 0, engine_state_tail);
     return b;
 }
 
@@ -166,11 +187,10 @@ json session::fill(const json & r) {
     if (is_spikingbrain()) {
         restore(ctx, fixed_state(*this, saved, r.at("recurrent").get<std::vector<bool>>(), depth, rng), seq);
     } else {
-        const bool v_trans = !r.value("flash_attn", false);
         for (int first = 0; first < depth; ) {
             const int n = unified ? std::min(piece, depth - first) : depth;
             const llama_seq_id into = unified ? n_seq : seq;
-            restore(ctx, kv_cells(*this, saved, v_trans, first, n, rng), into);
+            restore(ctx, kv_cells(*this, saved, first, n, rng), into);
             if (unified) {
                 llama_memory_seq_cp(mem, into, seq, -1, -1);
                 llama_memory_seq_rm(mem, into, -1, -1);

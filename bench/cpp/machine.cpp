@@ -1,6 +1,5 @@
 #include "driver.h"
 
-#include "ggml-cpu.h"
 #ifdef SB_BENCH_SPIKINGBRAIN
 #include "ggml-spikingbrain.h"
 #endif
@@ -14,15 +13,24 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <thread>
 
 std::vector<int> allowed_cpus() {
-    // asked once: the main thread is bound to one CPU later on
+    // asked once: the main thread is bound to one CPU later on, by OpenMP even before. Those named come first to last, cores before
+    // the second threads of cores (machine.py)
     static const std::vector<int> cpus = [] {
+        std::vector<int> out;
+        std::istringstream named(getenv("SPIKINGBRAIN_BENCH_CPUS") ? getenv("SPIKINGBRAIN_BENCH_CPUS") : "");
+        for (std::string cpu; std::getline(named, cpu, ','); ) {
+            out.push_back(std::stoi(cpu));
+        }
+        if (!out.empty()) {
+            return out;
+        }
         cpu_set_t set;
         CPU_ZERO(&set);
         sched_getaffinity(0, sizeof(set), &set);
-        std::vector<int> out;
         for (int i = 0; i < CPU_SETSIZE; ++i) {
             if (CPU_ISSET(i, &set)) {
                 out.push_back(i);
@@ -45,21 +53,15 @@ thread_pool::thread_pool(int n_threads) : n_threads(n_threads) {
     if (n_threads < 1 || n_threads > (int) cpus.size()) {
         fail("n_threads: got " + std::to_string(n_threads) + ", expected 1 .. " + std::to_string(cpus.size()) + ", the CPUs this process may use");
     }
-    ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
-    for (int i = 0; i < n_threads; ++i) {
-        params.cpumask[cpus[i]] = true;
-    }
-    params.strict_cpu = true; // one thread on each of them
-    params.paused     = true;
-    pool = ggml_threadpool_new(&params);
+    pool = engine_threads_new(cpus.data(), n_threads);
     if (!pool) {
         fail("thread pool: could not be made");
     }
 }
 
-thread_pool::~thread_pool() { ggml_threadpool_free(pool); }
+thread_pool::~thread_pool() { engine_threads_free(pool); }
 
-void thread_pool::pause() { ggml_threadpool_pause(pool); }
+void thread_pool::pause() { engine_threads_pause(pool); }
 
 json cmd_hello(const json &) {
     json out = {

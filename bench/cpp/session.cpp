@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 session::~session() { close_model(); }
 
@@ -39,11 +40,41 @@ bool session::is_spikingbrain() const {
     return strcmp(arch, "spikingbrain") == 0;
 }
 
+static ggml_type cache_type(const std::string & name) {
+    for (ggml_type type : { GGML_TYPE_F16, GGML_TYPE_Q8_0 }) {
+        if (ggml_type_name(type) == name) {
+            return type;
+        }
+    }
+    fail("settings: kv: got '" + name + "', expected f16 or q8_0");
+}
+
+// of a side; what the engine does not have is refused
+static engine_settings settings_of(const json & r) {
+    engine_settings s;
+    const std::map<std::string, bool *> ik = {
+        { "repack", &s.repack }, { "huge_pages", &s.huge_pages }, { "merge_qkv", &s.merge_qkv }, { "rope_cache", &s.rope_cache } };
+    for (const auto & [name, value] : r.items()) {
+        const auto found = ik.find(name);
+        if (name == "flash_attn") {
+            s.flash_attn = value;
+        } else if (name == "kv") {
+            s.kv = cache_type(value);
+        } else if (engine_has_ik_settings && found != ik.end()) {
+            *found->second = value;
+        } else {
+            fail("settings: got '" + name + "', expected what this engine has");
+        }
+    }
+    return s;
+}
+
 json session::load(const json & r) {
     close_model();
     const std::string path = r.at("path");
+    settings = settings_of(r.value("settings", json::object()));
     const double t0 = now();
-    model = llama_model_load_from_file(path.c_str(), llama_model_default_params());
+    model = llama_model_load_from_file(path.c_str(), engine_model(settings));
     if (!model) {
         fail("load " + path + ": got an error from llama.cpp, expected a model");
     }
@@ -72,20 +103,19 @@ json session::open(const json & r) {
     params.n_ubatch        = n_batch;
     params.n_threads       = n_threads;
     params.n_threads_batch = n_threads;
-    params.kv_unified      = unified;
-    params.flash_attn_type = r.value("flash_attn", false) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    params.no_perf         = true;
+    params.type_k = params.type_v = settings.kv;
+    engine_context(params, settings, unified);
 
     ctx = llama_init_from_model(model, params);
     if (!ctx) {
         fail("context: n_ctx " + std::to_string(params.n_ctx) + ": got an error from llama.cpp, expected a context");
     }
     pool = new thread_pool(n_threads);
-    llama_attach_threadpool(ctx, pool->pool, pool->pool);
+    engine_threads_use(ctx, pool->pool);
     return { { "n_ctx", llama_n_ctx(ctx) }, { "state_bytes", state_bytes() }, { "n_rs_seq", llama_n_rs_seq(ctx) } };
 }
 
-// allocated for the state of all sequences; a KV cache is F16 for every cell of the context
+// allocated for the state of all sequences; a KV cache is there for every cell of the context
 size_t session::state_bytes() const {
 #ifdef SB_BENCH_SPIKINGBRAIN
     if (is_spikingbrain()) {
@@ -93,7 +123,7 @@ size_t session::state_bytes() const {
     }
 #endif
     const size_t d = llama_model_n_embd(model)/llama_model_n_head(model);
-    return 2*sizeof(uint16_t)*d*llama_model_n_head_kv(model)*llama_model_n_layer(model)*llama_n_ctx(ctx);
+    return 2*ggml_row_size(settings.kv, d*llama_model_n_head_kv(model))*llama_model_n_layer(model)*llama_n_ctx(ctx);
 }
 
 json session::position(const json & r) {
