@@ -17,13 +17,14 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-upstream fuzz sanitize wheel test-wheel lint bench bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv, with the sb-* tools"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: 17 to 45"
+	@echo "make bench-targets  the figures aimed at, beside llama.cpp and ik_llama.cpp (builds both the first time), about 12 minutes"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"
 	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
@@ -89,6 +90,9 @@ $(EXTRAS): $(VENV)/.%-extras: $(VENV)/.installed pyproject.toml
 bench: $(VENV)/.plot-extras
 	$(PY) -m bench run
 	$(PY) -m bench report
+
+bench-targets: $(VENV)/.plot-extras
+	$(PY) -m bench run --only targets --out bench/results/targets.jsonl
 
 bench-full: $(VENV)/.plot-extras
 	$(PY) -m bench run --full

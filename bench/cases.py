@@ -13,6 +13,7 @@ from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, m
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
 PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
 SPECS = ("ngram-simple", "ngram-mod")  # of --spec-type
+N_GEN = 256  # tokens of a sample at most; its time comes first
 PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
@@ -69,6 +70,8 @@ BIG, BIG_SPIKES = Player(SPIKING_7B), Player(SPIKING_7B, spikes=True)
 BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
 IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["ik"].settings)
 IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
+INT8_Q8 = Player(SPIKING_1B, "int8-q8", spikes=True)   # the head as in a Q8_0 model
+OUTLIERS = Player(replace(SPIKING_1B, name="SpikingBrain-1B-outliers", outliers=8), spikes=True)
 SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 
@@ -79,48 +82,62 @@ def thread_counts(n: int) -> list[int]:
 
 
 def decode_cases(n_threads: int) -> list[Case]:
-    cases = []
-    for depth in DEPTHS:
-        # flash attention is tried beside the rest while it takes no minutes and no second cache of gigabytes
-        beside = (LLAMA_FA,) if depth <= 16384 else ()
-        cases.append(Case(f"decode-1b-d{depth}", "decode", (LLAMA, *beside, PLAIN, SPIKES, INT8),
-                          {"depth": depth, "n_gen": 16, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads},
-                          quick=depth in (1024, 16384, 65536), seconds=25 + 15 * (depth > 16384) + 10 * (depth > 65536)))
-        if not beside:
-            cases.append(Case(f"decode-1b-d{depth}-fa", "decode", (LLAMA_FA,),
-                              {"depth": depth, "n_gen": 1, "seconds": 1.0, "repetitions": 2, "n_threads": n_threads}, seconds=20 + depth / 8192))
-    return cases
+    return [Case(f"decode-1b-d{depth}", "decode", (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES, INT8),
+                 {"depth": depth, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads, "apart": True},
+                 quick=depth in (1024, 65536), seconds=85 + depth / 1500) for depth in DEPTHS]
 
 
 def big_cases(n_threads: int) -> list[Case]:
     cases = [Case(f"decode-7b-d{depth}", "decode", (QWEN, BIG, BIG_SPIKES),
-                  {"depth": depth, "n_gen": 6, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads}, seconds=70)
+                  {"depth": depth, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads}, seconds=100)
              for depth in (1024, 16384, 65536)]
     cases.append(Case("decode-7b-int8-d1024", "decode", (QWEN_Q8, BIG_INT8),
-                      {"depth": 1024, "n_gen": 6, "seconds": 6.0, "repetitions": 3, "n_threads": n_threads}, seconds=80))
+                      {"depth": 1024, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads}, seconds=100))
     return cases
 
 
 def roofline_cases(n_threads: int) -> list[Case]:
-    return [Case(f"roofline-1b-t{t}", "decode", (LLAMA, LLAMA_Q8, PLAIN, SPIKES, PLAIN_Q8, INT8),
-                 {"depth": 512, "n_gen": 12, "seconds": 6.0, "repetitions": 3, "n_threads": t, "read": True}, seconds=60 + 30 / t)
+    return [Case(f"roofline-1b-t{t}", "decode", (LLAMA, LLAMA_Q8, *IK, *IK_Q8, PLAIN, SPIKES, OUTLIERS, PLAIN_Q8, INT8, INT8_Q8),
+                 {"depth": 512, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3, "n_threads": t}, seconds=170)
             for t in thread_counts(n_threads)]
 
 
 def batch_cases(n_threads: int) -> list[Case]:
     return [Case(f"batch-1b-s{n}", "decode", (LLAMA, PLAIN, SPIKES),
-                 {"depth": 512, "n_gen": 8, "seconds": 8.0, "repetitions": 3, "n_threads": n_threads, "n_seq": n}, seconds=20 + n)
+                 {"depth": 512, "n_gen": N_GEN // n, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads, "n_seq": n}, seconds=40 + n)
             for n in (1, 4, 16)]
 
 
 def prefill_cases(n_threads: int) -> list[Case]:
-    who = (LLAMA, PLAIN, SPIKES)
+    who = (LLAMA, PLAIN, SPIKES, *IK)
     return [
-        Case("prefill-1b-n512", "prefill", (*who, LLAMA_FA), {"n_prompt": 512, "repetitions": 2, "n_threads": n_threads}, quick=True, seconds=70),
-        Case("prefill-1b-n4096", "prefill", who, {"n_prompt": 4096, "repetitions": 2, "n_threads": n_threads}, seconds=330),
-        *(Case(f"prefill-1b-at{d}", "prefill", who, {"n_prompt": 128, "depth": d, "repetitions": 2, "n_threads": n_threads}, seconds=30 + d / 700)
-          for d in (16384, 65536)),
+        Case("prefill-1b-n512", "prefill", (*who, LLAMA_FA), {"n_prompt": 512, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads}, quick=True, seconds=90),
+        Case("prefill-1b-n4096", "prefill", who, {"n_prompt": 4096, "seconds": 2.0, "repetitions": 2, "n_threads": n_threads,
+                                                  "as_in": "prefill-1b-n512"}, seconds=300),
+        *(Case(f"prefill-1b-at{d}", "prefill", who, {"n_prompt": 128, "depth": d, "most": 4, "seconds": 2.0, "repetitions": 2, "n_threads": n_threads,
+                                                     "as_in": "prefill-1b-n512"}, seconds=40 + d / 700) for d in (16384, 65536)),
+        Case("prefill-1b-n16384", "prefill", who, {"n_prompt": 16384, "seconds": 2.0, "repetitions": 1, "n_threads": n_threads,
+                                                   "as_in": "prefill-1b-n512"}, seconds=500),
         Case("prefill-1b-fit", "fit", who, {"prompts": PROMPTS, "n_threads": n_threads}, quick=False, seconds=1),
+    ]
+
+
+def target_cases(n_threads: int) -> list[Case]:
+    """The figures of targets.py, in about 12 minutes on two quiet cores."""
+    every = {"seconds": 2.0, "n_gen": N_GEN}
+    counts = sorted({1, n_threads})
+    deep = tuple(p for p in IK if p.setting in ("ik rtr", "ik rtr q8"))
+    return [
+        Case("targets-prompt", "prefill", (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES), every | {"n_prompt": 512, "repetitions": 5, "n_threads": n_threads}, seconds=100),
+        *(Case(f"targets-decode-t{t}", "decode", (*IK, *IK_Q8, PLAIN, SPIKES, INT8_Q8),
+               every | {"depth": 1024, "repetitions": 5, "n_threads": t}, seconds=150) for t in counts),
+        Case("targets-together", "verify", (SPIKES,), {"depth": 1024, "sizes": (1, 4, 8), "seconds": 2.0, "repetitions": 5, "n_threads": n_threads}, seconds=25),
+        Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 5, "n_threads": n_threads}, seconds=80),
+        Case("targets-deep", "decode", (*deep, PLAIN, SPIKES),
+             every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=110),
+        Case("targets-long", "prefill", (*IK, SPIKES), {"n_prompt": 16384, "seconds": 2.0, "repetitions": 1, "n_threads": n_threads,
+                                                        "as_in": "targets-prompt"}, seconds=220),
+        Case("targets-drafts", "drafts", (SMALL,), {"spec": "ngram-mod", "texts": ["quoting", "JSON"], "n_gen": 256, "repetitions": 5, "n_threads": 1}, seconds=15),
     ]
 
 
@@ -145,7 +162,7 @@ def back_cases(n_threads: int) -> list[Case]:
     sizes, every = (1, 2, 4, 8), {"n_threads": n_threads}
     return [
         *(Case(f"verify-1b-t{t}", "verify", (LLAMA, PLAIN, SPIKES, INT8),
-               {"depth": 1024, "sizes": sizes, "repetitions": 12, "n_threads": t}, seconds=40 + 20 / t) for t in sorted({1, n_threads})),
+               {"depth": 1024, "sizes": sizes, "seconds": 2.0, "repetitions": 5, "n_threads": t}, seconds=80 + 20 / t) for t in sorted({1, n_threads})),
         Case("rollback-1b", "rollback", (PLAIN, SPIKES), {"depth": 512, "n_back": (1, 8), "repetitions": 8, **every}, seconds=40),
         *(Case(f"before-{name}-t{t}", "before", (player,), {"depth": 512, "n_gen": n_gen, "repetitions": 5, "rounds": rounds, "n_threads": t}, seconds=30)
           for name, player, n_gen, rounds in (("small", SMALL, 512, 12), ("1b", PLAIN, 32, 4)) for t in sorted({1, n_threads})),
@@ -173,7 +190,7 @@ def all_cases(n_threads: int) -> list[Case]:
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
         *roofline_cases(n_threads), *back_cases(n_threads), *operator_cases(n_threads),
         Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),
-        *big_cases(n_threads), *big_back_cases(n_threads),
+        *big_cases(n_threads), *big_back_cases(n_threads), *target_cases(n_threads),
     ]
 
 
@@ -184,6 +201,8 @@ def tiny_case(case: Case) -> Case:
     for name, most in (("depth", 2048), ("n_gen", 2), ("n_prompt", 64), ("repetitions", 2), ("rounds", 2), ("seconds", 0.05), ("disk", 1 << 27)):
         if name in p:
             p[name] = min(p[name], most)
+    if "depths" in p:
+        p["depths"] = (1, 128, 2048)
     if "operators" in p:
         p["operators"] = [op | {k: v for k, v in (("d", 32), ("H", 4), ("G", 2), ("n", 256), ("window", 64)) if k in op} for op in p["operators"]]
     if "shapes" in p:
@@ -199,5 +218,5 @@ def select(form: str, only: list[str], n_threads: int, small: bool = False) -> l
     for prefix in only:
         if not any(c.id.startswith(prefix) for c in cases):
             raise BenchError(f"bench: --only: got {prefix!r}, expected the beginning of a case's name; do see `python -m bench cases`")
-    cases = [c for c in cases if any(c.id.startswith(x) for x in only)] if only else [c for c in cases if form == "full" or c.quick]
+    cases = [c for c in cases if any(c.id.startswith(x) for x in only)] if only else [c for c in cases if c.quick or (form == "full" and not c.id.startswith("targets-"))]
     return [tiny_case(c) for c in cases] if small else cases

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from . import build, cases, compare, machine, report, run
+from . import build, cases, compare, machine, report, rows, run, targets
 from .errors import BenchError
 from .sides import SIDES
-from .shapes import SHAPES, TYPES, model_bytes, state_bytes_per_token, weight_bytes_per_token
+from .shapes import SHAPES, TYPES, is_int8, model_bytes, state_bytes_per_token, weight_bytes_per_token
 
 RESULTS = report.RESULTS
 
@@ -24,7 +23,16 @@ def cmd_run(args: argparse.Namespace) -> int:
     chosen = cases.select(form, args.only, args.threads, args.tiny)
     if args.tiny and args.out is None:
         raise BenchError("bench: --tiny: got no --out, expected one; do name a file outside bench/results: these rows are no figures")
-    return run.run(chosen, args.out or results_file(form), args.tiny)
+    out = args.out or results_file(form)
+    rc = run.run(chosen, out, args.tiny)
+    if any(c.id.startswith("targets-") for c in chosen) and out.exists():
+        print(targets.shown(rows.read(out), RESULTS))
+    return rc
+
+
+def cmd_targets(args: argparse.Namespace) -> int:
+    print(targets.shown(rows.read(args.rows), RESULTS))
+    return 0
 
 
 def cmd_cases(args: argparse.Namespace) -> int:
@@ -37,9 +45,9 @@ def cmd_shapes(args: argparse.Namespace) -> int:
     print("shape             type   file       read per token, of it context at 4096 and 262144")
     for shape in SHAPES.values():
         for type_ in TYPES:
-            if type_ == "int8" and not shape.window:
+            if is_int8(type_) and not shape.window:
                 continue
-            at = [state_bytes_per_token(shape, d, type_ == "int8") for d in (4096, 262144)]
+            at = [state_bytes_per_token(shape, d, is_int8(type_)) for d in (4096, 262144)]
             print(f"{shape.name:17} {type_:6} {model_bytes(shape, type_) / 2**20:6.0f} MiB {weight_bytes_per_token(shape, type_) / 2**20:7.0f} MiB"
                   f" + {at[0] / 2**20:6.1f}, {at[1] / 2**20:7.1f} MiB")
     return 0
@@ -73,12 +81,12 @@ def cmd_compare(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m bench", description="SpikingBrain beside unpatched llama.cpp: see bench/README.md")
     sub = p.add_subparsers(required=True)
-    n = len(os.sched_getaffinity(0))
+    n = machine.cores()
 
     r = sub.add_parser("run", help="measure; the same command goes on after an interruption")
     r.add_argument("--full", action="store_true", help="all cases (default: the quick form)")
     r.add_argument("--only", nargs="+", default=[], metavar="CASE", help="cases whose names begin so")
-    r.add_argument("--threads", type=int, default=n, help="threads, one per CPU (default: all, %(default)s)")
+    r.add_argument("--threads", type=int, default=n, help="threads (default: one per core, %(default)s)")
     r.add_argument("--out", type=Path, help="file of rows (default: bench/results/MACHINE-FORM.jsonl)")
     r.add_argument("--tiny", action="store_true", help="tiny models: tries the suite out, gives no figures")
     r.set_defaults(run=cmd_run)
@@ -98,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a README differs")
     t.add_argument("--no-plots", action="store_true", help="tables only")
     t.set_defaults(run=cmd_report)
+    g = sub.add_parser("targets", help="the figures that are aimed at, from rows: target, measured, interval, met or not")
+    g.add_argument("rows", type=Path, help="that `run --only targets` wrote")
+    g.set_defaults(run=cmd_targets)
     k = sub.add_parser("compare", help="which rows got slower beyond the noise; exit code 1 where any did")
     k.add_argument("old", type=Path)
     k.add_argument("new", type=Path)

@@ -17,7 +17,7 @@ from sb_convert.whole import NotWritten, target
 
 from . import build
 from .errors import BenchError
-from .shapes import GROUP, Shape, Tensor, check, tensors
+from .shapes import GROUP, OUTLIER, Shape, Tensor, check, tensors
 
 POOL = 1 << 21  # bytes drawn per type and width
 CHUNK = 1 << 24
@@ -51,7 +51,7 @@ def add_tokenizer(w: gguf.GGUFWriter, n_vocab: int) -> None:
 def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None:
     """Keys of upstream's llama and qwen2, and of ours (converter/README.md)."""
     w.add_name(shape.name)
-    w.add_file_type({"q4_0": 2, "q8_0": 7, "int8": 7}[type_])
+    w.add_file_type(2 if type_ == "q4_0" else 7)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
     w.add_vocab_size(shape.n_vocab)
     w.add_context_length(shape.context)
@@ -79,7 +79,8 @@ def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None
 class Blocks:
     """Random bytes of tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, outliers: int = 0) -> None:
+        self.outliers = outliers
         self.rng = np.random.default_rng(SEED)
         self.pools: dict[tuple[str, int, bool], np.ndarray] = {}
 
@@ -110,7 +111,12 @@ class Blocks:
         return values.astype({"F32": np.float32, "F16": np.float16}[t.stored]).view(np.uint8)
 
     def write(self, t: Tensor, file: Any) -> None:
-        """All bytes of t, from a random place of its pool on."""
+        """All bytes of t, from a random place of its pool on; of a layer's norm ones, and OUTLIER in channels far apart."""
+        if self.outliers and t.name.endswith(("attn_norm.weight", "ffn_norm.weight")):
+            values = np.ones(t.shape, np.float32)
+            values[::-(-len(values) // self.outliers)] = OUTLIER
+            file.write(values.tobytes())
+            return
         pool = self.pool(t)
         unit = {"Q4_0": 18, "Q8_0": 34, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}[t.stored]
         start = int(self.rng.integers(0, len(pool) // unit)) * unit
@@ -124,7 +130,7 @@ class Blocks:
 
 
 def header_hash(path: Path, n: int) -> str:
-    """sha256 of a GGUF's first n bytes, keys and tensor infos, and of SEED: they say everything about a file made here."""
+    """sha256 of a GGUF's first n bytes, keys (the shape's name tells outliers) and tensor infos, and of SEED: they say everything."""
     with path.open("rb") as f:
         return hashlib.sha256(f.read(n) + str(SEED).encode()).hexdigest()
 
@@ -142,9 +148,9 @@ def write_header(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
     return int(w.fout[0].tell())
 
 
-def write_tensors(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
+def write_tensors(w: gguf.GGUFWriter, shape: Shape, table: list[Tensor]) -> int:
     """Writes the whole file; returns the length of its header."""
-    blocks = Blocks()
+    blocks = Blocks(shape.outliers)
     header = write_header(w, table)
     file = w.fout[0]
     for t in table:
@@ -176,7 +182,7 @@ def make_model(shape: Shape, type_: str, path: Path, spikes: bool = False) -> st
         try:
             add_keys(w, shape, type_, spikes)
             add_tokenizer(w, shape.n_vocab)
-            header = write_tensors(w, tensors(shape, type_))
+            header = write_tensors(w, shape, tensors(shape, type_))
         finally:
             w.close()
         digest = header_hash(part, header)

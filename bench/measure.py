@@ -1,84 +1,82 @@
-"""Measurements on whole models. Players alternate, A B A B, and ratios are taken pair by pair."""
+"""Measurements on whole models. Ratios are taken round by round (rounds.py)."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from .cases import Case, Player
+from .cases import Case
 from .errors import Skip
-from .rows import Row, ratio_row
+from .rounds import Context, Sample, ratios, sampled
+from .rows import Row, make_row, ratio_row
 from .session import Bench, Seat
 
 
-def ratios(rows: list[Row], players: Iterable[Player]) -> list[Row]:
-    """Each of ours over each of upstream's in as many bits; over all of them where none has as many."""
-    by_name = {p.name: p for p in players}
-    bits = {name: 4 if p.type == "q4_0" else 8 for name, p in by_name.items()}
-    of, to = ([r for r in rows if by_name[r["name"]].side == side] for side in ("ours", "upstream"))
-    out = []
-    for a in of:
-        alike = [b for b in to if bits[b["name"]] == bits[a["name"]]] or to
-        out += [ratio_row(a, b) for b in alike]
-    return out
-
-
-def read_rate(seat: Seat, n_threads: int, small: bool) -> float:
-    """GB/s of reading 256 MiB that lie in no cache, the fastest of 3."""
-    return max(seat.driver.ask("read", threads=n_threads, bytes=(1 if small else 256) << 20, repeat=3)["gb_per_s"])
+def steps_of(seat: Seat, p: dict[str, Any], n_seq: int = 1) -> Sample:
+    """Tokens decoded for p["seconds"] at the depth that is there, after a warm-up; they are taken back where the memory can."""
+    seat.driver.ask("decode", n=2, seqs=n_seq, seconds=0.3, back=True)
+    depth = seat.driver.ask("position")["next"]
+    steps = seat.driver.ask("decode", n=p["n_gen"], seqs=n_seq, seconds=p["seconds"], back=True)["seconds"]
+    return Sample(n_seq * len(steps) / sum(steps), steps, depth + len(steps) / 2)
 
 
 def decode(bench: Bench, case: Case) -> list[Row]:
     """Tokens per second of all sequences together, at a depth filled synthetically."""
     p, n_seq = case.params, case.params.get("n_seq", 1)
-    n_ctx = n_seq * (p["depth"] + p["n_gen"] * (p["repetitions"] + 1) + 256)
-    values: dict[str, list[float]] = {player.name: [] for player in case.players}
-    read: list[float] = []
-    with bench.seated(case.players, n_ctx, p["n_threads"], n_seq) as seats:
-        for seat in seats:
-            bench.fill(seat, p["depth"], n_seq)
-            seat.driver.ask("decode", n=2, seqs=n_seq, seconds=0.5, back=True)  # warm-up
-        for _ in range(p["repetitions"]):
-            if p.get("read"):
-                read.append(read_rate(seats[0], p["n_threads"], bench.small))
-            for seat in seats:
-                steps = seat.driver.ask("decode", n=p["n_gen"], seqs=n_seq, seconds=p["seconds"], back=True)["seconds"]
-                values[seat.player.name].append(n_seq * len(steps) / sum(steps))
-        rows = [bench.row(s.player.name, s, unit="tokens/s", values=values[s.player.name]) for s in seats]
-    out = rows + ratios(rows, case.players)
-    if read:
-        out.append(bench.row("read", unit="GB/s", values=read))
-    return out
+
+    def measure(bench: Bench, case: Case, seat: Seat) -> dict[str, Sample]:
+        bench.fill(seat, p["depth"], n_seq)
+        return {"decode": steps_of(seat, case.params, n_seq)}
+    rows = sampled(bench, case, Context(n_seq * (p["depth"] + 2 * p["n_gen"] + 256), n_seq), measure, "tokens/s")
+    return rows + ratios(rows, case.players)
+
+
+def depths(bench: Bench, case: Case) -> list[Row]:
+    """Decode speed at several depths in one process, and over that at the first what the bytes allow: 1 is all of it."""
+    p, order = case.params, random.Random(case.id)
+
+    def measure(bench: Bench, case: Case, seat: Seat) -> dict[str, Sample]:
+        out = {}
+        for depth in order.sample(p["depths"], len(p["depths"])):
+            bench.fill(seat, depth)
+            out[f"decode {depth}"] = steps_of(seat, case.params)
+        return {kind: out[kind] for kind in sorted(out, key=lambda k: int(k.split()[1]))}
+    rows = sampled(bench, case, Context(max(p["depths"]) + 2 * p["n_gen"] + 256), measure, "tokens/s")
+    first, out = f"decode {p['depths'][0]}", []
+    for row in (r for r in rows if r["kind"].startswith("decode ")):
+        row["depth"] = int(row["kind"].split()[1])
+        base = next(r for r in rows if r["name"] == row["name"] and r["kind"] == first)
+        if base is not row:
+            allowed = base["extra"]["bytes_per_step"] / row["extra"]["bytes_per_step"]
+            share = ratio_row(row, base)
+            out.append(make_row(**share | {"kind": f"share {row['depth']}", "name": row["name"], "values": [v / allowed for v in share["values"]]}))
+    return rows + out
 
 
 def prefill(bench: Bench, case: Case) -> list[Row]:
     """Seconds for a prompt in chunks of 512, one row for each number of chunks that is a power of two; or, with `depth`,
-    seconds for n_prompt tokens that come after so many."""
+    seconds for n_prompt tokens that come after so many. Short prompts are read again until p["seconds"] are over."""
     p, n, depth = case.params, case.params["n_prompt"], case.params.get("depth", 0)
-    chunk = min(n, 512)
-    chunks: dict[str, list[list[float]]] = {player.name: [] for player in case.players}
-    rows = []
-    with bench.seated(case.players, depth + n * (p["repetitions"] + 1) + 256, p["n_threads"], n_batch=chunk) as seats:
-        for seat in seats:
-            if depth:
-                bench.fill(seat, depth)
-            seat.driver.ask("prefill", n=min(n, 32), keep=bool(depth))  # warm-up
-        for _ in range(p["repetitions"]):
-            for seat in seats:
-                chunks[seat.player.name].append(seat.driver.ask("prefill", n=n, keep=bool(depth))["seconds"])
-        for seat in seats:
-            times = np.cumsum(chunks[seat.player.name], axis=1)
-            for i in (2 ** k - 1 for k in range(20) if 2 ** k <= times.shape[1]):
-                n_here = min(n, chunk * (i + 1))
-                rows.append(bench.row(seat.player.name, seat, kind=f"prefill {n_here}", n_prompt=n_here, unit="s", values=[float(x) for x in times[:, i]]))
-    for kind in dict.fromkeys(r["kind"] for r in rows):
-        for row in ratios([r for r in rows if r["kind"] == kind], case.players):
-            rows.append(row | {"kind": f"ratio {kind}"})
-    return rows
+    chunk, most = min(n, 512), case.params.get("most", 64)
+
+    def measure(bench: Bench, case: Case, seat: Seat) -> dict[str, Sample]:
+        if depth:
+            bench.fill(seat, depth)
+        seat.driver.ask("prefill", n=min(n, 32), keep=bool(depth))  # warm-up
+        times: list[Any] = []
+        while not times or (sum(map(sum, times)) < case.params["seconds"] and len(times) < most):
+            times.append(seat.driver.ask("prefill", n=n, keep=bool(depth))["seconds"])
+        total = np.cumsum(np.mean(times, axis=0))
+        return {f"prefill {min(n, chunk * 2 ** k)}": Sample(float(total[2 ** k - 1])) for k in range(20) if 2 ** k <= len(total)}
+    rows = sampled(bench, case, Context(depth + n * (1 + most * bool(depth)) + 256, n_batch=chunk), measure, "s")
+    for row in rows:
+        row["n_prompt"] = int(row["kind"].split()[1])
+    return rows + ratios(rows, case.players)
 
 
 def seconds_per_token(known: Iterable[Row], name: str) -> list[tuple[float, float]]:

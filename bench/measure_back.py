@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import statistics
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from .cases import Case, Player
 from .driver import Driver
 from .errors import BenchError, Skip
 from .measure_ops import alternate
+from .rounds import Context, Sample, sampled
 from .rows import Row, ratio_row
 from .session import Bench, Seat
 
@@ -21,22 +23,22 @@ BEFORE = "SPIKINGBRAIN_BENCH_BEFORE"  # the sb-bench-driver of another build of 
 
 
 def verify(bench: Bench, case: Case) -> list[Row]:
-    """Seconds of one batch of n tokens with the logits of all, which are then taken back, and that time over one token's, pair by pair."""
+    """Seconds of one batch of n tokens with the logits of all, which are then taken back, and that time over one token's, round by round."""
     p, rows = case.params, []
-    seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
-    with bench.seated(case.players, p["depth"] + 256, p["n_threads"], n_batch=512) as seats:
-        for seat in seats:
-            bench.fill(seat, p["depth"])
-        for i in range(p["repetitions"] + 1):  # the first is the warm-up
-            for seat in seats:
-                for n in p["sizes"]:
-                    new = seat.driver.ask("verify", n=n)["seconds"]
-                    seconds[seat.player.name, n] += new if i else []
-        for seat in seats:
-            its = [bench.row(seat.player.name, seat, kind=f"verify {n}", n_prompt=n, unit="s", values=seconds[seat.player.name, n]) for n in p["sizes"]]
-            rows += its + [ratio_row(its[0], many) | {"kind": f"ratio verify {many['n_prompt']}", "name": seat.player.name, "n_prompt": many["n_prompt"]}
-                           for many in its[1:]]
-    return rows
+
+    def measure(bench: Bench, case: Case, seat: Seat) -> dict[str, Sample]:
+        bench.fill(seat, p["depth"])
+        seconds: dict[int, list[float]] = defaultdict(list)
+        seat.driver.ask("verify", n=max(p["sizes"]))  # warm-up
+        while sum(map(sum, seconds.values())) < case.params["seconds"]:
+            for n in p["sizes"]:
+                seconds[n] += seat.driver.ask("verify", n=n)["seconds"]
+        return {f"verify {n}": Sample(statistics.median(its)) for n, its in seconds.items()}
+    for row in sampled(bench, case, Context(p["depth"] + 256, n_batch=512), measure, "s"):
+        rows.append(row | {"n_prompt": int(row["kind"].split()[1])})
+    one = {r["name"]: r for r in rows if r["n_prompt"] == p["sizes"][0]}
+    return rows + [ratio_row(one[many["name"]], many) | {"kind": f"ratio {many['kind']}", "name": many["name"], "n_prompt": many["n_prompt"]}
+                   for many in rows if many["n_prompt"] != p["sizes"][0]]
 
 
 def rollback(bench: Bench, case: Case) -> list[Row]:

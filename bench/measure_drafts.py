@@ -104,7 +104,7 @@ def drafts(bench: Bench, case: Case) -> list[Row]:
     rows = []
     with Server(path, p["n_threads"]) as alone, Server(path, p["n_threads"], *options) as helped, \
             Server(path, p["n_threads"], *options, "--spec-synth-rates", ",".join(["0"] * DRAFT_MAX[p["spec"]])) as refused:
-        for text in texts(p["repetitions"] + 1):
+        for text in (t for t in texts(p["repetitions"] + 1) if t.name in p.get("texts", [t.name])):
             found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
             for i in range(p["repetitions"] + 1):
                 for server, its in zip((alone, refused if text.refused else helped), found):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sb_convert.whole import write_whole
 
 from .errors import BenchError
@@ -19,6 +20,7 @@ Row = dict[str, Any]
 FIELDS = ("case", "kind", "name", "machine", "cpu_features", "pin", "commit", "build", "model", "model_hash", "type", "spikes",
           "threads", "n_prompt", "n_gen", "n_seq", "depth", "repetitions", "unit", "values", "median", "spread", "fitted",
           "peak_resident_bytes", "state_bytes", "noise", "skipped", "date")
+OPTIONAL = ("extra", "interval", "side", "settings")  # since; rows of before lack them
 LESS_IS_BETTER = ("s", "bytes", "share")  # units
 
 
@@ -36,15 +38,22 @@ def spread(values: Sequence[float]) -> float:
     return wide / 2 / abs(middle) if middle else 0.0
 
 
+def interval(values: Sequence[float], share: float = 0.95, draws: int = 2000) -> list[float]:
+    """Of the median, by bootstrap: of `draws` samples with replacement. The same values give the same interval."""
+    v = np.asarray(values, dtype=float)
+    medians = np.median(np.random.default_rng(1).choice(v, (draws, len(v))), axis=1)
+    return [float(x) for x in np.quantile(medians, [(1 - share) / 2, (1 + share) / 2])]
+
+
 def make_row(**fields: Any) -> Row:
     """A row with every field; `values` give repetitions, median and spread. Raises BenchError for a field that rows do not have."""
-    unknown = set(fields) - set(FIELDS) - {"extra"}
+    unknown = set(fields) - set(FIELDS) - set(OPTIONAL)
     if unknown:
         raise BenchError(f"bench: row: got the fields {sorted(unknown)}, expected those of rows.FIELDS; do correct the measurement")
     row: Row = {name: None for name in FIELDS} | fields
     values = row["values"]
     if values:
-        row |= {"repetitions": len(values), "median": statistics.median(values), "spread": round(spread(values), 5)}
+        row |= {"repetitions": len(values), "median": statistics.median(values), "spread": round(spread(values), 5), "interval": interval(values)}
     row["fitted"] = bool(row["fitted"])
     return row
 

@@ -17,7 +17,7 @@ from .errors import BenchError, Skip
 from .session import Bench, Models
 
 MEASURE = {
-    "decode": measure.decode, "prefill": measure.prefill, "fit": measure.fit, "validate": measure.validate, "load": measure.load,
+    "decode": measure.decode, "prefill": measure.prefill, "depths": measure.depths, "fit": measure.fit, "validate": measure.validate, "load": measure.load,
     "operators": measure_ops.operators, "products": measure_ops.products, "step": measure_ops.step, "convert": measure_convert.convert,
     "python": measure_python.python, "verify": measure_back.verify, "rollback": measure_back.rollback, "before": measure_back.before,
     "state": measure_back.state, "drafts": measure_drafts.drafts,

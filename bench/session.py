@@ -93,9 +93,14 @@ class Bench:
             "threads": p.get("n_threads"), "n_prompt": p.get("n_prompt"), "n_gen": p.get("n_gen"), "depth": p.get("depth"),
             "n_seq": p.get("n_seq", 1), "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
         if seat:
-            common |= {"model": seat.player.shape.name, "model_hash": seat.model_hash, "type": seat.player.type, "spikes": seat.player.spikes,
-                       "state_bytes": seat.opened.get("state_bytes"), "peak_resident_bytes": seat.driver.ask("memory")["peak"]}
+            common |= self.fields(seat)
         return rows.make_row(**common | fields)
+
+    def fields(self, seat: Seat) -> dict[str, Any]:
+        """What a row says of the seat's model."""
+        return {"model": seat.player.shape.name, "model_hash": seat.model_hash, "type": seat.player.type, "spikes": seat.player.spikes,
+                "side": seat.player.side, "settings": seat.player.settings, "state_bytes": seat.opened.get("state_bytes"),
+                "peak_resident_bytes": seat.driver.ask("memory")["peak"]}
 
     def skipped(self, reason: str, name: str = "") -> rows.Row:
         return self.row(name or "all", skipped=reason)

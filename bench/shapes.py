@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from .errors import BenchError
 
-TYPES = ("q4_0", "q8_0", "int8")
+TYPES = ("q4_0", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
 BYTES = {"F32": (4, 1), "F16": (2, 1), "BF16": (2, 1), "I8": (1, 1), "Q4_0": (18, 32), "Q8_0": (34, 32)}  # per block of values
+OUTLIER = 64.0
 GROUP = 128  # inputs per scale of INT8
 
 
@@ -33,6 +34,7 @@ class Shape:
     window: int = 0
     low_rank: int = 16   # of the GLA layers' gate
     context: int = 131072
+    outliers: int = 0    # channels whose norms weigh OUTLIER: their counts leave +-127, as some of a trained model's do
 
     @property
     def head(self) -> int:
@@ -72,6 +74,10 @@ EXAMPLE = Shape("example", "spikingbrain", 6, 256, 512, 4, 2, 4096, True, 10000.
 SHAPES = {s.name: s for s in (LLAMA_1B, SPIKING_1B, QWEN_7B, SPIKING_7B)}
 
 
+def is_int8(type_: str) -> bool:
+    return type_.startswith("int8")
+
+
 def tiny(shape: Shape) -> Shape:
     """The same kind of model with two layers of a few hundred units: for tests and for trying a case out."""
     return replace(shape, name=shape.name + "-tiny", n_layer=2, n_embd=256, n_ff=512, n_head=4, n_head_kv=2,
@@ -91,9 +97,9 @@ def check(shape: Shape, type_: str, spikes: bool) -> None:
     where = f"bench: {shape.name} {type_}"
     if type_ not in TYPES:
         raise BenchError(f"{where}: type: got {type_!r}, expected one of {', '.join(TYPES)}; do name one of these")
-    if (spikes or type_ == "int8") and not shape.window:
+    if (spikes or is_int8(type_)) and not shape.window:
         raise BenchError(f"{where}: got spikes or INT8 for {shape.arch}, expected a SpikingBrain shape; do use q4_0 or q8_0")
-    block = GROUP if type_ == "int8" else 32
+    block = GROUP if is_int8(type_) else 32
     for what, n in (("n_embd", shape.n_embd), ("n_ff", shape.n_ff)):
         if n < block or n % block:
             raise BenchError(f"{where}: {what}: got {n}, expected a multiple of {block}; do correct the shape")
@@ -108,7 +114,7 @@ def check(shape: Shape, type_: str, spikes: bool) -> None:
 def tensors(shape: Shape, type_: str) -> list[Tensor]:
     """Names and shapes as upstream's and ours (converter/README.md) have them. Matrices: `type_` alone, the embedding and the
     output too, so that both sides read the same; with int8 these two are BF16 and F16, as sb-convert writes them."""
-    embedding, output = {"int8": ("BF16", "F16")}.get(type_, (type_.upper(), type_.upper()))
+    embedding, output = {"int8": ("BF16", "F16"), "int8-q8": ("Q8_0", "Q8_0")}.get(type_, (type_.upper(), type_.upper()))
     e, ff, kv = shape.n_embd, shape.n_ff, shape.n_head_kv * shape.head
     out = [Tensor("token_embd.weight", (shape.n_vocab, e), embedding, e), Tensor("output_norm.weight", (e,), "F32", 0)]
     if not shape.tied:
@@ -118,7 +124,7 @@ def tensors(shape: Shape, type_: str) -> list[Tensor]:
         out += [Tensor(b + "attn_norm.weight", (e,), "F32", 0), Tensor(b + "ffn_norm.weight", (e,), "F32", 0)]
         for name, n_out, n_in in (("attn_q", e, e), ("attn_k", kv, e), ("attn_v", kv, e), ("attn_output", e, e),
                                   ("ffn_gate", ff, e), ("ffn_up", ff, e), ("ffn_down", e, ff)):
-            if type_ == "int8":
+            if is_int8(type_):
                 out += [Tensor(f"{b}{name}.weight", (n_out, n_in), "I8", n_in),
                         Tensor(f"{b}{name}.scales", (n_out, n_in // GROUP), "F32", n_in)]
             else:
@@ -141,14 +147,15 @@ def weight_bytes_per_token(shape: Shape, type_: str) -> int:
     return sum(t.nbytes for t in tensors(shape, type_) if shape.tied or t.name != "token_embd.weight")
 
 
-def state_bytes_per_token(shape: Shape, depth: int, int8_window: bool = False) -> int:
-    """What decoding one token at `depth` must read of the context: keys and values; a GLA state is read and written."""
+def state_bytes_per_token(shape: Shape, depth: int, int8_window: bool = False, kv: str = "f16") -> int:
+    """What decoding one token at `depth` must read of the context: keys and values of type `kv`; a GLA state is read and written."""
     if not shape.window:
-        return shape.kv_bytes_per_token() * depth
-    d, kv = shape.head, shape.n_head_kv
+        size, block = BYTES[kv.upper()]
+        return shape.kv_bytes_per_token() // 2 * size // block * depth
+    d, kv_heads = shape.head, shape.n_head_kv
     row = d + 4 if int8_window else 2 * d
     gla = sum(shape.recurrent)
-    return gla * 2 * 4 * d * d * kv + (shape.n_layer - gla) * 2 * row * kv * min(depth, shape.window)
+    return gla * 2 * 4 * d * d * kv_heads + (shape.n_layer - gla) * 2 * row * kv_heads * min(depth, shape.window)
 
 
 def products(shape: Shape) -> list[tuple[int, int, int]]:

@@ -31,16 +31,15 @@ class Side:
         return out | {"OMP_PLACES": ",".join(f"{{{c}}}" for c in cpus), "OMP_PROC_BIND": "true"} if self.openmp else out
 
 
-_IK = {"flash_attn": True}
+_IK = {"flash_attn": True, "rope_cache": True}
+_RTR = _IK | {"repack": True, "merge_qkv": True}
 
 SIDES = {s.name: s for s in (
     Side("ours", "SpikingBrain", PIN, installed=True, dialect="SPIKINGBRAIN"),
     Side("upstream", "llama.cpp", PIN, options={"GGML_OPENMP": "OFF"},
          settings={"": {"flash_attn": False}, "fa": {"flash_attn": True}, "fa q8": {"flash_attn": True, "kv": "q8_0"}}),
-    # its attention without flash has no kernels of its own; fewer cache types for flash attention only shorten the build
+    # rtr: weights repacked when loaded, else mapped, in huge pages. Fewer cache types for flash attention only shorten the build
     Side("ik", "ik_llama.cpp", HERE / "engines" / "ik_llama.lock", dialect="IK", options={"GGML_IQK_FA_ALL_QUANTS": "OFF"}, openmp=True,
-         settings={"ik": {"flash_attn": False}, "ik fa": _IK, "ik fa rtr": _IK | {"repack": True},
-                   "ik fa rtr q8": _IK | {"repack": True, "kv": "q8_0"}, "ik fa q8": _IK | {"kv": "q8_0"},
-                   "ik fa thp": _IK | {"huge_pages": True}, "ik fa rtr qkv": _IK | {"repack": True, "merge_qkv": True},
-                   "ik fa rtr rope": _IK | {"repack": True, "rope_cache": True}}),
+         settings={"ik": _IK | {"huge_pages": True}, "ik q8": _IK | {"huge_pages": True, "kv": "q8_0"}, "ik rtr": _RTR, "ik rtr q8": _RTR | {"kv": "q8_0"},
+                   "ik rtr nofa": _RTR | {"flash_attn": False}}),
 )}

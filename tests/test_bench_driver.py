@@ -3,6 +3,7 @@ fork's driver here: the baseline's build is not needed, and no speed is looked a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import time
@@ -25,6 +26,7 @@ from bench.shapes import LLAMA_1B, QWEN_7B, SHAPES, SPIKING_1B, shape_named, tin
 from bench.sides import SIDES
 
 KINDS = [(s, t, k) for s in SHAPES for t in ("q4_0", "q8_0", "int8") for k in (False, True) if SHAPES[s].window or not (k or t == "int8")]
+KINDS.append(("SpikingBrain-1B", "int8-q8", True))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +83,43 @@ def test_the_same_shape_is_the_same_file(tmp_path: Path) -> None:
     ({"n_head_kv": 3}, "q4_0", False, "n_head_kv"), ({"n_layer": 0}, "q4_0", False, "layers"), ({"n_vocab": 5}, "q4_0", False, "tokens"),
     ({}, "q3_x", False, "type"), ({"window": 0}, "q4_0", True, "spikes"), ({"window": 0}, "int8", False, "INT8")])
 def test_wrong_shapes_are_refused_and_leave_no_file(tmp_path: Path, changes: dict[str, Any], type_: str, spikes: bool, message: str) -> None:
-    import dataclasses
-
     with pytest.raises(BenchError, match=message):
         make_model(dataclasses.replace(tiny(SPIKING_1B), **changes), type_, tmp_path / "m.gguf", spikes)
     assert not list(tmp_path.iterdir())
+
+
+def test_outliers_lie_in_the_norms_of_layers_and_models_with_them_decode(models: session.Models, driver: Driver) -> None:
+    import gguf
+
+    p = Player(dataclasses.replace(tiny(SPIKING_1B), name="outliers", outliers=8), spikes=True)
+    path, _ = models.get(p)
+    norms = {t.name: t.data for t in gguf.GGUFReader(path).tensors if t.name.endswith("norm.weight")}
+    assert {name: int((data > 1).sum()) for name, data in norms.items() if "attn_norm" in name or "ffn_norm" in name} == {
+        f"blk.{i}.{n}_norm.weight": 8 for i in range(2) for n in ("attn", "ffn")} and norms["output_norm.weight"].max() == 1
+    driver.ask("load", path=str(path))
+    driver.ask("context", n_ctx=64, n_threads=1, n_batch=32)
+    assert len(driver.ask("decode", n=2)["seconds"]) == 2
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+def test_a_cache_of_either_type_is_filled_and_counted(models: session.Models, driver: Driver, kv: str) -> None:
+    driver.ask("load", path=str(models.get(player("Llama-3.2-1B"))[0]), settings={"flash_attn": True, "kv": kv})
+    opened = driver.ask("context", n_ctx=512, n_threads=1, unified=True)
+    shape = tiny(LLAMA_1B)
+    assert opened["state_bytes"] == shapes.state_bytes_per_token(shape, opened["n_ctx"], kv=kv)
+    driver.ask("fill", depth=300)
+    assert driver.ask("decode", n=2)["seconds"] and driver.ask("position")["next"] == 302
+
+
+@pytest.mark.parametrize("settings, message", [({"repack": True}, "repack"), ({"kv": "q2_k"}, "q2_k"), ({"nonsense": 1}, "nonsense")])
+def test_settings_that_an_engine_has_not_are_refused(models: session.Models, driver: Driver, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=f"settings.*{message}"):
+        driver.ask("load", path=str(models.get(player("Llama-3.2-1B"))[0]), settings=settings)
+
+
+@pytest.mark.parametrize("huge", [False, True])
+def test_the_read_rate_is_that_of_all_threads_together(driver: Driver, huge: bool) -> None:
+    assert len(rates := driver.ask("read", threads=1, bytes=1 << 20, repeat=2, huge=huge)["gb_per_s"]) == 2 and all(r > 0 for r in rates)
 
 
 def test_real_shapes_have_the_published_sizes() -> None:
@@ -169,6 +203,8 @@ def test_it_ends_with_whoever_commands_it() -> None:
 def suite(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(run.build, "drivers", lambda sides: drivers)
     monkeypatch.setattr(run.build, "WORK", tmp_path / "work")
+    common = {label: {k: v for k, v in s.items() if k in ("flash_attn", "kv")} for label, s in SIDES["ik"].settings.items()}
+    monkeypatch.setitem(SIDES, "ik", dataclasses.replace(SIDES["ik"], settings=common))  # the fork's driver stands in for ik's
     monkeypatch.setattr(machine, "QUIET", dict.fromkeys(machine.QUIET, 1e9))
     return tmp_path / "rows.jsonl"
 
@@ -182,8 +218,8 @@ def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
     for r in found:
         assert not r["skipped"] and r["median"] > 0 and r["repetitions"] == len(r["values"]) and r["machine"]["cpus"] and r["pin"] == "pin==1"
     decode = [r for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "decode"]
-    assert len(decode) == 5 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
-    assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0] == "SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0"
+    assert len(decode) == 6 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
+    assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0].startswith("SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0")
     assert not list((suite.parent / "work" / "models").glob("*"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ROOT
 
-from bench import compare, machine, report, rows, tables
+from bench import compare, machine, report, rows, tables, targets
 from bench.cases import all_cases, select
 from bench.errors import BenchError
 
@@ -132,6 +132,40 @@ def test_fitted_figures_are_marked() -> None:
     assert tables.prefill(measured()).splitlines()[-1] == "| 8k | 7.00 (fitted) |"
 
 
+def target_row(case: str, side: str, values: list[float], type_: str = "q4_0", **fields: Any) -> rows.Row:
+    return row(case, f"{fields.get('model', 'm')} {type_} {side}", values, side=side, type=type_, settings=fields.pop("settings", {}), **fields)
+
+
+def test_targets_are_taken_round_by_round_against_the_fastest_setting(tmp_path: Path) -> None:
+    found = [target_row("targets-prompt", "ours", [1.0, 2.0, 1.0], kind="prefill 512", unit="s", spikes=False),
+             target_row("targets-prompt", "upstream", [2.0, 4.4, 2.2], kind="prefill 512", unit="s"),
+             target_row("targets-prompt", "ik", [1.2, 2.4, 1.2], kind="prefill 512", unit="s")]
+    upstream, ik = targets.figures(found, tmp_path)
+    assert (upstream.median, upstream.low, upstream.high, upstream.met) == (2.2, 2.0, 2.2, True)
+    assert ik.median == pytest.approx(1.2) and not ik.met and "not met" in targets.shown(found, tmp_path)
+
+
+def test_targets_of_depth_name_what_the_bytes_allow(tmp_path: Path) -> None:
+    deep = {"kind": "decode", "depth": 262144, "unit": "tokens/s"}
+    found = [target_row("targets-deep", "ours", [48.0, 48.0], spikes=True, extra={"bytes_per_step": 7e8}, **deep)]
+    for kv, speed, n_bytes in (("f16", 4.0, 91e8), ("q8_0", 6.0, 49e8)):
+        found.append(target_row("targets-deep", "ik", [speed, speed], settings={"kv": kv}, extra={"bytes_per_step": n_bytes}, **deep))
+    f16, q8 = targets.figures(found, tmp_path)
+    assert (f16.median, f16.met, f16.note) == (12.0, True, "bytes allow 13.0x") and (q8.median, q8.met, q8.note) == (8.0, True, "bytes allow 7.0x")
+
+
+def test_an_interval_is_the_bootstraps_and_does_not_change() -> None:
+    low, high = rows.interval([9.0, 10.0, 11.0, 10.0, 10.0])
+    assert 9.0 <= low < 10.0 <= high <= 11.0 and rows.interval([9.0, 10.0, 11.0, 10.0, 10.0]) == [low, high] and rows.interval([3.0]) == [3.0, 3.0]
+
+
+def test_threads_go_to_cores_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    for pairs, cpus, cores in (({0: [0, 1], 2: [2, 3]}, [0, 2, 1, 3], 2), ({0: [0, 2], 1: [1, 3]}, [0, 1, 2, 3], 2), ({}, [0, 1, 2, 3], 4)):
+        monkeypatch.setattr(machine, "siblings", lambda c: next((p for p in pairs.values() if c in p), [c]))
+        assert (machine.cpus(), machine.cores()) == (cpus, cores)
+
+
 def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> None:
     text = "before\n<!-- bench: figure7 begin -->\nold\n<!-- bench: figure7 end -->\nafter\n"
     def filled(text: str) -> str:
@@ -181,7 +215,8 @@ def test_cases_have_names_of_their_own_and_fit_the_disk() -> None:
     cases = all_cases(2)
     assert len({c.id for c in cases}) == len(cases)
     assert max(c.disk() for c in cases) < 40e9
-    assert 0 < len(select("quick", [], 1)) < len(select("full", [], 1)) == len(all_cases(1))
+    assert 0 < len(select("quick", [], 1)) < len(select("full", [], 1)) == len([c for c in all_cases(1) if not c.id.startswith("targets-")])
+    assert 300 < sum(c.seconds for c in cases if c.id.startswith("targets-")) < 900
     assert 100 < sum(c.seconds for c in cases if c.quick) < 400
 
 

@@ -29,7 +29,7 @@ inline double now() {
 std::vector<int> allowed_cpus();               // this process may run on
 json   cmd_hello(const json &);                // build, CPU features, instruction set of the spike kernels
 json   cmd_memory(const json &);               // resident and peak resident; "reset": the peak restarts here
-json   cmd_read(const json &);                 // STREAM-like read: threads, bytes, repeat -> GB/s of each repetition
+json   cmd_read(const json &);                 // read of one shared buffer: threads, bytes, chunk, huge, repeat -> GB/s of each repetition
 json   cmd_spin(const json &);                 // fixed arithmetic on every thread: threads, repeat -> seconds of each repetition
 uint64_t rng_next(uint64_t & state);           // xorshift64*
 

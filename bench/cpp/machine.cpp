@@ -6,13 +6,14 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <memory>
 #include <sstream>
 #include <thread>
 
@@ -137,7 +138,7 @@ static volatile uint64_t sink;
 static uint64_t read_sum(const uint64_t * data, size_t n) {
     uint64_t sum[64] = {};
     for (size_t i = 0; i + 64 <= n; i += 64) {
-        __builtin_prefetch(data + i + 512);
+        __builtin_prefetch(data + i + 512); // also ahead of the chunk's end, where the next one lies or nobody minds
         for (int j = 0; j < 64; ++j) {
             sum[j] += data[i + j];
         }
@@ -149,18 +150,42 @@ static uint64_t read_sum(const uint64_t * data, size_t n) {
     return all;
 }
 
+// one buffer for all threads, in pages of 4 KiB or huge ones
+struct shared_buffer {
+    char * map; size_t size;
+    char * data;
+
+    shared_buffer(size_t bytes, bool huge) : size(bytes + HUGE_PAGE) {
+        map = (char *) mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (map == MAP_FAILED) {
+            fail("read: got no memory, expected " + std::to_string(bytes) + " bytes");
+        }
+        madvise(map, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+        data = (char *) (((uintptr_t) map + HUGE_PAGE - 1)/HUGE_PAGE*HUGE_PAGE);
+    }
+    ~shared_buffer() { munmap(map, size); }
+    static constexpr size_t HUGE_PAGE = 2 << 20;
+};
+
+// as the kernels read weights (spikingbrain/mul-mat.cpp): threads take chunks of one buffer from a shared counter
 json cmd_read(const json & r) {
     const int    n_threads = r.at("threads");
-    const size_t per       = r.at("bytes").get<size_t>()/n_threads/512*512;
-    std::vector<std::unique_ptr<uint64_t[]>> part(n_threads);
-    on_threads(n_threads, [&](int i) { // first touched by who reads it
-        part[i].reset(new uint64_t[per/8]);
-        std::fill_n(part[i].get(), per/8, 1);
-    });
+    const size_t chunk = r.value("chunk", 128*1024), n_chunks = std::max<size_t>(1, r.at("bytes").get<size_t>()/chunk);
+    shared_buffer buffer(chunk*n_chunks, r.value("huge", false));
+
+    const auto each_chunk = [&](const std::function<void(char *)> & fn) {
+        std::atomic<size_t> next{ 0 };
+        return on_threads(n_threads, [&](int) {
+            for (size_t c = next++; c < n_chunks; c = next++) {
+                fn(buffer.data + c*chunk);
+            }
+        });
+    };
+    each_chunk([&](char * data) { std::fill_n((uint64_t *) data, chunk/8, 1); });
     std::vector<double> rate;
     for (int k = 0; k < r.at("repeat").get<int>(); ++k) {
-        const double t = on_threads(n_threads, [&](int i) { sink = sink + read_sum(part[i].get(), per/8); });
-        rate.push_back(per*n_threads/t*1e-9);
+        const double t = each_chunk([&](char * data) { sink = sink + read_sum((const uint64_t *) data, chunk/8); });
+        rate.push_back(chunk*n_chunks/t*1e-9);
     }
     return { { "gb_per_s", rate } };
 }
