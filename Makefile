@@ -91,7 +91,7 @@ bench: $(VENV)/.plot-extras
 	$(PY) -m bench run
 	$(PY) -m bench report
 
-bench-targets: $(VENV)/.plot-extras
+bench-targets: $(VENV)/.installed
 	$(PY) -m bench run --only targets --out bench/results/targets.jsonl
 
 bench-full: $(VENV)/.plot-extras

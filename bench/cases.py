@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import BenchError
 from .sides import SIDES
-from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
+from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny, with_outliers
 
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
 PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
@@ -71,7 +71,7 @@ BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
 IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["ik"].settings)
 IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
 INT8_Q8 = Player(SPIKING_1B, "int8-q8", spikes=True)   # the head as in a Q8_0 model
-OUTLIERS = Player(replace(SPIKING_1B, name="SpikingBrain-1B-outliers", outliers=8), spikes=True)
+OUTLIERS = Player(with_outliers(SPIKING_1B), spikes=True)
 SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 

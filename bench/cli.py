@@ -100,9 +100,9 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--jobs", type=int, default=None, help="compilers at once (default: all CPUs)")
     b.set_defaults(run=cmd_build)
 
-    t = sub.add_parser("report", help="tables and plots from rows")
+    t = sub.add_parser("report", help="all tables and plots of rows, in files beside them")
     t.add_argument("rows", type=Path, nargs="?", help="default: this machine's, of the full form where it ran")
-    t.add_argument("--readmes", action="store_true", help="write the tables between the marks of the READMEs instead of printing them")
+    t.add_argument("--readmes", action="store_true", help="also write the tables between the marks of the READMEs")
     t.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a README differs")
     t.add_argument("--no-plots", action="store_true", help="tables only")
     t.set_defaults(run=cmd_report)

@@ -95,6 +95,11 @@ def read(path: Path) -> list[Row]:
     return list(rows.values())
 
 
+def published(found: Iterable[Row]) -> list[Row]:
+    """Without those measured on a noisy machine."""
+    return [r for r in found if not (r["noise"] or {}).get("noisy")]
+
+
 def append(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows in one write and waits until they are on disk; what a kill left of an unfinished line goes first."""
     path.parent.mkdir(parents=True, exist_ok=True)
