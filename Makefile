@@ -92,7 +92,7 @@ bench: $(VENV)/.plot-extras
 	$(PY) -m bench report
 
 bench-targets: $(VENV)/.installed
-	$(PY) -m bench run --only targets --out bench/results/targets.jsonl
+	$(PY) -m bench run --only targets --anew
 
 bench-full: $(VENV)/.plot-extras
 	$(PY) -m bench run --full

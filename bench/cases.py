@@ -130,13 +130,13 @@ def target_cases(n_threads: int) -> list[Case]:
     return [
         Case("targets-prompt", "prefill", (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES), every | {"n_prompt": 512, "repetitions": 5, "n_threads": n_threads}, seconds=100),
         *(Case(f"targets-decode-t{t}", "decode", (*IK, *IK_Q8, PLAIN, SPIKES, INT8_Q8),
-               every | {"depth": 1024, "repetitions": 5, "n_threads": t}, seconds=150) for t in counts),
+               every | {"depth": 1024, "repetitions": 4, "n_threads": t}, seconds=135) for t in counts),
         Case("targets-together", "verify", (SPIKES,), {"depth": 1024, "sizes": (1, 4, 8), "seconds": 2.0, "repetitions": 5, "n_threads": n_threads}, seconds=25),
-        Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 5, "n_threads": n_threads}, seconds=80),
+        Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 4, "n_threads": n_threads}, seconds=70),
         Case("targets-deep", "decode", (*deep, PLAIN, SPIKES),
-             every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=110),
+             every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=90),
         Case("targets-long", "prefill", (*IK, SPIKES), {"n_prompt": 16384, "seconds": 2.0, "repetitions": 1, "n_threads": n_threads,
-                                                        "as_in": "targets-prompt"}, seconds=220),
+                                                        "as_in": "targets-prompt"}, seconds=150),
         Case("targets-drafts", "drafts", (SMALL,), {"spec": "ngram-mod", "texts": ["quoting", "JSON"], "n_gen": 256, "repetitions": 5, "n_threads": 1}, seconds=15),
     ]
 

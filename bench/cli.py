@@ -23,7 +23,9 @@ def cmd_run(args: argparse.Namespace) -> int:
     chosen = cases.select(form, args.only, args.threads, args.tiny)
     if args.tiny and args.out is None:
         raise BenchError("bench: --tiny: got no --out, expected one; do name a file outside bench/results: these rows are no figures")
-    out = args.out or results_file(form)
+    out = args.out or results_file("targets" if all(c.id.startswith("targets-") for c in chosen) else form)
+    if args.anew:
+        out.unlink(missing_ok=True)
     rc = run.run(chosen, out, args.tiny)
     if any(c.id.startswith("targets-") for c in chosen) and out.exists():
         print(targets.shown(rows.read(out), RESULTS))
@@ -88,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--only", nargs="+", default=[], metavar="CASE", help="cases whose names begin so")
     r.add_argument("--threads", type=int, default=n, help="threads (default: one per core, %(default)s)")
     r.add_argument("--out", type=Path, help="file of rows (default: bench/results/MACHINE-FORM.jsonl)")
+    r.add_argument("--anew", action="store_true", help="remove the file of rows first, where a run of another build or an interrupted one left it")
     r.add_argument("--tiny", action="store_true", help="tiny models: tries the suite out, gives no figures")
     r.set_defaults(run=cmd_run)
 

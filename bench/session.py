@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from . import machine, rows
-from .build import Drivers
+from .build import Drivers, pin
 from .cases import Case, Player
 from .driver import Driver
 from .errors import BenchError, Skip
@@ -112,7 +112,7 @@ class Bench:
     def fields(self, seat: Seat) -> dict[str, Any]:
         """What a row says of the seat's model."""
         return {"model": seat.player.shape.name, "model_hash": seat.model_hash, "type": seat.player.type, "spikes": seat.player.spikes,
-                "side": seat.player.side, "settings": seat.player.settings, "state_bytes": seat.opened.get("state_bytes"),
+                "side": seat.player.side, "engine": pin(SIDES[seat.player.side].lock), "settings": seat.player.settings, "state_bytes": seat.opened.get("state_bytes"),
                 "peak_resident_bytes": seat.driver.ask("memory")["peak"]}
 
     def skipped(self, reason: str, name: str = "") -> rows.Row:

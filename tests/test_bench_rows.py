@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ROOT
 
-from bench import compare, machine, page, report, rows, tables, targets
+from bench import compare, machine, measure, page, report, rows, tables, targets
 from bench.cases import all_cases, select
 from bench.errors import BenchError
 
@@ -196,6 +196,19 @@ def test_threads_go_to_cores_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for pairs, cpus, cores in (({0: [0, 1], 2: [2, 3]}, [0, 2, 1, 3], 2), ({0: [0, 2], 1: [1, 3]}, [0, 1, 2, 3], 2), ({}, [0, 1, 2, 3], 4)):
         monkeypatch.setattr(machine, "siblings", lambda c: next((p for p in pairs.values() if c in p), [c]))
         assert (machine.cpus(), machine.cores()) == (cpus, cores)
+
+
+def test_a_long_prompt_is_fitted_from_short_ones_and_chunks_at_depth() -> None:
+    def seconds(n: float) -> float:
+        return 0.002 * n + 1e-7 * n * n  # work per token grows with the depth
+
+    common = {"name": "a", "unit": "s", "depth": None}
+    real = [row("prefill-1b-n4096", values=[seconds(n)], kind=f"prefill {n}", n_prompt=n, **common) for n in (512, 1024, 2048, 4096)]
+    deep = [row(f"prefill-1b-at{d}", values=[seconds(d + 128) - seconds(d)], kind="prefill 128", n_prompt=128, **common | {"depth": d}) for d in (16384, 65536)]
+    points = measure.seconds_per_token([*real, *deep], "a", measure.VALIDATED)
+    assert measure.fitted(points, 16384) == pytest.approx(seconds(16384), rel=0.01)
+    wrong = row("prefill-1b-n16384", values=[1e9], kind="prefill 16384", n_prompt=16384, **common)
+    assert measure.seconds_per_token([*real, *deep, wrong], "a", measure.VALIDATED) == points  # what is validated is not in the fit
 
 
 def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> None:
