@@ -209,6 +209,7 @@ struct swa_case {
     ggml_type type; // of the ring; I8: the spiking variant
     int64_t d, n_head, n_kv, n_tok, n_seqs;
     int32_t window, n_ring, pos0, first;
+    float spike_k = 3.0f, boost = 1.0f; // of one channel of the queries, so that counts are large
 };
 
 // a ring of the given type, and the values that it holds as floats
@@ -276,7 +277,10 @@ static std::vector<double> swa_reference(const swa_case & c, const std::vector<f
 static void test_swa(const swa_case & c) {
     random_floats rnd(c.d*1000 + c.n_head*100 + c.n_tok + c.pos0);
     const int64_t T = c.n_tok*c.n_seqs, n_slots = c.n_seqs + 1;
-    const auto q = rnd.normal(c.d*c.n_head*T, 2.0f);
+    auto q = rnd.normal(c.d*c.n_head*T, 2.0f);
+    for (size_t i = 1; i < q.size(); i += 2*c.d) { // of every second row
+        q[i] *= c.boost;
+    }
     const ring k(c, rnd.normal(c.d*c.n_ring*n_slots*c.n_kv)), v(c, rnd.normal(c.d*c.n_ring*n_slots*c.n_kv));
 
     std::vector<int32_t> seqs, pos;
@@ -286,8 +290,8 @@ static void test_swa(const swa_case & c) {
             pos.push_back(c.pos0 + 3*s + t);
         }
     }
-    const float scale   = 1.0f/sqrtf(c.d);
-    const float spike_k = c.type == GGML_TYPE_I8 ? 3.0f : 0.0f;
+    const float scale   = 1.0f/sqrtf(c.d)/c.boost;
+    const float spike_k = c.type == GGML_TYPE_I8 ? c.spike_k : 0.0f;
     const auto  o       = swa_reference(c, q, k, v, pos, seqs, scale, spike_k);
 
     std::vector<float> one;
@@ -298,8 +302,8 @@ static void test_swa(const swa_case & c) {
             g.tensor(GGML_TYPE_I32, { T }, pos), g.tensor(GGML_TYPE_I32, { GGML_SPK_SEQ_N_INFO, c.n_seqs }, seqs), c.n_ring, c.window, scale, spike_k), n_threads);
 
         char name[160];
-        snprintf(name, sizeof(name), "swa %s d=%d heads=%d/%d tokens=%d seqs=%d window=%d ring=%d pos=%d first=%d threads=%d",
-            ggml_type_name(c.type), (int) c.d, (int) c.n_head, (int) c.n_kv, (int) c.n_tok, (int) c.n_seqs, c.window, c.n_ring, c.pos0, c.first, n_threads);
+        snprintf(name, sizeof(name), "swa %s d=%d heads=%d/%d tokens=%d seqs=%d window=%d ring=%d pos=%d first=%d k=%g boost=%g threads=%d",
+            ggml_type_name(c.type), (int) c.d, (int) c.n_head, (int) c.n_kv, (int) c.n_tok, (int) c.n_seqs, c.window, c.n_ring, c.pos0, c.first, c.spike_k, c.boost, n_threads);
         check(max_error(out, o) < BOUND, name);
         if (n_threads == 1) {
             one = out;
@@ -328,6 +332,30 @@ static void test_swa_nan(const swa_case & c) {
         ok = ok && std::isnan(out[i]) == (i < (size_t) c.d);
     }
     check(ok, std::string("swa ") + ggml_type_name(c.type) + " NaN stays in its row");
+}
+
+// a stored key or value that was no number shows in every output that reads it, and in no other
+static void test_swa_bad_row(const swa_case & c, bool in_values) {
+    random_floats rnd(2);
+    const auto q = rnd.normal(c.d*c.n_head*c.n_tok);
+    ring k(c, rnd.normal(c.d*c.n_ring*c.n_kv)), v(c, rnd.normal(c.d*c.n_ring*c.n_kv));
+    const int32_t bad = c.pos0 + c.n_tok/2; // of the first head
+    const float nan = NAN;
+    memcpy((in_values ? v : k).data.data() + (bad % c.n_ring + 1)*GGML_SPK_KV_ROW(c.d) - 4, &nan, 4);
+    std::vector<int32_t> pos;
+    for (int64_t t = 0; t < c.n_tok; ++t) {
+        pos.push_back(c.pos0 + t);
+    }
+    graph g;
+    const std::vector<int64_t> ne = { GGML_SPK_KV_ROW(c.d), c.n_ring, c.n_kv };
+    const auto out = g.run(ggml_spk_swa(g.ctx, g.tensor(GGML_TYPE_F32, { c.d, c.n_head, c.n_tok }, q), g.tensor(c.type, ne, k.data), g.tensor(c.type, ne, v.data),
+        g.tensor(GGML_TYPE_I32, { c.n_tok }, pos), g.tensor(GGML_TYPE_I32, { GGML_SPK_SEQ_N_INFO, 1 }, std::vector<int32_t>{ 0, 0, c.first }), c.n_ring, c.window, 1.0f, c.spike_k), 2);
+    bool ok = true;
+    for (size_t i = 0; i < out.size(); ++i) {
+        const bool reads = pos[i/(c.d*c.n_head)] >= bad && (int64_t) (i/c.d % c.n_head) < c.n_head/c.n_kv;
+        ok = ok && std::isnan(out[i]) == reads;
+    }
+    check(ok, std::string("swa d=") + std::to_string(c.d) + " tokens=" + std::to_string(c.n_tok) + " a NaN " + (in_values ? "value" : "key") + " shows where it is read");
 }
 
 static void test_store(int64_t d, int64_t n_kv, int64_t T) {
@@ -450,6 +478,28 @@ int main() {
     for (ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_I8 }) {
         test_swa_nan({ type, 32, 4, 2, 1, 1, 100, 120, 90, 0 });
         test_swa_nan({ type, 32, 4, 2, 5, 1, 100, 120, 90, 0 });
+    }
+    for (int64_t n_tok : { 1, 5, 20 }) {
+        for (bool in_values : { false, true }) {
+            test_swa_bad_row({ GGML_TYPE_I8, 32, 4, 2, n_tok, 1, 100, 120, 90, 0 }, in_values);
+            test_swa_bad_row({ GGML_TYPE_I8, 40, 4, 2, n_tok, 1, 100, 120, 90, 0 }, in_values);
+        }
+    }
+    // counts of one digit and more, up to 10^6, beside rows without large ones
+    for (float spike_k : { 0.5f, 3.0f, 100.0f, 2e4f }) {
+        for (float boost : { 1.0f, 30.0f, 1000.0f }) {
+            for (int64_t d : { 24, 64, 128 }) {
+                test_swa({ GGML_TYPE_I8, d, 6, 2, 3, 1, 70, 80, 75, 0, spike_k, boost });
+            }
+            test_swa({ GGML_TYPE_I8, 64, 6, 2, 17, 1, 70, 90, 75, 0, spike_k, boost });
+        }
+    }
+    // few tokens, whose keys are split, of rings that begin, end and wrap within a chunk
+    for (ggml_type type : { GGML_TYPE_F16, GGML_TYPE_I8 }) {
+        for (int64_t n_tok : { 2, 4, 7, 8, 9 }) {
+            test_swa({ type, 64, 8, 2, n_tok, 2, 1100, 1200, 2000,    0 });
+            test_swa({ type, 64, 4, 2, n_tok, 1, 1100, 1200,  600,  500 });
+        }
     }
     // windows of one key, of several decode chunks; a sequence that begins late; the ring about to wrap
     test_swa({ GGML_TYPE_F16, 64, 7, 1,   1, 1,    1,    2,    9,    0 });

@@ -8,8 +8,11 @@
 // tokens that a kernel is given at a time
 static const int SPK_BATCH = 8;
 
-// keys that window attention widens and scores together
+// keys that window attention scores together
 static const int SPK_SWA_TILE = 64;
+// digits of a query's count at most: 30 bits, 6 at a time, and a carry
+static const int SPK_SWA_DIGITS    = 6;
+static const int SPK_SWA_MAX_COUNT = 1 << 30; // below
 
 // 32 columns of that many rows of activations, side by side
 struct spk_batch_block {
@@ -29,14 +32,32 @@ struct spk_gla_item {
     float   scale;
 };
 
-// query rows of window attention
-struct spk_swa_rows {
-    const float * q;     // [n_rows][d]
-    const float * scale; // [n_rows]
-    float       * score; // room for [n_rows][SPK_SWA_TILE]
-    float       * old;   // room for [n_rows]
-    int64_t n_rows, d;
+// Window attention: the query rows of one key/value head, and a tile of its keys and values. swa.cpp gives the room, the
+// kernels fill it; what they keep in it is the instruction set's own business.
+struct spk_swa_work {
+    int64_t d, n_rows;
+    float   scale;
+    float   spike_k;    // 0: keys and values are floats
+    // the tile: n <= SPK_SWA_TILE rows of the ring, a stride apart
+    ggml_type    type_k, type_v;
+    const char * rows_k, * rows_v;
+    int64_t      stride_k, stride_v, n;
+
+    float   * q;        // [n_rows][spk_swa_width(d)]: float keys' queries, d apart; counts
+    int8_t  * digits;   // [SPK_SWA_DIGITS][n_rows][spk_swa_width(d)] of the counts, of INT8 keys
+    int32_t * start;    // [SPK_SWA_DIGITS][n_rows] where a sum begins
+    int32_t * n_digits; // [n_rows]
+    float   * unit;     // [n_rows] of q . k
+    float   * k;        // [spk_swa_width(d)][SPK_SWA_TILE]
+    float   * v;        // as k
+    float   * k_scale;  // [SPK_SWA_TILE]
+    float   * v_scale;  // [SPK_SWA_TILE]
+    float   * score;    // [n_rows][SPK_SWA_TILE]
+    float   * old;      // [n_rows]
+    float   * step;     // [n_rows] of the integers that stand for probabilities
 };
+
+static inline int64_t spk_swa_width(int64_t d) { return (d + 15) & ~(int64_t) 15; }
 
 struct spk_isa {
     const char * name;
@@ -71,12 +92,13 @@ struct spk_isa {
     // however the tokens are divided into calls
     void (*gla_advance)(float * dst, const float * src, int64_t stride, const spk_gla_item & item, int64_t cols);
 
-    // n <= SPK_SWA_TILE keys, which all the rows see; part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
-    // k, v [n][d]; the score of key j is scale[r]*(q[r] . k[j]), times k_scale[j] unless NULL; values times v_scale[j] unless NULL
-    // k_scale and v_scale are read to a whole number of 16, whatever is there
-    void (*swa_rows)(float * part, const spk_swa_rows & item, const float * k, const float * v, const float * k_scale, const float * v_scale, int64_t n);
-    // n INT8 rows of the window (GGML_SPK_KV_ROW), stride bytes apart: codes as floats [n][d], scales beside
-    void (*swa_codes)(float * out, float * scale, const int8_t * rows, int64_t stride, int64_t d, int64_t n);
+    // a row of queries becomes row r of the work
+    void (*swa_query)(const spk_swa_work & work, int64_t r, const float * q);
+    // the tile's rows become what swa_rows reads; asks for the rows behind them
+    void (*swa_load)(const spk_swa_work & work);
+    // n_rows rows of the work from r0 on, which see the keys first .. last of the tile
+    // part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
+    void (*swa_rows)(float * part, const spk_swa_work & work, int64_t r0, int64_t n_rows, int64_t first, int64_t last);
 };
 
 const spk_isa & spk_get_isa();

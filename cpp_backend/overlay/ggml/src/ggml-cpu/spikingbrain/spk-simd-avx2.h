@@ -120,3 +120,31 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
     acc.v = dot256(acc.v, _mm256_abs_epi8(w.v), _mm256_sign_epi8(load256(s), w.v));
 }
 #include "spk-simd-ymm.h"
+
+// window attention (spk-swa.h, spk-swa-int.h): with digits of 6 bits, 8 products of them with w + 128 fit in 16 bits, two by two
+#define SWA_PIECES 0 // a multiplication of floats is one instruction, of bytes three
+#define SWA_DIRECT 0
+typedef int8_t    swa_bytes __attribute__((vector_size(16)));
+static const int  SWA_BITS = 6;
+static const bool SWA_FLIP = true;
+#include "spk-swa-bytes.h"
+
+SPK_INLINE __m256 r_half(const ggml_fp16_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }
+
+struct swa_acc  { __m256i a, b; }; // 16 keys
+struct swa_keys { __m256i v[4]; }; // 16 keys x 8 columns
+
+SPK_INLINE swa_acc  a_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
+SPK_INLINE swa_keys a_keys(const uint8_t * p) { return { { load256(p), load256(p + 32), load256(p + 64), load256(p + 96) } }; }
+SPK_INLINE __m256i  dot_low(__m256i acc, __m256i k0, __m256i k1, __m256i s0, __m256i s1) {
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(k0, s0), _mm256_maddubs_epi16(k1, s1));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+SPK_INLINE void     a_dot(swa_acc & acc, const swa_keys & k, const int8_t * s) {
+    const __m256i s0 = bytes4(s), s1 = bytes4(s + 4);
+    acc = { dot_low(acc.a, k.v[0], k.v[2], s0, s1), dot_low(acc.b, k.v[1], k.v[3], s0, s1) };
+}
+SPK_INLINE void     a_store(float * p, swa_acc acc) {
+    _mm256_storeu_ps(p,     _mm256_cvtepi32_ps(acc.a));
+    _mm256_storeu_ps(p + 8, _mm256_cvtepi32_ps(acc.b));
+}

@@ -72,3 +72,92 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
     acc.v = _mm256_dpbusd_epi32(acc.v, _mm256_abs_epi8(w.v), _mm256_sign_epi8(a, w.v));
 }
 #include "spk-simd-ymm.h"
+
+// window attention (spk-swa.h, spk-swa-int.h)
+#define SWA_PIECES  3
+#define SWA_MOST    16776960.0f // below 2^24
+#define SWA_COLUMNS 2           // 16s of columns whose sums stay in registers together
+typedef int8_t    swa_bytes __attribute__((vector_size(16)));
+static const int  SWA_BITS = 8;
+static const bool SWA_FLIP = true; // codes of keys as w + 128, which vpdpbusd takes
+
+SPK_INLINE __m512 r_half(const ggml_fp16_t * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
+
+struct swa_acc   { __m512i v; };    // 16 keys, or columns
+struct swa_keys  { __m512i a, b; }; // 16 keys x 8 columns
+struct swa_codes { __m512i v; };    // 16 columns x 4 keys
+
+typedef __m512i swa_block; // 4 rows of 16 bytes
+
+SPK_INLINE swa_block a_four(const void * a, const void * b, const void * c, const void * d) {
+    const __m256i lo = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
+    const __m256i hi = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) c)), _mm_loadu_si128((const __m128i *) d), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+}
+// words of 4 columns, those of the rows side by side
+SPK_INLINE __m512i   a_words(swa_block x) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+}
+// 64 bytes from each word to the next
+SPK_INLINE void      a_store_keys(char * p, swa_block x) {
+    const __m512i y = _mm512_xor_si512(a_words(x), _mm512_set1_epi8(-128));
+    _mm_storeu_si128((__m128i *) p, _mm512_castsi512_si128(y));
+    _mm_storeu_si128((__m128i *) (p +  64), _mm512_extracti32x4_epi32(y, 1));
+    _mm_storeu_si128((__m128i *) (p + 128), _mm512_extracti32x4_epi32(y, 2));
+    _mm_storeu_si128((__m128i *) (p + 192), _mm512_extracti32x4_epi32(y, 3));
+}
+// 16 columns, the bytes of the rows side by side
+SPK_INLINE void      a_store_values(char * p, swa_block x) {
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    _mm512_storeu_si512(p, _mm512_shuffle_epi8(a_words(x), order));
+}
+
+SPK_INLINE __m512i  words4(const void * p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return _mm512_set1_epi32(x);
+}
+SPK_INLINE swa_acc  a_set(int32_t x)         { return { _mm512_set1_epi32(x) }; }
+SPK_INLINE swa_keys a_keys(const uint8_t * p) { return { _mm512_loadu_si512(p), _mm512_loadu_si512(p + 64) }; }
+SPK_INLINE void     a_dot(swa_acc & acc, swa_keys k, const int8_t * s) {
+    acc.v = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(acc.v, k.a, words4(s)), k.b, words4(s + 4));
+}
+SPK_INLINE void     a_store(float * p, swa_acc acc) { _mm512_storeu_ps(p, _mm512_cvtepi32_ps(acc.v)); }
+
+SPK_INLINE swa_codes a_codes(const char * p) { return { _mm512_loadu_si512(p) }; }
+typedef __m512i swa_piece;
+SPK_INLINE swa_piece a_piece(const char * p, int i) { return words4(p + 4*i); }
+// in assembler: GCC 12 would keep every sum in two registers and copy it
+SPK_INLINE swa_acc   a_dot_piece(swa_acc acc, swa_codes v, swa_piece x, int) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(x), "v"(v.v));
+    return acc;
+}
+// acc[0] + 2^8 acc[1] + 2^16 acc[2], times a step
+SPK_INLINE void      a_store_sum(float * p, const swa_acc * acc, float step) {
+    const __m512i low = _mm512_add_epi32(acc[0].v, _mm512_slli_epi32(acc[1].v, 8));
+    const __m512  sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[2].v), _mm512_set1_ps(65536.0f), _mm512_cvtepi32_ps(low));
+    _mm512_storeu_ps(p, _mm512_mul_ps(sum, _mm512_set1_ps(step)));
+}
+// 16 floats become whole numbers below 2^24, the lowest bytes of 4 of them side by side, then their next
+SPK_INLINE void      a_split(float * p) {
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    _mm512_storeu_si512(p, _mm512_shuffle_epi8(_mm512_cvtps_epi32(_mm512_loadu_ps(p)), order));
+}
+
+#define SWA_DIRECT 8  // so many rows multiply with keys where they lie (swa_scores_direct)
+#define SWA_KEYS   16
+typedef __m512i swa_slice; // 16 bytes of 4 rows
+typedef __m512i swa_lanes; // their partial sums
+
+SPK_INLINE swa_lanes a_no_lanes() { return _mm512_setzero_si512(); }
+SPK_INLINE swa_slice a_query(const int8_t * q) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) q)); }
+SPK_INLINE swa_slice a_key(const char * const * p, int a, int64_t c) {
+    return _mm512_xor_si512(a_four(p[a] + c, p[a + 4] + c, p[a + 8] + c, p[a + 12] + c), _mm512_set1_epi8(-128));
+}
+SPK_INLINE swa_lanes a_dot_lanes(swa_lanes acc, swa_slice k, swa_slice q) { return _mm512_dpbusd_epi32(acc, k, q); }
+SPK_INLINE __m512i   a_pairs(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
+SPK_INLINE void      a_store_lanes(float * p, const swa_lanes * a, int32_t start) {
+    const __m512i x = a_pairs(a[0], a[1]), y = a_pairs(a[2], a[3]);
+    const __m512i sum = _mm512_add_epi32(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+    _mm512_storeu_ps(p, _mm512_cvtepi32_ps(_mm512_add_epi32(sum, _mm512_set1_epi32(start))));
+}

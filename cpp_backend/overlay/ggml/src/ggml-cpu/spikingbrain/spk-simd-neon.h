@@ -125,3 +125,80 @@ SPK_INLINE void   l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 SPK_INLINE spk_lf lf_zero() { return { vdupq_n_f32(0.0f) }; }
 SPK_INLINE void   lf_add(spk_lf & acc, spk_l a, float scale) { acc.v = vfmaq_n_f32(acc.v, vcvtq_f32_s32(a.v), scale); }
 SPK_INLINE float  lf_sum(spk_lf a) { return vaddvq_f32(a.v); }
+
+// window attention (spk-swa.h, spk-swa-int.h)
+typedef int8_t    swa_bytes __attribute__((vector_size(16)));
+static const int  SWA_BITS = 8;
+static const bool SWA_FLIP = false;
+#include "spk-swa-bytes.h"
+
+SPK_INLINE float32x4_t r_half(const ggml_fp16_t * p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+
+struct swa_acc   { int32x4_t v[4]; }; // 16 keys, or columns
+struct swa_keys  { int8x16_t v[8]; }; // 16 keys x 8 columns
+struct swa_codes { int8x16_t v[4]; }; // 16 columns x 4 keys
+
+SPK_INLINE swa_acc  a_set(int32_t x) { swa_acc a; SPK_EACH a.v[q] = vdupq_n_s32(x); return a; }
+SPK_INLINE swa_keys a_keys(const uint8_t * p) {
+    swa_keys k;
+    SPK_EACH k.v[q]     = vld1q_s8((const int8_t *) p + 16*q);
+    SPK_EACH k.v[q + 4] = vld1q_s8((const int8_t *) p + 16*q + 64);
+    return k;
+}
+SPK_INLINE void     a_store(float * p, const swa_acc & a) { SPK_EACH vst1q_f32(p + 4*q, vcvtq_f32_s32(a.v[q])); }
+
+#ifdef SPK_DOTPROD
+#define SWA_PIECES  3
+#define SWA_MOST    8355000.0f // digits of -128 .. 127, the highest not negative
+#define SWA_COLUMNS 1          // 16s of columns whose sums stay in registers together
+
+SPK_INLINE void      a_dot(swa_acc & a, const swa_keys & k, const int8_t * s) {
+    const int8x8_t x = vld1_s8(s);
+    SPK_EACH a.v[q] = vdotq_lane_s32(a.v[q], k.v[q],     x, 0);
+    SPK_EACH a.v[q] = vdotq_lane_s32(a.v[q], k.v[q + 4], x, 1);
+}
+SPK_INLINE swa_codes a_codes(const char * p) { swa_codes v; SPK_EACH v.v[q] = vld1q_s8((const int8_t *) p + 16*q); return v; }
+typedef int8x16_t swa_piece; // all of them
+SPK_INLINE swa_piece a_piece(const char * p, int) { return vld1q_s8((const int8_t *) p); }
+SPK_INLINE swa_acc   a_dot_piece(swa_acc a, const swa_codes & v, swa_piece x, int i) {
+    SPK_EACH a.v[q] = i == 0 ? vdotq_laneq_s32(a.v[q], v.v[q], x, 0) : i == 1 ? vdotq_laneq_s32(a.v[q], v.v[q], x, 1) : vdotq_laneq_s32(a.v[q], v.v[q], x, 2);
+    return a;
+}
+// a[0] + 2^8 a[1] + 2^16 a[2], times a step
+SPK_INLINE void      a_store_sum(float * p, const swa_acc * a, float step) {
+    SPK_EACH {
+        const float32x4_t low = vcvtq_f32_s32(vaddq_s32(a[0].v[q], vshlq_n_s32(a[1].v[q], 8)));
+        vst1q_f32(p + 4*q, vmulq_n_f32(vfmaq_n_f32(low, vcvtq_f32_s32(a[2].v[q]), 65536.0f), step));
+    }
+}
+// 16 floats become whole numbers, the lowest digits of 4 of them side by side, then their next
+SPK_INLINE void      a_split(float * p) {
+    const uint8x16_t order = vcombine_u8(vcreate_u8(0x0d0905010c080400), vcreate_u8(0x0f0b07030e0a0602));
+    const int32x4_t carry = vdupq_n_s32(0x8080);
+    SPK_EACH {
+        const int32x4_t x = veorq_s32(vaddq_s32(vcvtnq_s32_f32(vld1q_f32(p + 4*q)), carry), carry);
+        vst1q_u8((uint8_t *) (p + 4*q), vqtbl1q_u8(vreinterpretq_u8_s32(x), order));
+    }
+}
+#else
+#define SWA_PIECES 0
+SPK_INLINE int32x4_t fours(int8x16_t w, int8x16_t s) { // four by four, as dot128 here does not
+    return vpaddq_s32(vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(s))), vpaddlq_s16(vmull_high_s8(w, s)));
+}
+SPK_INLINE void     a_dot(swa_acc & a, const swa_keys & k, const int8_t * s) {
+    SPK_EACH a.v[q] = vaddq_s32(a.v[q], vaddq_s32(fours(k.v[q], bytes4(s)), fours(k.v[q + 4], bytes4(s + 4))));
+}
+#endif
+
+#define SWA_DIRECT 1024 // so many rows multiply with keys where they lie (swa_scores_direct): all
+#define SWA_KEYS   4
+typedef int8x16_t swa_slice; // 16 bytes of a row
+typedef int32x4_t swa_lanes; // its partial sums
+
+SPK_INLINE swa_lanes a_no_lanes()                                         { return vdupq_n_s32(0); }
+SPK_INLINE swa_slice a_query(const int8_t * q)                            { return vld1q_s8(q); }
+SPK_INLINE swa_slice a_key(const char * const * p, int a, int64_t c)      { return vld1q_s8((const int8_t *) p[a] + c); }
+SPK_INLINE swa_lanes a_dot_lanes(swa_lanes acc, swa_slice k, swa_slice q) { return dot128(acc, k, q); }
+SPK_INLINE void      a_store_lanes(float * p, const swa_lanes * a, int32_t) {
+    vst1q_f32(p, vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(a[0], a[1]), vpaddq_s32(a[2], a[3]))));
+}

@@ -103,3 +103,28 @@ SPK_INLINE void   l_dot(spk_l & acc, const spk_p & w, const int8_t * s) {
 SPK_INLINE spk_lf lf_zero() { return { 0.0f }; }
 SPK_INLINE void   lf_add(spk_lf & acc, spk_l a, float scale) { acc.v += a.v*scale; }
 SPK_INLINE float  lf_sum(spk_lf a) { return a.v; }
+
+// window attention (spk-swa.h, spk-swa-int.h)
+#define SWA_PIECES 0
+#define SWA_DIRECT 0
+typedef int8_t    swa_bytes __attribute__((vector_size(16)));
+static const int  SWA_BITS = 8;
+static const bool SWA_FLIP = false;
+#include "spk-swa-bytes.h"
+
+typedef float half_reg __attribute__((vector_size(4*SPK_REG)));
+SPK_INLINE half_reg r_half(const ggml_fp16_t * p) {
+    half_reg x;
+    for (int i = 0; i < SPK_REG; ++i) {
+        x[i] = GGML_FP16_TO_FP32(p[i]);
+    }
+    return x;
+}
+
+typedef spk_i swa_acc; // 16 keys
+struct swa_keys { spk_w a, b; }; // 16 keys x 8 columns
+
+SPK_INLINE swa_acc  a_set(int32_t x)                    { return i_set(x); }
+SPK_INLINE swa_keys a_keys(const uint8_t * p)           { return { w_signed(p), w_signed(p + 64) }; }
+SPK_INLINE void     a_dot(swa_acc & acc, const swa_keys & k, const int8_t * s) { i_dot(acc, k.a, s); i_dot(acc, k.b, s + 4); }
+SPK_INLINE void     a_store(float * p, const swa_acc & acc) { f_store(p, i_float(acc)); }

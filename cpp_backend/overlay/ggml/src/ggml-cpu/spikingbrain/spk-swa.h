@@ -1,14 +1,46 @@
-// Window attention of query rows over a tile of keys (spk-isa.h): two small matrix products around an exponential. Blocks
-// of rows share what is loaded of K and V. Included once per instruction set, inside its namespace.
+// Window attention of query rows over a tile of keys (spk-isa.h): two small matrix products around an exponential. Blocks of
+// rows share what is loaded of K and V. INT8 keys and values: spk-swa-int.h. Included once per instruction set, inside its namespace.
 
 #include "spk-reg.h"
 
-static const int SWA_R = SPK_REG == 4 || SPK_REG == 16 ? 4 : 2; // rows of a block: with its sums, what the registers hold
+static const int  SWA_R    = 4;                    // rows of a block
+static const int  SWA_C    = SPK_REG == 8 ? 2 : 4; // its keys, or registers of columns: what fits beside their sums
+static const int  SWA_FEW  = 2*SWA_R;              // so many rows read a tile of floats where it lies
+static const bool SWA_TURN = SPK_REG >= 8;         // more of them read it with keys side by side, for there is no sum over a wide register
+
+template <int N> struct swa_int { static const int value = N; };
+
+// f(r, swa_int<R>) for blocks of R rows
+template <typename F>
+SPK_INLINE void swa_blocks(int64_t n_rows, F f) {
+    int64_t r = 0;
+    for (; r + SWA_R <= n_rows; r += SWA_R) {
+        f(r, swa_int<SWA_R>());
+    }
+    switch (n_rows - r) {
+        case 3: return f(r, swa_int<3>());
+        case 2: return f(r, swa_int<2>());
+        case 1: return f(r, swa_int<1>());
+    }
+}
+#define SWA_INLINE __attribute__((always_inline))
+
+// asks for n bytes of the rows a tile on, into the second cache: the first one holds little more than a tile
+SPK_INLINE void swa_ahead(const char * x, int64_t n, int64_t stride) {
+    for (int64_t i = 0; i < n; i += 64) {
+        __builtin_prefetch(x + SPK_SWA_TILE*stride + i, 0, 2);
+    }
+}
+
+SPK_INLINE float   swa_float(float x)               { return x; }
+SPK_INLINE float   swa_float(ggml_fp16_t x)         { return half_to_float((const uint8_t *) &x); }
+SPK_INLINE spk_reg swa_reg(const float * x)         { return r_load(x); }
+SPK_INLINE spk_reg swa_reg(const ggml_fp16_t * x)   { return r_half(x); }
 
 // out[r][c] = q[r] . k[c], R rows of q and C keys; out's rows are SPK_SWA_TILE apart. The order of a sum is the same for every R and C.
-template <int R, int C>
-static void swa_dots(float * out, const float * q, const float * k, int64_t d) {
-    spk_reg acc[R][4] = {};
+template <int R, int C, typename T>
+static void swa_dots(float * out, const float * q, const T * const * k, int64_t d) {
+    spk_reg acc[(R*C + 3)/4*4] = {};
     const int64_t dv = d - d % SPK_REG;
     for (int64_t i = 0; i < dv; i += SPK_REG) {
         spk_reg x[R];
@@ -17,104 +49,100 @@ static void swa_dots(float * out, const float * q, const float * k, int64_t d) {
             r_keep(x[r]);
         }
         SPK_UNROLL for (int c = 0; c < C; ++c) {
-            spk_reg y = r_load(k + c*d + i);
+            spk_reg y = swa_reg(k[c] + i);
             r_keep(y);
             SPK_UNROLL for (int r = 0; r < R; ++r) {
-                acc[r][c] += x[r]*y;
+                acc[r*C + c] += x[r]*y;
             }
         }
     }
-    SPK_UNROLL for (int r = 0; r < R; ++r) {
-        spk_four sum = r_sums(acc[r]);
-        for (int64_t i = dv; i < d; ++i) {
-            SPK_UNROLL for (int c = 0; c < C; ++c) {
-                sum[c] += q[r*d + i]*k[c*d + i];
-            }
+    float sum[(R*C + 3)/4*4];
+    SPK_UNROLL for (int a = 0; a < R*C; a += 4) {
+        const spk_four four = r_sums(acc + a);
+        memcpy(sum + a, &four, sizeof(four));
+    }
+    for (int64_t i = dv; i < d; ++i) {
+        for (int a = 0; a < R*C; ++a) {
+            sum[a] += q[a/C*d + i]*swa_float(k[a % C][i]);
         }
-        memcpy(out + r*SPK_SWA_TILE, &sum, C*sizeof(float));
     }
-}
-
-template <int C>
-static void swa_scores(float * out, const float * q, int64_t n_rows, const float * k, int64_t d) {
-    int64_t r = 0;
-    for (; r + SWA_R <= n_rows; r += SWA_R) {
-        swa_dots<SWA_R, C>(out + r*SPK_SWA_TILE, q + r*d, k, d);
-    }
-    for (; r + 2 <= n_rows; r += 2) {
-        swa_dots<2, C>(out + r*SPK_SWA_TILE, q + r*d, k, d);
-    }
-    if (r < n_rows) {
-        swa_dots<1, C>(out + r*SPK_SWA_TILE, q + r*d, k, d);
-    }
-}
-
-// o[r] <- o[r]*old[r] + sum_j p[r][j] v[j] for NV registers of columns; o's rows are d + 2 apart
-template <int R, int NV>
-static void swa_values(float * o, const float * old, const float * p, const float * v, int64_t d, int64_t n) {
-    spk_reg acc[R][NV];
     SPK_UNROLL for (int r = 0; r < R; ++r) {
+        memcpy(out + r*SPK_SWA_TILE, sum + r*C, C*sizeof(float));
+    }
+}
+
+// scores of the keys first .. last and, where they are not a multiple of SWA_C, of the last one again
+template <typename T>
+static void swa_dots_all(float * out, const float * q, int64_t n_rows, const char * rows, int64_t stride, int64_t d, int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; j += SWA_C) {
+        const T * k[SWA_C];
+        SPK_UNROLL for (int c = 0; c < SWA_C; ++c) {
+            k[c] = (const T *) (rows + (j + c < last ? j + c : last - 1)*stride);
+            swa_ahead((const char *) k[c], d*sizeof(T), stride);
+        }
+        swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_dots<decltype(R)::value, SWA_C>(out + r*SPK_SWA_TILE + j, q + r*d, k, d); });
+    }
+}
+
+// o[r] <- o[r]*old[r] + sum over first <= j < last of p[r][j] v[j], NV registers of columns; without old: o starts at zero
+template <int R, int NV, bool AHEAD, typename T>
+static void swa_product(float * o, int64_t stride_o, const float * old, const float * p, int64_t stride_p, const char * v, int64_t stride_v, int64_t first, int64_t last) {
+    spk_reg acc[R][NV] = {};
+    SPK_UNROLL for (int r = 0; old && r < R; ++r) {
         SPK_UNROLL for (int c = 0; c < NV; ++c) {
-            acc[r][c] = r_load(o + r*(d + 2) + c*SPK_REG)*old[r];
+            acc[r][c] = r_load(o + r*stride_o + c*SPK_REG)*old[r];
         }
     }
-    for (int64_t j = 0; j < n; ++j) {
+    for (int64_t j = first; j < last; ++j) {
         spk_reg x[NV];
         SPK_UNROLL for (int c = 0; c < NV; ++c) {
-            x[c] = r_load(v + j*d + c*SPK_REG);
+            x[c] = swa_reg((const T *) (v + j*stride_v) + c*SPK_REG);
             r_keep(x[c]);
+        }
+        if (AHEAD) {
+            swa_ahead(v + j*stride_v, NV*SPK_REG*sizeof(T), stride_v);
         }
         SPK_UNROLL for (int r = 0; r < R; ++r) {
             SPK_UNROLL for (int c = 0; c < NV; ++c) {
-                acc[r][c] += x[c]*p[r*SPK_SWA_TILE + j];
+                acc[r][c] += x[c]*p[r*stride_p + j];
             }
         }
     }
     SPK_UNROLL for (int r = 0; r < R; ++r) {
         SPK_UNROLL for (int c = 0; c < NV; ++c) {
-            r_store(o + r*(d + 2) + c*SPK_REG, acc[r][c]);
+            r_store(o + r*stride_o + c*SPK_REG, acc[r][c]);
         }
     }
 }
 
-template <int NV>
-static void swa_columns(float * o, const float * old, const float * p, const float * v, int64_t d, int64_t n, int64_t n_rows) {
-    int64_t r = 0;
-    for (; r + SWA_R <= n_rows; r += SWA_R) {
-        swa_values<SWA_R, NV>(o + r*(d + 2), old + r, p + r*SPK_SWA_TILE, v, d, n);
-    }
-    for (; r + 2 <= n_rows; r += 2) {
-        swa_values<2, NV>(o + r*(d + 2), old + r, p + r*SPK_SWA_TILE, v, d, n);
-    }
-    if (r < n_rows) {
-        swa_values<1, NV>(o + r*(d + 2), old + r, p + r*SPK_SWA_TILE, v, d, n);
-    }
-}
-
-static void swa_values_all(float * o, const float * old, const float * p, const float * v, int64_t d, int64_t n, int64_t n_rows) {
+template <typename T>
+static void swa_values(float * o, const float * old, const float * p, int64_t n_rows, const char * v, int64_t stride, int64_t d, int64_t first, int64_t last) {
+    const int64_t so = d + 2, sp = SPK_SWA_TILE;
     int64_t i = 0;
-    for (; i + 4*SPK_REG <= d; i += 4*SPK_REG) {
-        swa_columns<4>(o + i, old, p, v + i, d, n, n_rows);
+    for (; i + SWA_C*SPK_REG <= d; i += SWA_C*SPK_REG) {
+        swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
+            swa_product<decltype(R)::value, SWA_C, true, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
+        });
     }
     for (; i + SPK_REG <= d; i += SPK_REG) {
-        swa_columns<1>(o + i, old, p, v + i, d, n, n_rows);
+        swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
+            swa_product<decltype(R)::value, 1, false, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
+        });
     }
     for (; i < d; ++i) {
         for (int64_t r = 0; r < n_rows; ++r) {
-            float sum = o[r*(d + 2) + i]*old[r];
-            for (int64_t j = 0; j < n; ++j) {
-                sum += p[r*SPK_SWA_TILE + j]*v[j*d + i];
+            float sum = o[r*so + i]*old[r];
+            for (int64_t j = first; j < last; ++j) {
+                sum += p[r*sp + j]*swa_float(((const T *) (v + j*stride))[i]);
             }
-            o[r*(d + 2) + i] = sum;
+            o[r*so + i] = sum;
         }
     }
 }
 
-// exp(x) for x <= 0, relative error below 2e-7; below -87 the result is that of -87, 10^-38
+// exp(x) for x <= 0, relative error below 2e-7; below -87, where it is 10^-38, zero
 // x = n ln 2 + r, |r| <= ln(2)/2; exp(r) by its Taylor series up to r^6/6!
 SPK_INLINE spk_part swa_exp(spk_part x) {
-    const spk_part low = spk_part{} - 87.0f;
-    x = x < low ? low : x; // NaN stays
     const spk_part_int n = __builtin_convertvector(x*1.44269504f - 0.5f, spk_part_int); // towards zero, so the nearest of x <= 0
     const spk_part f = __builtin_convertvector(n, spk_part);
     const spk_part r = (x - f*0.693359375f) + f*2.12194440e-4f;
@@ -123,7 +151,8 @@ SPK_INLINE spk_part swa_exp(spk_part x) {
     y = y*r + 1.0f/6.0f;
     y = y*r + 0.5f;
     y = y*r*r + r + 1.0f;
-    return y*(spk_part) ((n + 127) << 23);
+    y = y*(spk_part) ((n + 127) << 23);
+    return x < spk_part{} - 87.0f ? spk_part{} : y; // NaN stays
 }
 
 SPK_INLINE spk_vec swa_exp_all(spk_vec x) {
@@ -135,61 +164,169 @@ SPK_INLINE spk_vec swa_exp_all(spk_vec x) {
 #endif
 }
 
-// score of one row over n keys: scaled, then its softmax over them and what came before, times v_scale; part: maximum, sum.
-// Returns what the outputs until now are multiplied with. Goes on to a whole number of vectors: there is room.
-static float swa_softmax(float * score, float * part, int64_t n, float scale, const float * k_scale, const float * v_scale) {
-    for (int64_t j = 0; j < n; j += SPK_VEC) {
-        const spk_vec x = spk_load(score + j);
-        spk_store(score + j, k_scale ? x*(spk_load(k_scale + j)*scale) : x*scale);
-    }
-    for (int64_t j = n; j % SPK_VEC != 0; ++j) {
-        score[j] = -INFINITY;
+#define SWA_EACH SPK_UNROLL for (int i = 0; i < SPK_SWA_TILE/SPK_VEC; ++i)
+
+#include "spk-swa-int.h"
+
+// score of row r over the keys first .. last: scaled, then its softmax over them and what came before, zero for other keys. part: maximum,
+// sum; old: what the outputs until now are multiplied with. INT8: times the values' scales, as floats or integers.
+template <bool INT8>
+static void swa_softmax(float * part, const spk_swa_work & w, int64_t r, int64_t first, int64_t last) {
+    float * score = w.score + r*SPK_SWA_TILE;
+    spk_vec x[SPK_SWA_TILE/SPK_VEC];
+    SWA_EACH x[i] = INT8 ? spk_load(score + i*SPK_VEC)*(spk_load(w.k_scale + i*SPK_VEC)*w.unit[r]) : spk_load(score + i*SPK_VEC)*w.unit[r];
+    if (last - first < SPK_SWA_TILE) {
+        SWA_EACH spk_store(score + i*SPK_VEC, x[i]);
+        for (int64_t j = 0; j < SPK_SWA_TILE; j += j == first - 1 ? 1 + last - first : 1) {
+            score[j] = j < first || j >= last ? -INFINITY : score[j];
+        }
+        SWA_EACH x[i] = spk_load(score + i*SPK_VEC);
     }
     spk_vec top = spk_set(part[0]);
-    for (int64_t j = 0; j < n; j += SPK_VEC) {
-        top = spk_max(spk_load(score + j), top);
-    }
+    SWA_EACH top = spk_max(x[i], top);
     const float max = spk_top(top);
-    const float old = part[0] == -INFINITY ? 0.0f : expf(part[0] - max);
+    w.old[r] = max == part[0] ? 1.0f : expf(part[0] - max);
 
-    for (int64_t j = 0; j < n; j += SPK_VEC) {
-        spk_store(score + j, swa_exp_all(spk_load(score + j) - max));
-    }
-    for (int64_t j = n; j % SPK_VEC != 0; ++j) {
-        score[j] = 0.0f;
-    }
     spk_vec sum = spk_set(0.0f);
-    for (int64_t j = 0; j < n; j += SPK_VEC) {
-        const spk_vec x = spk_load(score + j);
-        sum = sum + x;
-        if (v_scale) {
-            spk_store(score + j, x*spk_load(v_scale + j));
-        }
+    SWA_EACH {
+        x[i] = swa_exp_all(x[i] - max);
+        sum = sum + x[i];
     }
     part[0] = max;
-    part[1] = part[1]*old + spk_sum(sum);
-    return old;
+    part[1] = part[1]*w.old[r] + spk_sum(sum);
+
+    if (INT8) {
+        SWA_EACH x[i] = x[i]*spk_load(w.v_scale + i*SPK_VEC);
+    }
+    if (INT8 && SWA_PIECES > 0) {
+        swa_pieces(w, r, x);
+    } else {
+        SWA_EACH spk_store(score + i*SPK_VEC, x[i]);
+    }
 }
 
-static void swa_rows(float * part, const spk_swa_rows & it, const float * k, const float * v, const float * k_scale, const float * v_scale, int64_t n) {
-    int64_t j = 0;
-    for (; j + 4 <= n; j += 4) {
-        swa_scores<4>(it.score + j, it.q, it.n_rows, k + j*it.d, it.d);
-    }
-    for (; j < n; ++j) {
-        swa_scores<1>(it.score + j, it.q, it.n_rows, k + j*it.d, it.d);
-    }
-    for (int64_t r = 0; r < it.n_rows; ++r) {
-        it.old[r] = swa_softmax(it.score + r*SPK_SWA_TILE, part + r*(it.d + 2), n, it.scale[r], k_scale, v_scale);
-    }
-    swa_values_all(part + 2, it.old, it.score, v, it.d, n, it.n_rows);
-}
-
-static void swa_codes(float * out, float * scale, const int8_t * rows, int64_t stride, int64_t d, int64_t n) {
-    for (int64_t j = 0; j < n; ++j, rows += stride) {
-        for (int64_t i = 0; i < d; ++i) {
-            out[j*d + i] = rows[i];
+template <typename T>
+static void swa_widen(float * out, const char * rows, int64_t stride, int64_t d, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+        const T * x = (const T *) (rows + j*stride);
+        const int64_t dv = d - d % SPK_REG;
+        for (int64_t i = 0; i < dv; i += SPK_REG) {
+            r_store(out + j*d + i, swa_reg(x + i));
         }
-        memcpy(scale + j, rows + GGML_SPK_KV_ROW(d) - sizeof(float), sizeof(float));
+        for (int64_t i = dv; i < d; ++i) {
+            out[j*d + i] = swa_float(x[i]);
+        }
+    }
+}
+
+#define SWA_ZIP(a, b, f) __builtin_shufflevector(a, b, f, f + 4, f + 1, f + 5)
+
+// keys side by side: out[i][j] = rows[j][i]; behind the last one that again, which nobody reads
+template <typename T>
+static void swa_turn(float * out, const char * rows, int64_t stride, int64_t d, int64_t n) {
+    static const int64_t PART = 64; // columns
+    float wide[4*PART];
+    for (int64_t j = 0; j < n; j += 4) {
+        for (int64_t i0 = 0; i0 < d; i0 += PART) {
+            const int64_t m = d - i0 < PART ? d - i0 : PART;
+            for (int64_t r = 0; r < 4; ++r) {
+                swa_widen<T>(wide + r*PART, rows + (j + r < n ? j + r : n - 1)*stride + i0*sizeof(T), 0, m, 1);
+            }
+            int64_t i = 0;
+            for (; i + 4 <= m; i += 4) {
+                spk_four x[4];
+                SPK_UNROLL for (int r = 0; r < 4; ++r) {
+                    x[r] = *(const spk_four *) (wide + r*PART + i);
+                }
+                const spk_four a = SWA_ZIP(x[0], x[2], 0), b = SWA_ZIP(x[1], x[3], 0), c = SWA_ZIP(x[0], x[2], 2), e = SWA_ZIP(x[1], x[3], 2);
+                const spk_four y[4] = { SWA_ZIP(a, b, 0), SWA_ZIP(a, b, 2), SWA_ZIP(c, e, 0), SWA_ZIP(c, e, 2) };
+                SPK_UNROLL for (int r = 0; r < 4; ++r) {
+                    *(spk_four *) (out + (i0 + i + r)*SPK_SWA_TILE + j) = y[r];
+                }
+            }
+            for (; i < m; ++i) {
+                for (int64_t r = 0; r < 4; ++r) {
+                    out[(i0 + i)*SPK_SWA_TILE + j + r] = wide[r*PART + i];
+                }
+            }
+        }
+    }
+}
+
+static void swa_query(const spk_swa_work & w, int64_t r, const float * q) {
+    if (w.spike_k > 0.0f) {
+        return swa_query_int(w, r, q);
+    }
+    memcpy(w.q + r*w.d, q, w.d*sizeof(float));
+    w.unit[r] = w.scale;
+}
+
+template <typename T>
+static void swa_load_floats(const spk_swa_work & w, const char * rows, int64_t stride, float * out, bool turn) {
+    if (turn) {
+        swa_turn<T>(out, rows, stride, w.d, w.n);
+    } else if (sizeof(T) < sizeof(float)) {
+        swa_widen<T>(out, rows, stride, w.d, w.n);
+    }
+}
+
+static void swa_load(const spk_swa_work & w) {
+    if (w.spike_k > 0.0f) {
+        return swa_load_int(w);
+    }
+    if (w.n_rows <= SWA_FEW) {
+        return;
+    }
+    if (w.type_k == GGML_TYPE_F16) {
+        swa_load_floats<ggml_fp16_t>(w, w.rows_k, w.stride_k, w.k, SWA_TURN);
+    } else {
+        swa_load_floats<float>(w, w.rows_k, w.stride_k, w.k, SWA_TURN);
+    }
+    if (w.type_v == GGML_TYPE_F16) {
+        swa_load_floats<ggml_fp16_t>(w, w.rows_v, w.stride_v, w.v, false);
+    }
+}
+
+static void swa_scores(const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
+    const bool few = w.n_rows <= SWA_FEW, half = w.type_k == GGML_TYPE_F16;
+    const float * q = w.q + r0*w.d;
+    float * score = w.score + r0*SPK_SWA_TILE;
+    if (SWA_TURN && !few) {
+        constexpr int NV = SWA_C;
+        for (int64_t j = first - first % (NV*SPK_REG); j < last; j += NV*SPK_REG) {
+            swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
+                swa_product<decltype(R)::value, NV, false, float>(score + r*SPK_SWA_TILE + j, SPK_SWA_TILE, nullptr, q + r*w.d, w.d,
+                    (const char *) (w.k + j), SPK_SWA_TILE*sizeof(float), 0, w.d);
+            });
+        }
+    } else if (few && half) {
+        swa_dots_all<ggml_fp16_t>(score, q, n_rows, w.rows_k, w.stride_k, w.d, first, last);
+    } else if (few || !half) {
+        swa_dots_all<float>(score, q, n_rows, w.rows_k, w.stride_k, w.d, first, last);
+    } else {
+        swa_dots_all<float>(score, q, n_rows, (const char *) w.k, w.d*sizeof(float), w.d, first, last);
+    }
+}
+
+static void swa_rows(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
+    if (w.spike_k > 0.0f) {
+        swa_scores_int_all(w, r0, n_rows, first, last);
+        for (int64_t r = 0; r < n_rows; ++r) {
+            swa_softmax<true>(part + r*(w.d + 2), w, r0 + r, first, last);
+        }
+        return swa_values_int(part, w, r0, n_rows, first, last);
+    }
+    swa_scores(w, r0, n_rows, first, last);
+    for (int64_t r = 0; r < n_rows; ++r) {
+        swa_softmax<false>(part + r*(w.d + 2), w, r0 + r, first, last);
+    }
+    float       * o = part + 2;
+    const float * p = w.score + r0*SPK_SWA_TILE, * old = w.old + r0;
+    if (w.type_v != GGML_TYPE_F16) {
+        swa_values<float>(o, old, p, n_rows, w.rows_v, w.stride_v, w.d, first, last);
+    } else if (w.n_rows <= SWA_FEW) {
+        swa_values<ggml_fp16_t>(o, old, p, n_rows, w.rows_v, w.stride_v, w.d, first, last);
+    } else {
+        swa_values<float>(o, old, p, n_rows, (const char *) w.v, w.d*sizeof(float), w.d, first, last);
     }
 }

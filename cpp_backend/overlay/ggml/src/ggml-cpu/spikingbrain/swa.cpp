@@ -5,16 +5,16 @@
 #include <cstring>
 
 // Softmax attention over the window ring, one pass over the keys with a running maximum.
-// Prefill: a work item is (sequence, key/value head, block of tokens); all query heads of the group and all
-// tokens of the block share each tile of keys, which is widened to float once.
-// Decode (one token per sequence): the keys are split into chunks of fixed size instead, so that several
-// threads share one head; the partial results are merged in order after a barrier. Arithmetic of rows and keys: spk-swa.h.
+// A work item is (sequence, key/value head, block of tokens): all query heads of the group and all tokens of the block share each
+// tile of keys. Of a few tokens (decode, drafts) the keys are split into chunks of fixed size, too, so that several threads share one
+// head; the partial results are merged in order after a barrier. Items are handed out in runs: a thread reads on where it was, and
+// prepares the queries of a head once. Arithmetic of rows and keys: spk-swa.h.
 
 namespace {
 
 constexpr int64_t SWA_TILE   = SPK_SWA_TILE;
-constexpr int64_t SWA_CHUNK  = 512; // keys of one work item at decode
-constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item at prefill
+constexpr int64_t SWA_CHUNK  = 512; // keys of one work item, where they are split
+constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item
 
 struct swa_shape {
     int64_t d, n_head, n_kv, n_group, n_seqs, n_tok, window, n_ring;
@@ -38,63 +38,42 @@ struct swa_shape {
         n_ring  = ggml_get_op_params_i32(dst, 2);
         spike_k = ggml_get_op_params_f32(dst, 3);
         n_block = (n_tok + SWA_TOKENS - 1)/SWA_TOKENS;
-        n_chunk = n_tok == 1 ? (window + SWA_CHUNK - 1)/SWA_CHUNK : 1;
+        n_chunk = n_block == 1 ? (window + n_tok - 1 + SWA_CHUNK - 1)/SWA_CHUNK : 1;
         rows    = std::min(n_tok, SWA_TOKENS)*n_group;
     }
 
     int64_t n_items()      const { return n_seqs*n_kv*n_block*n_chunk; }
-    int64_t partial_size() const { return rows*(d + 2); }             // floats: per row max, sum, o[d]
-    int64_t scratch_size() const { return 2*SWA_TILE*(d + 1) + rows*(SWA_TILE + d + 2); } // floats: see swa_scratch
+    int64_t partial_size() const { return rows*(d + 2); } // floats: per row max, sum, o[d]
 };
 
-// what a thread works on
-struct swa_scratch {
-    float * k;       // [SWA_TILE][d]
-    float * v;       // [SWA_TILE][d]
-    float * k_scale; // [SWA_TILE], of INT8 keys
-    float * v_scale; // [SWA_TILE]
-    float * score;   // [rows][SWA_TILE]
-    float * q;       // [rows][d], counts where the query is spike-encoded
-    float * scale;   // [rows], of q . k
-    float * old;     // [rows]
+// hands out room at `at` in whole cache lines; a vector that lies on two takes twice as long
+struct swa_room {
+    char * at;
 
-    swa_scratch(float * buf, const swa_shape & sh) :
-        k(buf), v(k + SWA_TILE*sh.d), k_scale(v + SWA_TILE*sh.d), v_scale(k_scale + SWA_TILE), score(v_scale + SWA_TILE),
-        q(score + sh.rows*SWA_TILE), scale(q + sh.rows*sh.d), old(scale + sh.rows) {}
+    template <typename T>
+    void take(T *& p, int64_t n) {
+        p   = (T *) at;
+        at += (n*sizeof(T) + 63)/64*64;
+    }
 };
 
-// rows row .. row + n of one head's ring as floats, in place when they are; the codes of INT8 rows, their scales beside
-const float * swa_tile(const ggml_tensor * ring, int64_t head, int64_t row, int64_t n, int64_t d, float * buf, float * scale) {
-    const char * x = (const char *) ring->data + head*ring->nb[2] + row*ring->nb[1];
-    switch (ring->type) {
-        case GGML_TYPE_F32:
-            return (const float *) x;
-        case GGML_TYPE_F16:
-            ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) x, buf, n*d);
-            return buf;
-        default:
-            spk_get_isa().swa_codes(buf, scale, (const int8_t *) x, ring->nb[1], d, n);
-            return buf;
-    }
-}
-
-// Counts of one query row as floats, with the sum of GGML_OP_SPK_ENCODE. sum|s| <= d*(k + 1/2), so that q . k is an
-// exact integer up to d*k of 10^5; a query that is not finite has v_th = NaN.
-float swa_encode(const float * x, float k, int64_t d, float * s) {
-    double lane[16] = { 0.0 };
-    for (int64_t i = 0; i < d; ++i) {
-        lane[i % 16] += fabsf(x[i]);
-    }
-    double sum = 0.0;
-    for (double l : lane) {
-        sum += l;
-    }
-    const bool finite = sum <= DBL_MAX;
-    const float v_th = finite ? std::min(std::max((float) (sum/d)/k, 1e-5f), 1e4f) : NAN;
-    for (int64_t i = 0; i < d; ++i) {
-        s[i] = finite ? nearbyintf(x[i]/v_th) : 0.0f;
-    }
-    return v_th;
+// a thread's work from `buf` on, a multiple of 64; its size
+size_t swa_take(spk_swa_work & w, char * buf, const swa_shape & sh) {
+    const int64_t width = spk_swa_width(sh.d);
+    swa_room room = { buf };
+    room.take(w.q,        sh.rows*width);
+    room.take(w.digits,   SPK_SWA_DIGITS*sh.rows*width);
+    room.take(w.start,    SPK_SWA_DIGITS*sh.rows);
+    room.take(w.n_digits, sh.rows);
+    room.take(w.unit,     sh.rows);
+    room.take(w.k,        SWA_TILE*width);
+    room.take(w.v,        SWA_TILE*width);
+    room.take(w.k_scale,  SWA_TILE);
+    room.take(w.v_scale,  SWA_TILE);
+    room.take(w.score,    SWA_TILE*sh.rows);
+    room.take(w.old,      sh.rows);
+    room.take(w.step,     sh.rows);
+    return room.at - buf;
 }
 
 struct swa_item {
@@ -102,53 +81,56 @@ struct swa_item {
     int64_t p0, p1;            // positions of the keys
 };
 
+// the queries of an item's sequence, head and tokens
+void swa_queries(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, spk_swa_work & w) {
+    const float * q = (const float *) dst->src[0]->data;
+    w.d       = sh.d;
+    w.n_rows  = (it.t1 - it.t0)*sh.n_group;
+    w.scale   = sh.scale;
+    w.spike_k = sh.spike_k;
+    for (int64_t r = 0; r < w.n_rows; ++r) {
+        const int64_t token = it.seq*sh.n_tok + it.t0 + r/sh.n_group;
+        spk_get_isa().swa_query(w, r, q + (token*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d);
+    }
+}
+
 // part: per row max, sum, o[d] (not yet divided by the sum)
-void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, const swa_scratch & scratch) {
-    const float   * q    = (const float *) dst->src[0]->data;
-    const int32_t * pos  = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
-    const int32_t * seq  = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
+void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, spk_swa_work & w) {
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+    const int32_t * pos = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
+    const int32_t * seq = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
 
-    const spk_isa & isa = spk_get_isa();
-    const bool int8 = sh.spike_k > 0.0f;
-
-    const int64_t rows = (it.t1 - it.t0)*sh.n_group;
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < w.n_rows; ++r) {
         float * x = part + r*(sh.d + 2);
         x[0] = -INFINITY;
         memset(x + 1, 0, (sh.d + 1)*sizeof(float));
-
-        const float * from = q + ((it.seq*sh.n_tok + it.t0 + r/sh.n_group)*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d;
-        scratch.scale[r] = sh.scale;
-        if (int8) { // q . k is a sum of integers
-            scratch.scale[r] *= swa_encode(from, sh.spike_k, sh.d, scratch.q + r*sh.d);
-        } else {
-            memcpy(scratch.q + r*sh.d, from, sh.d*sizeof(float));
-        }
     }
-
-    for (int64_t p = it.p0; p < it.p1; ) {
+    w.type_k   = k->type;
+    w.type_v   = v->type;
+    w.stride_k = k->nb[1];
+    w.stride_v = v->nb[1];
+    for (int64_t p = it.p0; p < it.p1; p += w.n) {
         const int64_t in_ring = p % sh.n_ring;
-        const int64_t n   = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
         const int64_t row = seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring;
-        const float * k = swa_tile(dst->src[1], it.head, row, n, sh.d, scratch.k, scratch.k_scale);
-        const float * v = swa_tile(dst->src[2], it.head, row, n, sh.d, scratch.v, scratch.v_scale);
+        w.n      = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
+        w.rows_k = (const char *) k->data + it.head*k->nb[2] + row*k->nb[1];
+        w.rows_v = (const char *) v->data + it.head*v->nb[2] + row*v->nb[1];
+        spk_get_isa().swa_load(w);
 
         // keys that token t sees, of this tile
         const auto first = [&](int64_t t) { return std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1)) - p; };
-        const auto last  = [&](int64_t t) { return std::min<int64_t>(p + n, (int64_t) pos[t] + 1) - p; };
+        const auto last  = [&](int64_t t) { return std::min<int64_t>(p + w.n, (int64_t) pos[t] + 1) - p; };
         for (int64_t t = it.t0, next; t < it.t1; t = next) {
             const int64_t lo = first(t), hi = last(t);
             for (next = t + 1; next < it.t1 && first(next) == lo && last(next) == hi; ) {
                 ++next;
             }
-            if (lo >= hi) {
-                continue;
+            if (lo < hi) {
+                const int64_t r = (t - it.t0)*sh.n_group;
+                spk_get_isa().swa_rows(part + r*(sh.d + 2), w, r, (next - t)*sh.n_group, lo, hi);
             }
-            const int64_t r = (t - it.t0)*sh.n_group;
-            const spk_swa_rows item = { scratch.q + r*sh.d, scratch.scale + r, scratch.score, scratch.old, (next - t)*sh.n_group, sh.d };
-            isa.swa_rows(part + r*(sh.d + 2), item, k + lo*sh.d, v + lo*sh.d, int8 ? scratch.k_scale + lo : nullptr, int8 ? scratch.v_scale + lo : nullptr, hi - lo);
         }
-        p += n;
     }
 }
 
@@ -177,22 +159,29 @@ float * swa_out(ggml_tensor * dst, const swa_shape & sh, int64_t seq, int64_t he
     return (float *) dst->data + ((seq*sh.n_tok + t)*sh.n_head + head*sh.n_group + r)*sh.d;
 }
 
+size_t swa_partials_size(const swa_shape & sh, int64_t n_tasks) {
+    return ((sh.n_chunk > 1 ? sh.n_items() : n_tasks)*sh.partial_size()*sizeof(float) + 63)/64*64;
+}
+
 } // namespace
 
 size_t spk_swa_work_size(const ggml_tensor * dst, int n_tasks) {
     const swa_shape sh(dst);
-    const int64_t n_part = sh.n_chunk > 1 ? sh.n_items() : n_tasks;
-    return (n_part*sh.partial_size() + n_tasks*sh.scratch_size())*sizeof(float);
+    spk_swa_work w;
+    return 64 + swa_partials_size(sh, n_tasks) + n_tasks*swa_take(w, nullptr, sh);
 }
 
 void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
     const swa_shape sh(dst);
     const bool split = sh.n_chunk > 1;
 
-    float * part    = (float *) params->wdata;
-    const swa_scratch scratch(part + (split ? sh.n_items() : params->nth)*sh.partial_size() + params->ith*sh.scratch_size(), sh);
+    float * part = (float *) (((uintptr_t) params->wdata + 63) & ~(uintptr_t) 63);
+    spk_swa_work w;
+    const size_t size = swa_take(w, nullptr, sh);
+    swa_take(w, (char *) part + swa_partials_size(sh, params->nth) + params->ith*size, sh);
 
-    for (int64_t item = params->ith; item < sh.n_items(); item += params->nth) {
+    const int64_t begin = sh.n_items()*params->ith/params->nth, end = sh.n_items()*(params->ith + 1)/params->nth;
+    for (int64_t item = begin; item < end; ++item) {
         const int64_t chunk = item % sh.n_chunk;
         const int64_t block = item/sh.n_chunk % sh.n_block;
 
@@ -211,11 +200,14 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
             it.p1 = std::min(it.p1, it.p0 + SWA_CHUNK);
         }
 
+        if (item == begin || chunk == 0) {
+            swa_queries(sh, dst, it, w);
+        }
         float * x = part + (split ? item : params->ith)*sh.partial_size();
-        swa_run(sh, dst, it, x, scratch);
+        swa_run(sh, dst, it, x, w);
 
         if (!split) {
-            for (int64_t r = 0; r < (it.t1 - it.t0)*sh.n_group; ++r) {
+            for (int64_t r = 0; r < w.n_rows; ++r) {
                 swa_merge(swa_out(dst, sh, it.seq, it.head, it.t0 + r/sh.n_group, r % sh.n_group), x + r*(sh.d + 2), 1, 0, sh.d);
             }
         }
@@ -223,12 +215,13 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
 
     if (split) {
         ggml_barrier(params->threadpool);
-        for (int64_t i = params->ith; i < sh.n_seqs*sh.n_head; i += params->nth) {
-            const int64_t seq  = i/sh.n_head;
+        for (int64_t i = params->ith; i < sh.n_seqs*sh.n_tok*sh.n_head; i += params->nth) {
+            const int64_t seq  = i/(sh.n_tok*sh.n_head);
+            const int64_t t    = i/sh.n_head % sh.n_tok;
             const int64_t head = i % sh.n_head/sh.n_group;
-            const int64_t r    = i % sh.n_group;
+            const int64_t r    = t*sh.n_group + i % sh.n_group;
             const float * x = part + (seq*sh.n_kv + head)*sh.n_chunk*sh.partial_size() + r*(sh.d + 2);
-            swa_merge(swa_out(dst, sh, seq, head, 0, r), x, sh.n_chunk, sh.partial_size(), sh.d);
+            swa_merge(swa_out(dst, sh, seq, head, t, i % sh.n_group), x, sh.n_chunk, sh.partial_size(), sh.d);
         }
     }
 }
