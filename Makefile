@@ -91,8 +91,8 @@ bench: $(VENV)/.plot-extras
 	$(PY) -m bench run
 	$(PY) -m bench report
 
-bench-targets: $(VENV)/.plot-extras
-	$(PY) -m bench run --only targets --out bench/results/targets.jsonl
+bench-targets: $(VENV)/.installed
+	$(PY) -m bench run --only targets --anew
 
 bench-full: $(VENV)/.plot-extras
 	$(PY) -m bench run --full

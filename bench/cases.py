@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import BenchError
 from .sides import SIDES
-from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny
+from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny, with_outliers
 
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
 PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
@@ -71,7 +71,7 @@ BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
 IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["ik"].settings)
 IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
 INT8_Q8 = Player(SPIKING_1B, "int8-q8", spikes=True)   # the head as in a Q8_0 model
-OUTLIERS = Player(replace(SPIKING_1B, name="SpikingBrain-1B-outliers", outliers=8), spikes=True)
+OUTLIERS = Player(with_outliers(SPIKING_1B), spikes=True)
 SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 
@@ -130,13 +130,13 @@ def target_cases(n_threads: int) -> list[Case]:
     return [
         Case("targets-prompt", "prefill", (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES), every | {"n_prompt": 512, "repetitions": 5, "n_threads": n_threads}, seconds=100),
         *(Case(f"targets-decode-t{t}", "decode", (*IK, *IK_Q8, PLAIN, SPIKES, INT8_Q8),
-               every | {"depth": 1024, "repetitions": 5, "n_threads": t}, seconds=150) for t in counts),
+               every | {"depth": 1024, "repetitions": 4, "n_threads": t}, seconds=135) for t in counts),
         Case("targets-together", "verify", (SPIKES,), {"depth": 1024, "sizes": (1, 4, 8), "seconds": 2.0, "repetitions": 5, "n_threads": n_threads}, seconds=25),
-        Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 5, "n_threads": n_threads}, seconds=80),
+        Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 4, "n_threads": n_threads}, seconds=70),
         Case("targets-deep", "decode", (*deep, PLAIN, SPIKES),
-             every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=110),
+             every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=90),
         Case("targets-long", "prefill", (*IK, SPIKES), {"n_prompt": 16384, "seconds": 2.0, "repetitions": 1, "n_threads": n_threads,
-                                                        "as_in": "targets-prompt"}, seconds=220),
+                                                        "as_in": "targets-prompt"}, seconds=150),
         Case("targets-drafts", "drafts", (SMALL,), {"spec": "ngram-mod", "texts": ["quoting", "JSON"], "n_gen": 256, "repetitions": 5, "n_threads": 1}, seconds=15),
     ]
 

@@ -23,7 +23,9 @@ def cmd_run(args: argparse.Namespace) -> int:
     chosen = cases.select(form, args.only, args.threads, args.tiny)
     if args.tiny and args.out is None:
         raise BenchError("bench: --tiny: got no --out, expected one; do name a file outside bench/results: these rows are no figures")
-    out = args.out or results_file(form)
+    out = args.out or results_file("targets" if all(c.id.startswith("targets-") for c in chosen) else form)
+    if args.anew:
+        out.unlink(missing_ok=True)
     rc = run.run(chosen, out, args.tiny)
     if any(c.id.startswith("targets-") for c in chosen) and out.exists():
         print(targets.shown(rows.read(out), RESULTS))
@@ -88,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--only", nargs="+", default=[], metavar="CASE", help="cases whose names begin so")
     r.add_argument("--threads", type=int, default=n, help="threads (default: one per core, %(default)s)")
     r.add_argument("--out", type=Path, help="file of rows (default: bench/results/MACHINE-FORM.jsonl)")
+    r.add_argument("--anew", action="store_true", help="remove the file of rows first, where a run of another build or an interrupted one left it")
     r.add_argument("--tiny", action="store_true", help="tiny models: tries the suite out, gives no figures")
     r.set_defaults(run=cmd_run)
 
@@ -100,9 +103,9 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--jobs", type=int, default=None, help="compilers at once (default: all CPUs)")
     b.set_defaults(run=cmd_build)
 
-    t = sub.add_parser("report", help="tables and plots from rows")
+    t = sub.add_parser("report", help="all tables and plots of rows, in files beside them")
     t.add_argument("rows", type=Path, nargs="?", help="default: this machine's, of the full form where it ran")
-    t.add_argument("--readmes", action="store_true", help="write the tables between the marks of the READMEs instead of printing them")
+    t.add_argument("--readmes", action="store_true", help="also write the tables between the marks of the READMEs")
     t.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a README differs")
     t.add_argument("--no-plots", action="store_true", help="tables only")
     t.set_defaults(run=cmd_report)

@@ -60,9 +60,23 @@ def cores() -> int:
     return len({tuple(siblings(c)) for c in os.sched_getaffinity(0)})
 
 
+def told(path: str) -> str:
+    """Of a file of the kernel, the choice in brackets where it lists some; empty where there is none."""
+    try:
+        text = Path(path).read_text().strip()
+    except OSError:
+        return ""
+    return text.split("[", 1)[1].split("]", 1)[0] if "[" in text else text
+
+
 def describe() -> dict[str, Any]:
-    return {"cpu": cpuinfo("model name") or platform.processor() or platform.machine(), "arch": platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)), "memory_bytes": meminfo("MemTotal"), "system": f"{platform.system()} {platform.release()}"}
+    """What figures depend on. `smt`: some core gives this process two CPUs; `pinned`: it may not use all that are there."""
+    allowed = os.sched_getaffinity(0)
+    return {"cpu": cpuinfo("model name") or platform.processor() or platform.machine(), "arch": platform.machine(), "cpus": len(allowed),
+            "cores": cores(), "smt": cores() < len(allowed), "pinned": len(allowed) < (os.cpu_count() or 1),
+            "governor": told("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            "huge_pages": told("/sys/kernel/mm/transparent_hugepage/enabled"),
+            "memory_bytes": meminfo("MemTotal"), "system": f"{platform.system()} {platform.release()}"}
 
 
 def slug() -> str:

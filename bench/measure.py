@@ -17,6 +17,9 @@ from .rows import Row, make_row, ratio_row
 from .session import Bench, Seat
 
 
+VALIDATED = 4096  # tokens: longer prompts that were run validate the fit from shorter ones
+
+
 def steps_of(seat: Seat, p: dict[str, Any], n_seq: int = 1) -> Sample:
     """Tokens decoded for p["seconds"] at the depth that is there, after a warm-up; they are taken back where the memory can."""
     seat.driver.ask("decode", n=2, seqs=n_seq, seconds=0.3, back=True)
@@ -79,37 +82,43 @@ def prefill(bench: Bench, case: Case) -> list[Row]:
     return rows + ratios(rows, case.players)
 
 
-def seconds_per_token(known: Iterable[Row], name: str) -> list[tuple[float, float]]:
-    """(depth, seconds per token there) of a player, from real prefills and from chunks at depth."""
+def seconds_per_token(known: Iterable[Row], name: str, longest: int = 1 << 30) -> list[tuple[float, float]]:
+    """(depth, seconds per token there) of a player, from real prefills of at most `longest` tokens and from chunks at depth."""
     points = {}
-    real = sorted((r["n_prompt"], r["median"]) for r in known
-                  if r["name"] == name and r["kind"].startswith("prefill ") and r["case"].startswith("prefill-1b-n") and r["median"])
-    real = sorted(dict(real).items())
+    its = [r for r in known if r["name"] == name and r["kind"].startswith("prefill ") and r["median"] and not r["fitted"]]
+    real = sorted({r["n_prompt"]: r["median"] for r in its if r["case"].startswith("prefill-1b-n") and r["n_prompt"] <= longest}.items())
     for (n0, t0), (n1, t1) in zip([(0, 0.0), *real], real):
         points[(n0 + n1) / 2] = (t1 - t0) / (n1 - n0)
-    for r in known:
-        if r["name"] == name and r["kind"].startswith("prefill ") and r["depth"] and r["median"]:
+    for r in its:
+        if r["depth"]:
             points[r["depth"] + r["n_prompt"] / 2] = r["median"] / r["n_prompt"]
     return sorted(points.items())
 
 
+def fitted(points: list[tuple[float, float]], n: int) -> float:
+    """Seconds of a prompt of n tokens: the integral of the seconds per token, linear between the measured depths."""
+    depth, seconds = np.array(points).T
+    x = np.linspace(0, n, 4097)
+    y = np.interp(x, depth, seconds)
+    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
+
+
 def fit(bench: Bench, case: Case) -> list[Row]:
-    """Seconds for prompts that were not run: the integral of the seconds per token, linear between the measured depths."""
+    """Seconds for prompts that were not run; and what the same fit, from prompts up to 4096 and chunks at depth, says of those that were."""
     rows = []
     for player in case.players:
-        measured = {r["n_prompt"] for r in bench.known if r["name"] == player.name and r["kind"].startswith("prefill ") and not r["depth"]}
+        its = [r for r in bench.known if r["name"] == player.name and r["kind"].startswith("prefill ") and not r["depth"] and r["median"]]
+        if not its and player.side != "ours":
+            continue  # a setting that was not the fastest
+        real, model = {r["n_prompt"]: r["median"] for r in its}, {"model": player.shape.name, "type": player.type, "spikes": player.spikes}
         points = seconds_per_token(bench.known, player.name)
         if len(points) < 3:
             raise Skip(f"{player.name}: {len(points)} measured depths, at least 3 needed to fit; the cases prefill-1b-* come first")
-        depth, seconds = np.array(points).T
-        for n in case.params["prompts"]:
-            if n in measured or n > depth[-1] + 256:
-                continue
-            x = np.linspace(0, n, 4097)
-            y = np.interp(x, depth, seconds)
-            total = float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)))
-            rows.append(bench.row(player.name, kind=f"prefill {n}", n_prompt=n, unit="s", values=[total], fitted=True,
-                                  model=player.shape.name, type=player.type, spikes=player.spikes))
+        for n in (n for n in case.params["prompts"] if n not in real and n <= points[-1][0] + 256):
+            rows.append(bench.row(player.name, kind=f"prefill {n}", n_prompt=n, unit="s", values=[fitted(points, n)], fitted=True, **model))
+        for n in (n for n in real if n > VALIDATED):
+            share = fitted(seconds_per_token(bench.known, player.name, VALIDATED), n) / real[n]
+            rows.append(bench.row(f"{player.name} fitted / measured at {n}", kind="ratio fit", n_prompt=n, unit="x", values=[share], **model))
     return rows
 
 

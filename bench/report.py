@@ -1,5 +1,5 @@
-"""`python -m bench report`: tables and plots from rows; with --readmes into the READMEs, between their marks. The same rows give
-the same bytes. A mark may name another file of bench/results, measured on another machine: `<!-- bench: NAME of FILE begin -->`."""
+"""`python -m bench report`: tables and plots from rows, in files beside them; with --readmes tables in the READMEs, between their marks,
+too. The same rows give the same bytes. A mark may name another file of bench/results, measured on another machine: `<!-- bench: NAME of FILE begin -->`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sb_convert.whole import write_whole
 
+from . import page, rows
 from . import plots as drawing
-from . import rows
 from .build import ROOT
 from .errors import BenchError
 from .rows import Row
@@ -23,7 +23,7 @@ MARK = re.compile(rf"({BEGIN}\n)(.*?)(<!-- bench: \2 end -->)", re.S)
 
 def made(name: str, measured: list[Row], source: Path) -> str:
     """A table; that of the machine names the file of rows, too."""
-    return (f"[results/{source.name}](results/{source.name}): " if name == "machine" else "") + TABLES[name](measured)
+    return (f"[results/{source.name}](results/{source.name}): " if name == "machine" else "") + TABLES[name](rows.published(measured) if name != "machine" else measured)
 
 
 def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
@@ -40,7 +40,7 @@ def filled(text: str, measured: list[Row], where: str, source: Path) -> str:
         if not m[3]:
             return m[1] + made(m[2], measured, source) + "\n" + m[5]
         its = rows.read(RESULTS / m[3])
-        return m[1] + made("machine", its, RESULTS / m[3]) + "\n\n" + TABLES[m[2]](its) + "\n" + m[5]
+        return m[1] + made("machine", its, RESULTS / m[3]) + "\n\n" + made(m[2], its, RESULTS / m[3]) + "\n" + m[5]
     return MARK.sub(anew, text)
 
 
@@ -60,17 +60,22 @@ def write_tables(measured: list[Row], root: Path, source: Path, check: bool) -> 
 
 
 def main(source: Path, root: Path = ROOT, readmes: bool = False, check: bool = False, plots: bool = True) -> int:
-    """Prints the tables that have rows, or writes (`readmes`) or compares (`check`) the READMEs; draws the plots beside the rows.
-    1 with `check` where a README does not hold the tables of these rows."""
+    """Writes all tables (.md), the page of all plots (.html) and Figure 7 (-figure7.svg) beside the rows; with `readmes` the READMEs, too.
+    `check` writes nothing: 1 where a README or the tables are not those of these rows."""
     measured = rows.read(source)
     changed = write_tables(measured, root, source, check) if readmes or check else []
+    tables = page.markdown(measured, source)
+    if check and source.with_suffix(".md").is_file() and source.with_suffix(".md").read_text() != tables:
+        changed.append(source.with_suffix(".md"))
     for path in changed:
-        print(f"{path.relative_to(root)}: {'differs from' if check else 'tables from'} {source.name}")
-    if not readmes and not check:
-        for name in TABLES:
-            if (text := made(name, measured, source)).strip() not in ("_not measured_", "none", ""):
-                print(f"{name}\n\n{text}\n")
-    if plots and not check:
-        for path in drawing.draw(measured, source.with_suffix("")):
-            print(path)
+        print(f"{path.name}: {'differs from' if check else 'tables from'} {source.name}")
+    if not check:
+        made_files = {".md": tables}
+        if plots:
+            made_files |= {".html": page.page(measured, source), "-figure7.svg": drawing.draw("figure7", rows.published(measured))}
+        for ending, text in made_files.items():
+            path = source.with_name(source.stem + ending)
+            if text:
+                write_whole(path, text.encode())
+                print(path)
     return 1 if check and changed else 0

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 FIELDS = ("case", "kind", "name", "machine", "cpu_features", "pin", "commit", "build", "model", "model_hash", "type", "spikes",
           "threads", "n_prompt", "n_gen", "n_seq", "depth", "repetitions", "unit", "values", "median", "spread", "fitted",
           "peak_resident_bytes", "state_bytes", "noise", "skipped", "date")
-OPTIONAL = ("extra", "interval", "side", "settings")  # since; rows of before lack them
+OPTIONAL = ("extra", "interval", "side", "engine", "settings")  # since; rows of before lack them
 LESS_IS_BETTER = ("s", "bytes", "share")  # units
 
 
@@ -93,6 +93,11 @@ def read(path: Path) -> list[Row]:
         rows.pop(key(row), None)
         rows[key(row)] = row
     return list(rows.values())
+
+
+def published(found: Iterable[Row]) -> list[Row]:
+    """Without those measured on a noisy machine."""
+    return [r for r in found if not (r["noise"] or {}).get("noisy")]
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:

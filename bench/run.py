@@ -39,10 +39,12 @@ def plan(cases: list[Case], done: set[str], folder: Path) -> str:
 
 
 def measured(bench: Bench, case: Case) -> list[rows.Row]:
-    """The case's rows; one row with the reason where it cannot run here or fails."""
+    """The case's rows, with the noise before it or after it, the greater; one row with the reason where it cannot run here or fails."""
     try:
         bench.begin(case)
-        return MEASURE[case.kind](bench, case)
+        found = MEASURE[case.kind](bench, case)
+        bench.end()
+        return [r | {"noise": bench.noise} for r in found]
     except Skip as e:
         return [bench.skipped(str(e))]
     except BenchError as e:
@@ -50,25 +52,38 @@ def measured(bench: Bench, case: Case) -> list[rows.Row]:
 
 
 def run_cases(bench: Bench, cases: list[Case], out: Path) -> int:
-    """Returns how many cases failed. Each case's rows are on disk before the next begins."""
+    """Returns how many cases failed. Each case's rows are on disk before the next begins. A case on a noisy machine is run again by
+    itself, when all others are done; what stays noisy is kept and marked, and no report shows it."""
     done = rows.finished(bench.known, bench.drivers.build, out)
     left = [c for c in cases if c.id not in done]
     failed = 0
     with tqdm(total=round(sum(c.seconds for c in left)), unit="s", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
         bench.warn = lambda text: bar.write(f"bench: {text}")
+        again: list[Case] = []
         for i, case in enumerate(left):
             bar.set_description(f"{case.id} ({i + 1}/{len(left)})")
-            bench.models.keep(case.players)
-            new = measured(bench, case)
-            rows.drop(out, case.id)
-            rows.append(out, new)
-            bench.known = [r for r in bench.known if r["case"] != case.id] + new
-            for row in new:
-                if row["skipped"]:
-                    failed += row["skipped"].startswith("failed")
-                    bar.write(f"bench: {case.id}: {row['skipped']}")
+            failed += record(bench, case, out)
+            again += [case] * bench.noisy()
             bar.update(round(case.seconds))
+        for case in again:
+            bench.warn(f"{case.id}: once more, by itself")
+            record(bench, case, out)
+            if bench.noisy():
+                bench.warn(f"{case.id}: noisy again: its rows are kept, marked, and not shown; the same command with another --out measures anew")
     return failed
+
+
+def record(bench: Bench, case: Case, out: Path) -> int:
+    """Measures the case in place of its rows that are there. Returns whether it failed."""
+    bench.models.keep(case.players)
+    new = measured(bench, case)
+    rows.drop(out, case.id)
+    rows.append(out, new)
+    bench.known = [r for r in bench.known if r["case"] != case.id] + new
+    for row in new:
+        if row["skipped"]:
+            bench.warn(f"{case.id}: {row['skipped']}")
+    return any((row["skipped"] or "").startswith("failed") for row in new)
 
 
 def sides(cases: list[Case]) -> set[str]:

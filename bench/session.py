@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from . import machine, rows
-from .build import Drivers
+from .build import Drivers, pin
 from .cases import Case, Player
 from .driver import Driver
 from .errors import BenchError, Skip
@@ -73,15 +73,28 @@ class Bench:
     def driver(self, side: str) -> Driver:
         return Driver(self.drivers.paths[side], side, env=SIDES[side].environment(machine.cpus()))
 
+    def look(self, case: Case) -> dict[str, Any]:
+        """How quiet the machine is."""
+        with self.driver("ours") as d:
+            spin = d.ask("spin", threads=case.params.get("n_threads", 1), repeat=12)["seconds"][2:]
+        return machine.noise(spin)
+
     def begin(self, case: Case) -> None:
         """Looks how quiet the machine is; warns where it is not."""
         self.case = case
-        with self.driver("ours") as d:
-            spin = d.ask("spin", threads=case.params.get("n_threads", 1), repeat=12)["seconds"][2:]
-        self.noise = machine.noise(spin)
+        self.noise = self.look(case)
         if self.noise["noisy"]:
             self.warn(f"{case.id}: noisy machine: others use {self.noise['others']:.0%} of the CPUs, the hypervisor took "
                       f"{self.noise['steal']:.0%}, a fixed loop varies by {self.noise['loop_spread']:.0%}")
+
+    def end(self) -> None:
+        """Looks again: noise is the greater of both."""
+        assert self.case and self.noise
+        after = self.look(self.case)
+        self.noise = {k: max(v, after[k]) for k, v in self.noise.items()}
+
+    def noisy(self) -> bool:
+        return bool(self.noise and self.noise["noisy"])
 
     def row(self, name: str, seat: Optional[Seat] = None, **fields: Any) -> rows.Row:
         """A row of the current case with the machine, the build and, where given, the seat's model in it."""
@@ -99,7 +112,7 @@ class Bench:
     def fields(self, seat: Seat) -> dict[str, Any]:
         """What a row says of the seat's model."""
         return {"model": seat.player.shape.name, "model_hash": seat.model_hash, "type": seat.player.type, "spikes": seat.player.spikes,
-                "side": seat.player.side, "settings": seat.player.settings, "state_bytes": seat.opened.get("state_bytes"),
+                "side": seat.player.side, "engine": pin(SIDES[seat.player.side].lock), "settings": seat.player.settings, "state_bytes": seat.opened.get("state_bytes"),
                 "peak_resident_bytes": seat.driver.ask("memory")["peak"]}
 
     def skipped(self, reason: str, name: str = "") -> rows.Row:

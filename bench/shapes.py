@@ -12,7 +12,8 @@ from .errors import BenchError
 
 TYPES = ("q4_0", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
 BYTES = {"F32": (4, 1), "F16": (2, 1), "BF16": (2, 1), "I8": (1, 1), "Q4_0": (18, 32), "Q8_0": (34, 32)}  # per block of values
-OUTLIER = 64.0
+OUTLIER = 64.0           # against ones
+OUTLIERS = "-outliers"   # of a name
 GROUP = 128  # inputs per scale of INT8
 
 
@@ -84,12 +85,17 @@ def tiny(shape: Shape) -> Shape:
                    n_vocab=512, window=min(shape.window, 128))
 
 
+def with_outliers(shape: Shape, n: int = 8) -> Shape:
+    return replace(shape, name=shape.name + OUTLIERS, outliers=n)
+
+
 def shape_named(name: str) -> Shape:
-    """Raises BenchError for a name that is none of SHAPES or one of them followed by `-tiny`."""
-    base = name.removesuffix("-tiny")
+    """Raises BenchError for a name that is none of SHAPES, or one of them followed by `-outliers`, by `-tiny`, or by both."""
+    base = name.removesuffix("-tiny").removesuffix(OUTLIERS)
     if base not in SHAPES:
         raise BenchError(f"bench: shape: got {name!r}, expected one of {', '.join(SHAPES)}; do name one of these")
-    return tiny(SHAPES[base]) if base != name else SHAPES[name]
+    shape = with_outliers(SHAPES[base]) if OUTLIERS in name else SHAPES[base]
+    return tiny(shape) if name.endswith("-tiny") else shape
 
 
 def check(shape: Shape, type_: str, spikes: bool) -> None:

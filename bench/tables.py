@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from .cases import PAPER_FIGURE_7
 from .rows import Row
+from .sides import SIDES
 from .shapes import shape_named, state_bytes_per_token, weight_bytes_per_token
 
 MIB = 1 << 20
@@ -59,33 +60,63 @@ def find(rows: Iterable[Row], **wanted: Any) -> Optional[Row]:
     return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
 
 
-def best_upstream(rows: Iterable[Row], depth: int) -> Optional[Row]:
-    """Upstream's fastest setting at a depth."""
-    found = [r for r in rows if r["depth"] == depth and not shape_named(r["model"]).window]
-    return max(found, key=lambda r: r["median"], default=None)
+def ours(row: Row) -> bool:
+    return bool(shape_named(row["model"]).window)
 
 
-def speed_ratio(rows: list[Row], ours: Row, theirs: Optional[Row]) -> Optional[float]:
-    """Pair by pair where the two alternated; else of the medians."""
+def cache(row: Row) -> str:
+    """Type of an engine's keys and values."""
+    return str((row.get("settings") or {}).get("kv", "f16"))
+
+
+def label(row: Row) -> str:
+    """Ours by name; of another engine its model, and its settings only where their cache is another one: the fastest counts."""
+    if ours(row):
+        return str(row["name"])
+    return f"{row['model']} {row['type']}, {SIDES[row.get('side') or 'upstream'].engine}" + f", {cache(row)} cache" * (cache(row) != "f16")
+
+
+def labels(found: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(label(r) for r in found))
+
+
+def fastest(found: Iterable[Row], **wanted: Any) -> Optional[Row]:
+    """Of the rows with these values; `label` as label() says."""
+    name = wanted.pop("label", None)
+    return max((r for r in found if all(r[k] == v for k, v in wanted.items()) and name in (None, label(r))), key=lambda r: r["median"], default=None)
+
+
+def best_other(rows: Iterable[Row], depth: int) -> Optional[Row]:
+    """The fastest engine beside ours at a depth, at its fastest setting."""
+    return fastest((r for r in rows if not ours(r)), depth=depth)
+
+
+def speed_ratio(rows: list[Row], mine: Row, theirs: Optional[Row]) -> Optional[float]:
+    """Round by round where both played; else of the medians."""
     if theirs is None:
         return None
-    pair = find(rows, case=ours["case"], kind="ratio", name=f"{ours['name']} / {theirs['name']}")
-    return pair["median"] if pair else ours["median"] / theirs["median"]
+    pair = find(rows, case=mine["case"], kind="ratio", name=f"{mine['name']} / {theirs['name']}")
+    return pair["median"] if pair else mine["median"] / theirs["median"]
+
+
+def bytes_per_token(row: Row) -> int:
+    shape = shape_named(row["model"])
+    return weight_bytes_per_token(shape, row["type"]) + state_bytes_per_token(shape, row["depth"], row["spikes"], cache(row))
 
 
 def decode(rows: list[Row], prefix: str, paper: dict[int, float]) -> str:
-    """Tokens per second by depth; ratios to upstream's best setting."""
+    """Tokens per second by depth; ratios to the fastest of the others, and to it what the bytes of a token allow."""
     found = decode_rows(rows, prefix)
-    ours = [n for n in names(found) if shape_named(find(found, name=n)["model"]).window]  # type: ignore[index]
-    theirs = [n for n in names(found) if n not in ours]
-    head = ["depth", *theirs, *(x for n in ours for x in (n, "ratio"))] + (["paper"] if paper else [])
+    theirs, mine = (labels(r for r in found if ours(r) is side) for side in (False, True))
+    head = ["depth", *theirs, *(x for n in mine for x in (n, "ratio", "bytes allow"))] + (["paper"] if paper else [])
     body = []
     for d in depths(found):
-        base = best_upstream(found, d)
-        line = [size(d), *(value(find(found, depth=d, name=n)) for n in theirs)]
-        for n in ours:
-            row = find(found, depth=d, name=n)
-            line += [value(row), number(speed_ratio(rows, row, base)) + "x" if row and base else "-"]
+        base = best_other(found, d)
+        line = [size(d), *(value(fastest(found, depth=d, label=n)) for n in theirs)]
+        for n in mine:
+            row = fastest(found, depth=d, label=n)
+            line += [value(row), *((number(speed_ratio(rows, row, base)) + "x", number(bytes_per_token(base) / bytes_per_token(row)) + "x")
+                                   if row and base else ("-", "-"))]
         body.append(line + ([f"{paper[d]}x" if d in paper else "-"] if paper else []))
     return table(head, body)
 
@@ -100,11 +131,13 @@ def big(rows: list[Row]) -> str:
 
 def memory(rows: list[Row]) -> str:
     """State and peak resident MiB over depth."""
-    found = [r for r in decode_rows(rows, "decode-1b-d")]
-    order = names(found)
+    found = decode_rows(rows, "decode-1b-d")
+    order = labels(found)
+    def cells(d: int, n: str) -> tuple[str, str]:
+        row = fastest(found, depth=d, label=n) or {}
+        return mib(row.get("state_bytes")), mib(row.get("peak_resident_bytes"))
     return table(["depth", *(x for n in order for x in (f"{n}: state MiB", "peak resident MiB"))],
-                 [[size(d), *(x for n in order for x in (mib((find(found, depth=d, name=n) or {}).get("state_bytes")),
-                                                         mib((find(found, depth=d, name=n) or {}).get("peak_resident_bytes"))))] for d in depths(found)])
+                 [[size(d), *(x for n in order for x in cells(d, n))] for d in depths(found)])
 
 
 def prefill(rows: list[Row]) -> str:
@@ -118,17 +151,13 @@ def prefill(rows: list[Row]) -> str:
 
 
 def roofline(rows: list[Row]) -> str:
-    """Bytes read per token times tokens per second, over the read bandwidth of the same run."""
+    """GB/s of a decoded token over the read rate of the same rounds, and the speed that its bytes allow at that rate."""
     body = []
-    for row in decode_rows(rows, "roofline-"):
-        read = find(rows, case=row["case"], name="read")
-        if row["name"] == "read" or read is None:
-            continue
-        shape = shape_named(row["model"])
-        per_token = weight_bytes_per_token(shape, row["type"]) + state_bytes_per_token(shape, row["depth"], row["spikes"])
-        rate = per_token * row["median"] * 1e-9
-        body.append([row["threads"], row["name"], value(row), number(per_token / MIB), number(rate), number(read["median"]), f"{rate / read['median']:.0%}"])
-    return table(["threads", "model", "tokens/s", "MiB per token", "GB/s", "read GB/s", "of it"], body)
+    for r in (r for r in decode_rows(rows, "roofline-") if "bound" in (r.get("extra") or {})):
+        x, read = r["extra"], r["extra"]["read_gb_per_s"]
+        body.append([r["threads"], label(r), value(r), number(x["bound"]), number(x["bytes_per_step"] / MIB), number(x["gb_per_s"]), number(read["4k"]),
+                     number(read["huge"]), f"{x['gb_per_s'] / max(read.values()):.0%}", number(x["ms_p50"]), number(x["ms_p99"])])
+    return table(["threads", "model", "tokens/s", "bytes allow", "MiB per token", "GB/s", "read GB/s, 4 KiB pages", "huge", "of it", "ms, p50", "p99"], body)
 
 
 def operators(rows: list[Row]) -> str:
@@ -171,8 +200,10 @@ def load(rows: list[Row]) -> str:
 
 
 def validate(rows: list[Row]) -> str:
-    return table(["filled / prefilled at 4k", "ratio of decode speeds"],
-                 [[r["name"].split(" filled")[0], value(r)] for r in rows if r["case"].startswith("validate-") and r["kind"] == "ratio"])
+    """What stands in for a measurement over the measurement: a filled context at 4096, a fitted prompt of 16,384."""
+    found = [r for r in rows if (r["case"].startswith("validate-") and r["kind"] == "ratio") or r["kind"] == "ratio fit"]
+    return table(["stands in / measured", "ratio"], [[r["name"] if r["kind"] == "ratio fit" else r["name"].split(" filled")[0] + ", decode speed after a filled 4k", value(r)]
+                                                     for r in found])
 
 
 def python(rows: list[Row]) -> str:
@@ -239,14 +270,6 @@ def drafts(rows: list[Row]) -> str:
     return table(["--spec-type", "text", "without, tokens/s", "with", "ratio", "drafted", "accepted"], body)
 
 
-def back(rows: list[Row]) -> str:
-    """All that taking tails back costs and gives."""
-    parts = (("Time to verify tokens in one batch, over that of one, at a depth of 1024:", verify), ("Time to take tokens back, and to decode one:", rollback),
-             ("Decode speed over that of the build before tails could be taken back:", before), ("Memory of a sequence:", state),
-             ("examples/small with n-gram drafts, on one thread:", drafts))
-    return "\n\n".join(f"{caption}\n\n{made(rows)}" for caption, made in parts)
-
-
 def convert(rows: list[Row]) -> str:
     return table(["conversion", "s", "peak resident MiB", "of it not mapped files"],
                  [[r["name"], value(r), mib(r["peak_resident_bytes"]), mib(r["extra"]["anonymous_bytes"])] for r in rows if r["kind"] == "convert" and r["median"]])
@@ -264,11 +287,23 @@ def machine(rows: list[Row]) -> str:
     noisy = len({x["case"] for x in rows if (x["noise"] or {}).get("noisy")})
     return (f"{r['machine']['cpu']}, {r['machine']['cpus']} CPUs, {r['machine']['memory_bytes'] / 2**30:.0f} GiB; {', '.join(r['cpu_features'])}; "
             f"pin {r['pin']}, commit {r['commit']}, {r['date'][:10]}; "
-            f"{len({x['case'] for x in rows})} cases, {noisy} of them on a noisy machine.")
+            f"{len({x['case'] for x in rows})} cases, {noisy} of them on a noisy machine and not shown.")
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
     "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
-    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "back": back, "skipped": skipped,
+    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "skipped": skipped,
 }
+
+# what a generated file has of them, in this order
+CAPTIONS = {
+    "figure7": "Decode speed in tokens/s over depth, ratios to the fastest of the others and what the bytes of a token allow of them",
+    "memory": "Memory over depth", "prefill": "Time to the first token", "roofline": "Roofline and threads",
+    "batch": "Several sequences, tokens/s of all together at a depth of 512", "big": "7B shapes",
+    "validate": "What is filled or fitted against what was run", "python": "Python's share of the time per token", "load": "Load time",
+    "convert": "Conversion of a checkpoint of Qwen2.5-1.5B's dimensions (3.1 GB; Qwen2 layout beside ours) to Q4_0",
+    "verify": "Time to verify tokens in one batch, over that of one, at a depth of 1024", "rollback": "Time to take tokens back, and to decode one",
+    "before": "Decode speed over that of the build before", "state": "Memory of a sequence", "drafts": "examples/small with n-gram drafts",
+    "step": "The matrix products of one decoded token of the 1B shape", "operators": "Single operators", "products": "Single products",
+    "skipped": "Cases that could not run"}

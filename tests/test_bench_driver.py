@@ -316,6 +316,25 @@ def test_an_interrupted_run_keeps_its_rows_and_goes_on(suite: Path, monkeypatch:
     assert ran == ["load-1b", "products-step-1b"] and rows.read(suite)[:len(before)] == before
 
 
+def test_a_noisy_case_is_run_again_by_itself_and_marked_where_it_stays_noisy(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    calm = {"others": 0.0, "steal": 0.0, "loop_spread": 0.0, "load": 0.0, "noisy": False}
+
+    def quick(bench: session.Bench, case: Case) -> list[rows.Row]:
+        ran.append(case.id)
+        return [bench.row("x", unit="s", values=[1.0])]
+    for noisy_times in (1, 2):
+        looks = iter([calm, calm | {"noisy": True}, calm, calm, *[calm | {"noisy": noisy_times > 1}] * 2])
+        monkeypatch.setattr(machine, "noise", lambda spin: next(looks))
+        for kind in ("load", "step"):
+            monkeypatch.setitem(run.MEASURE, kind, quick)
+        ran.clear()
+        out = suite.with_name(f"{noisy_times}.jsonl")
+        assert run.run(select("full", ["load", "products-step"], 1, small=True), out, small=True) == 0
+        assert ran == ["load-1b", "products-step-1b", "load-1b"]
+        assert {r["case"]: r["noise"]["noisy"] for r in rows.read(out)} == {"products-step-1b": False, "load-1b": noisy_times > 1}
+
+
 def test_what_does_not_fit_is_a_row_with_its_reason(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = select("full", ["batch-1b-s4"], 1, small=True)
     monkeypatch.setattr(machine, "free_memory", lambda: 1 << 20)

@@ -16,6 +16,7 @@ from conftest import TINY
 from sb_convert import bpe, calibrate, metadata, special, verify
 from sb_convert.cli import parser, spike_k, split_size
 from sb_convert.config import Config
+from sb_convert.config_fields import NEUTRAL, check_fields
 from sb_convert.convert import Options, Result, convert, encoded, outfile
 from sb_convert.errors import ConvertError
 from sb_convert.formats import BLOCK_VALUES, OUTTYPES, decode, encode, error_bound, nbytes, rows_per_block, wanted_type, whole_blocks
@@ -442,3 +443,45 @@ def test_blocks_are_encoded_a_few_ahead_and_in_order(monkeypatch, n):
     rows = np.arange(11 * 32, dtype=np.float32).reshape(11, 32)
     blocks = list(encoded(Planned(targets(Config.from_json(TINY))[0], tensor(rows), T.F32, rows.nbytes, T.F32), Pool()))
     assert [len(b) for b in blocks] == [2, 2, 2, 2, 2, 1] and (np.concatenate(blocks) == rows).all() and max(most) == n + 1
+
+
+# --- what config.json may say beside ---------------------------------------------------------------------------------------------------
+
+SAYS_NOTHING = [
+    ((False,), """add_cross_attention is_encoder_decoder attention_bias attention_out_bias o_bias mlp_bias lm_head_bias rope_interleaved rope_interleave qk_norm use_qk_norm qk_layernorm
+                  use_post_norm post_norm parallel_attn use_parallel_residual alibi norm_bias use_output_gate use_gv use_gate use_lower_bound"""),
+    ((True,), "qkv_bias use_sliding_window use_rope norm_first use_gk norm_after_linear_attn"),
+    ((0,), "max_window_layers sink_size num_meta_tokens num_experts num_local_experts n_routed_experts shared_intermediate_size num_mtp_modules num_nextn_predict_layers"),
+    ((1,), """partial_rotary_factor rope_pct rotary_pct logit_scale logits_scaling embedding_multiplier residual_multiplier scale_emb lm_head_multiplier emb_scale embedding_scale
+              expand_k expand_v k_clamp_max"""),
+    ((), """cross_attention_hidden_size attn scale_depth attention_multiplier query_pre_attn_scalar attn_scale softmax_scale scale final_logit_softcapping attn_logit_softcapping
+            logit_softcapping logits_soft_cap output_logit_soft_cap clip_qkv clamp_min clamp_max gate_fn gate_bound"""),
+    (({},), "pruned_heads quantization_config"), (([],), "no_rope_layers full_attn_layers"), ((0, False), "attention_sinks"), (("relu",), "feature_map")]
+
+
+@pytest.mark.parametrize("neutral, names", SAYS_NOTHING)
+def test_each_field_is_taken_at_what_says_nothing_alone(neutral, names):
+    for name in names.split():
+        for value in (None, False, True, 0, 1, 2, 0.5, 1.0, {}, [], {"a": 1}, [0], "relu", "elu"):
+            if value is None or any(value == held and isinstance(value, bool) == isinstance(held, bool) for held in neutral):
+                check_fields({name: value}, set(), "config.json")
+            else:
+                with pytest.raises(ConvertError, match=f"config.json: {name}: got "):
+                    check_fields({name: value}, set(), "config.json")
+
+
+def test_the_fields_above_are_all():
+    assert sorted(name for _, names in SAYS_NOTHING for name in names.split()) == sorted(NEUTRAL)
+
+
+@pytest.mark.parametrize("theirs, ours", [
+    ("rms_norm_eps", "norm_eps"), ("layer_norm_eps", "norm_eps"), ("layer_norm_epsilon", "norm_eps"), ("hidden_activation", "hidden_act"), ("activation_function", "hidden_act"),
+    ("num_heads", "num_attention_heads"), ("num_kv_heads", "num_key_value_heads"), ("n_layer", "num_hidden_layers"), ("num_layers", "num_hidden_layers"), ("n_embd", "hidden_size"),
+    ("d_model", "hidden_size"), ("n_head", "num_attention_heads"), ("window_size", "sliding_window"), ("n_positions", "max_position_embeddings"), ("tie_embeddings", "tie_word_embeddings")])
+def test_another_projects_word_says_the_same_or_is_refused(theirs, ours):
+    check_fields({theirs: 3, ours: 3}, {ours}, "config.json")
+    check_fields({theirs: "silu", ours: "swish"}, {ours}, "config.json")
+    for raw, words in (({theirs: 3, ours: 4}, rf"got 3, expected what {ours} says \(4\)"), ({theirs: 3}, f"got 3 and no {ours}, expected {ours}; "),
+                       ({theirs: "silu", ours: "gelu"}, "got 'silu', "), ({theirs: "gelu", ours: "silu"}, "got 'gelu', ")):
+        with pytest.raises(ConvertError, match=f"config.json: {theirs}: {words}"):
+            check_fields(raw, {ours}, "config.json")

@@ -54,9 +54,13 @@ def sample(sandbox: Sandbox, n: int, seed: int, only: str) -> list[Mutant]:
 def survivors(sandbox: Sandbox, results: Path) -> list[Mutant]:
     """Those that a former run's results.jsonl says no test noticed, as far as the modules still have their lines."""
     rows = [row for row in map(json.loads, results.read_text().splitlines()) if not row["noticed"] and row["operator"] != CONTROL]
-    left = {(row["file"], row["operator"], row["old"], row["new"]) for row in rows}
-    every = (m for file in sorted({row["file"] for row in rows}) for m in mutants(file, (sandbox.packages / file).read_text()))
-    return [m for m in every if (m.file, m.operator, *m.lines()) in left]
+    left, found = {(row["file"], row["operator"], row["old"], row["new"]) for row in rows}, []
+    for file in sorted({row["file"] for row in rows}):
+        text = (sandbox.packages / file).read_text()
+        lines, old = [line.strip() for line in text.splitlines()], {(row["operator"], row["old"]) for row in rows if row["file"] == file}
+        near = (m for m in mutants(file, text) if any((m.operator, line) in old for line in lines[m.line - 1:m.line + 9]))  # writing all out takes minutes
+        found += [m for m in near if (file, m.operator, *m.lines()) in left]
+    return found
 
 
 def choose(tests: Sequence[str], measured: Measured, most: int, budget: float) -> list[str]:
