@@ -183,7 +183,7 @@ def all_cases(n_threads: int) -> list[Case]:
     every = (LLAMA, PLAIN, SPIKES, INT8)
     return [
         *decode_cases(n_threads), *prefill_cases(n_threads),
-        Case("validate-1b-d4096", "validate", (LLAMA, PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=150),
+        Case("validate-1b-d4096", "validate", (LLAMA, IK[-2], PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=200),
         *batch_cases(n_threads),
         Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
              quick=True, seconds=60),

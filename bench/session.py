@@ -121,15 +121,16 @@ class Bench:
     # --- models in drivers
 
     def memory_needed(self, player: Player, n_ctx: int, n_seq: int, n_batch: int) -> int:
-        """Upper estimate in bytes: file, cache or state, attention scores (16 bits more than needed), outputs."""
+        """Upper estimate in bytes: file, and again where it is repacked, cache or state, attention scores (16 bits more than needed), outputs."""
         s = player.shape
+        weights = int(model_bytes(s, player.type) * 1.1) * (1 + bool(player.settings.get("repack")))
         if s.window:
             cache = n_seq * (s.n_layer * 4 * s.head * s.n_head_kv * (s.window + 512) + s.n_layer * 8 * s.head ** 2 * s.n_head_kv)
             scores = 0
         else:
             cache = s.kv_bytes_per_token() * n_ctx
             scores = 0 if player.settings.get("flash_attn") else 6 * n_ctx * n_batch * s.n_head
-        return int(model_bytes(s, player.type) * 1.1) + cache + scores + 4 * s.n_vocab * n_batch + (256 << 20)
+        return weights + cache + scores + 4 * s.n_vocab * n_batch + (256 << 20)
 
     def check_memory(self, need: int, what: str) -> None:
         free = machine.free_memory() - RESERVE

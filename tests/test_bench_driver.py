@@ -88,40 +88,6 @@ def test_wrong_shapes_are_refused_and_leave_no_file(tmp_path: Path, changes: dic
     assert not list(tmp_path.iterdir())
 
 
-def test_outliers_lie_in_the_norms_of_layers_and_models_with_them_decode(models: session.Models, driver: Driver) -> None:
-    import gguf
-
-    p = Player(dataclasses.replace(tiny(SPIKING_1B), name="outliers", outliers=8), spikes=True)
-    path, _ = models.get(p)
-    norms = {t.name: t.data for t in gguf.GGUFReader(path).tensors if t.name.endswith("norm.weight")}
-    assert {name: int((data > 1).sum()) for name, data in norms.items() if "attn_norm" in name or "ffn_norm" in name} == {
-        f"blk.{i}.{n}_norm.weight": 8 for i in range(2) for n in ("attn", "ffn")} and norms["output_norm.weight"].max() == 1
-    driver.ask("load", path=str(path))
-    driver.ask("context", n_ctx=64, n_threads=1, n_batch=32)
-    assert len(driver.ask("decode", n=2)["seconds"]) == 2
-
-
-@pytest.mark.parametrize("kv", ["f16", "q8_0"])
-def test_a_cache_of_either_type_is_filled_and_counted(models: session.Models, driver: Driver, kv: str) -> None:
-    driver.ask("load", path=str(models.get(player("Llama-3.2-1B"))[0]), settings={"flash_attn": True, "kv": kv})
-    opened = driver.ask("context", n_ctx=512, n_threads=1, unified=True)
-    shape = tiny(LLAMA_1B)
-    assert opened["state_bytes"] == shapes.state_bytes_per_token(shape, opened["n_ctx"], kv=kv)
-    driver.ask("fill", depth=300)
-    assert driver.ask("decode", n=2)["seconds"] and driver.ask("position")["next"] == 302
-
-
-@pytest.mark.parametrize("settings, message", [({"repack": True}, "repack"), ({"kv": "q2_k"}, "q2_k"), ({"nonsense": 1}, "nonsense")])
-def test_settings_that_an_engine_has_not_are_refused(models: session.Models, driver: Driver, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(BenchError, match=f"settings.*{message}"):
-        driver.ask("load", path=str(models.get(player("Llama-3.2-1B"))[0]), settings=settings)
-
-
-@pytest.mark.parametrize("huge", [False, True])
-def test_the_read_rate_is_that_of_all_threads_together(driver: Driver, huge: bool) -> None:
-    assert len(rates := driver.ask("read", threads=1, bytes=1 << 20, repeat=2, huge=huge)["gb_per_s"]) == 2 and all(r > 0 for r in rates)
-
-
 def test_real_shapes_have_the_published_sizes() -> None:
     def count(s: shapes.Shape) -> float:
         return sum(_product(t.shape) for t in shapes.tensors(s, "q8_0"))

@@ -23,7 +23,9 @@ struct engine_settings {
 using llama_memory_t = llama_context *;
 
 inline llama_memory_t llama_get_memory(llama_context * ctx) { return ctx; }
-inline llama_pos llama_memory_seq_pos_max(llama_memory_t m, llama_seq_id s) { return llama_kv_cache_seq_pos_max(m, s); }
+inline llama_pos llama_memory_seq_pos_max(llama_memory_t m, llama_seq_id s) {
+    return llama_kv_cache_seq_pos_min(m, s) < 0 ? -1 : llama_kv_cache_seq_pos_max(m, s); // the latter is 0 of an empty sequence, too
+}
 inline bool llama_memory_seq_rm(llama_memory_t m, llama_seq_id s, llama_pos a, llama_pos b) { return llama_kv_cache_seq_rm(m, s, a, b); }
 inline void llama_memory_seq_cp(llama_memory_t m, llama_seq_id from, llama_seq_id to, llama_pos a, llama_pos b) {
     llama_kv_cache_seq_cp(m, from, to, a, b);
