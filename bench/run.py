@@ -53,7 +53,7 @@ def measured(bench: Bench, case: Case) -> list[rows.Row]:
 
 def run_cases(bench: Bench, cases: list[Case], out: Path) -> int:
     """Returns how many cases failed. Each case's rows are on disk before the next begins. A case on a noisy machine is run again by
-    itself, when all others are done; what stays noisy is kept and marked, and no report shows it."""
+    itself, when all others are done (not where most are noisy); what stays noisy is kept and marked, and no report shows it."""
     done = rows.finished(bench.known, bench.drivers.build, out)
     left = [c for c in cases if c.id not in done]
     failed = 0
@@ -65,6 +65,9 @@ def run_cases(bench: Bench, cases: list[Case], out: Path) -> int:
             failed += record(bench, case, out)
             again += [case] * bench.noisy()
             bar.update(round(case.seconds))
+        if len(again) > max(3, len(left) // 2):
+            bench.warn(f"{len(again)} of {len(left)} cases were noisy, too many to run them again: do make the machine quiet, and measure anew")
+            again = []
         for case in again:
             bench.warn(f"{case.id}: once more, by itself")
             record(bench, case, out)

@@ -299,6 +299,11 @@ def test_a_noisy_case_is_run_again_by_itself_and_marked_where_it_stays_noisy(sui
         assert run.run(select("full", ["load", "products-step"], 1, small=True), out, small=True) == 0
         assert ran == ["load-1b", "products-step-1b", "load-1b"]
         assert {r["case"]: r["noise"]["noisy"] for r in rows.read(out)} == {"products-step-1b": False, "load-1b": noisy_times > 1}
+    monkeypatch.setattr(machine, "noise", lambda spin: calm | {"noisy": True})
+    monkeypatch.setitem(run.MEASURE, "decode", quick)
+    ran.clear()
+    cases = select("full", ["batch-", "load"], 1, small=True)
+    assert run.run(cases, suite, small=True) == 0 and ran == [c.id for c in cases]  # all of a noisy machine's are marked at once
 
 
 def test_what_does_not_fit_is_a_row_with_its_reason(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
