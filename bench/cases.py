@@ -157,6 +157,12 @@ def operator_cases(n_threads: int) -> list[Case]:
     return cases
 
 
+def event_cases() -> list[Case]:
+    """One thread: the fewer read at once, the more a skipped line is worth."""
+    return [Case("events", "events", (), {"n_threads": 1, "shape": (2048, 8192), "groups": (1, 4, 8), "silent": tuple(i / 10 for i in range(10)),
+                                          "seconds": 0.5, "repetitions": 5}, seconds=60)]
+
+
 def back_cases(n_threads: int) -> list[Case]:
     """What taking tails back costs and what it is for."""
     sizes, every = (1, 2, 4, 8), {"n_threads": n_threads}
@@ -188,7 +194,7 @@ def all_cases(n_threads: int) -> list[Case]:
         Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
              quick=True, seconds=60),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
-        *roofline_cases(n_threads), *back_cases(n_threads), *operator_cases(n_threads),
+        *roofline_cases(n_threads), *back_cases(n_threads), *operator_cases(n_threads), *event_cases(),
         Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),
         *big_cases(n_threads), *big_back_cases(n_threads), *target_cases(n_threads),
     ]
@@ -207,6 +213,8 @@ def tiny_case(case: Case) -> Case:
         p["operators"] = [op | {k: v for k, v in (("d", 32), ("H", 4), ("G", 2), ("n", 256), ("window", 64)) if k in op} for op in p["operators"]]
     if "shapes" in p:
         p["shapes"] = [(256, 256)]
+    if "groups" in p:
+        p |= {"shape": (256, 256), "silent": (0.0, 0.5)}
     return replace(case, players=players, params=p, seconds=1)
 
 

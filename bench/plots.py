@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import events
 from .cases import PAPER_FIGURE_7
 from .errors import BenchError
 from .rows import Row
@@ -137,7 +138,7 @@ PLOTS: dict[str, tuple[str, Plot]] = {
     "figure7": ("Decode speed over that of the fastest other engine (the paper's Figure 7), with what the bytes of a token allow", figure7),
     "depth": ("Roofline over depth", depth), "threads": ("Roofline over threads", threads), "batch": ("Several sequences", batch),
     "together": ("Tokens of one sequence together", together), "prefill": ("Time to the first token", prefill), "memory": ("Memory over depth", memory),
-    "quality": ("Quality against speed", quality)}
+    "events": ("Event-driven products: speed over ours by the share of silent channels", events.plot), "quality": ("Quality against speed", quality)}
 
 
 def draw(name: str, rows: list[Any]) -> str:

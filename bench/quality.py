@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 LENGTH = 512             # tokens per row, each begun without state: as in training
 STATS_ROWS = 64          # rows behind the spike figures
 CALIBRATION = 512 * 256  # training tokens behind the importance matrix
-KS = (2.0, 2.5, 3.0, 3.5, 4.0)
+KS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 PAPER = {2.0: (0.730, 0.989), 2.5: (0.709, 0.976), 3.0: (0.692, 0.951), 3.5: (0.677, 0.916), 4.0: (0.664, 0.877)}  # Table 11
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 
@@ -243,7 +243,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for r in rows:
         cost = 100 * (r["perplexity"] / base["perplexity"] - 1)
-        spikes = f"{r['sparsity']:.3f} | {r['share_to_7']:.3f} | {PAPER[r['k']][0]:.3f}, {PAPER[r['k']][1]:.3f}" if r["k"] else "| |"
+        paper = ", ".join(f"{x:.3f}" for x in PAPER.get(r["k"], ()))
+        spikes = f"{r['sparsity']:.3f} | {r['share_to_7']:.3f} | {paper}" if r["k"] else "| |"
         yield (f"| {r['case']} | {r['bytes'] / 1e6:.2f} | {r['bits_per_weight']:.2f} | {r['perplexity']:.3f} | {'' if r is base else f'{cost:+.2f}%'} | "
                f"{r['top1_agreement']:.2%} | {spikes} |")
     yield ""

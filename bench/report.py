@@ -60,7 +60,7 @@ def write_tables(measured: list[Row], root: Path, source: Path, check: bool) -> 
 
 
 def main(source: Path, root: Path = ROOT, readmes: bool = False, check: bool = False, plots: bool = True) -> int:
-    """Writes all tables (.md), the page of all plots (.html) and Figure 7 (-figure7.svg) beside the rows; with `readmes` the READMEs, too.
+    """Writes all tables (.md), the page of all plots (.html) and what the READMEs show of them (-figure7.svg, -events.svg) beside the rows; with `readmes` the READMEs, too.
     `check` writes nothing: 1 where a README or the tables are not those of these rows."""
     measured = rows.read(source)
     changed = write_tables(measured, root, source, check) if readmes or check else []
@@ -72,7 +72,7 @@ def main(source: Path, root: Path = ROOT, readmes: bool = False, check: bool = F
     if not check:
         made_files = {".md": tables}
         if plots:
-            made_files |= {".html": page.page(measured, source), "-figure7.svg": drawing.draw("figure7", rows.published(measured))}
+            made_files |= {".html": page.page(measured, source), **{f"-{name}.svg": drawing.draw(name, rows.published(measured)) for name in ("figure7", "events")}}
         for ending, text in made_files.items():
             path = source.with_name(source.stem + ending)
             if text:

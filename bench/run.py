@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import build, machine, measure, measure_back, measure_convert, measure_drafts, measure_ops, measure_python, rows
+from . import build, machine, measure, measure_back, measure_convert, measure_drafts, measure_events, measure_ops, measure_python, rows
 from .cases import Case
 from .errors import BenchError, Skip
 from .session import Bench, Models
@@ -20,7 +20,7 @@ MEASURE = {
     "decode": measure.decode, "prefill": measure.prefill, "depths": measure.depths, "fit": measure.fit, "validate": measure.validate, "load": measure.load,
     "operators": measure_ops.operators, "products": measure_ops.products, "step": measure_ops.step, "convert": measure_convert.convert,
     "python": measure_python.python, "verify": measure_back.verify, "rollback": measure_back.rollback, "before": measure_back.before,
-    "state": measure_back.state, "drafts": measure_drafts.drafts,
+    "state": measure_back.state, "drafts": measure_drafts.drafts, "events": measure_events.events,
 }
 GIB = 1 << 30
 

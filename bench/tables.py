@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
+from . import events
 from .cases import PAPER_FIGURE_7
 from .rows import Row
 from .sides import SIDES
@@ -290,10 +291,15 @@ def machine(rows: list[Row]) -> str:
             f"{len({x['case'] for x in rows})} cases, {noisy} of them on a noisy machine and not shown.")
 
 
+def event_driven(rows: list[Row]) -> str:
+    head, *body = events.table_lines(rows) or [[]]
+    return table(head, body)
+
+
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
     "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
-    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "skipped": skipped,
+    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "events": event_driven, "skipped": skipped,
 }
 
 # what a generated file has of them, in this order

@@ -59,6 +59,9 @@ int main() {
 #ifndef SB_BENCH_IK
     operator_bench op;
 #endif
+#ifdef SB_BENCH_SPIKINGBRAIN
+    event_bench events;
+#endif
     bool done = false;
     std::map<std::string, std::function<json(const json &)>> commands = {
         { "hello",    cmd_hello },
@@ -80,6 +83,10 @@ int main() {
     commands["op_build"] = [&](const json & r) { return op.build(r); };
     commands["op_time"]  = [&](const json & r) { return op.time(r); };
 #endif
+#ifdef SB_BENCH_SPIKINGBRAIN
+    commands["events_build"] = [&](const json & r) { return events.build(r); };
+    commands["events_time"]  = [&](const json & r) { return events.time(r); };
+#endif
     for (std::string line; !done && std::getline(std::cin, line); ) {
         // bytes that are no UTF-8 (a path in an error) become U+FFFD instead of an exception
         const std::string out = answer(commands, line).dump(-1, ' ', false, json::error_handler_t::replace);
@@ -89,6 +96,9 @@ int main() {
     }
 #ifndef SB_BENCH_IK
     op.close();
+#endif
+#ifdef SB_BENCH_SPIKINGBRAIN
+    events.close();
 #endif
     s.close_model();
     llama_backend_free();

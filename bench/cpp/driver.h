@@ -82,3 +82,17 @@ struct operator_bench {
     json time(const json &);
 };
 #endif
+
+// --- events.cpp: event-driven products over a layout by input channel, beside ours
+
+#ifdef SB_BENCH_SPIKINGBRAIN
+struct event_bench {
+    struct weights;
+    weights * w = nullptr;
+
+    ~event_bench();
+    void close();
+    json build(const json &);
+    json time(const json &);
+};
+#endif
