@@ -311,5 +311,6 @@ CAPTIONS = {
     "convert": "Conversion of a checkpoint of Qwen2.5-1.5B's dimensions (3.1 GB; Qwen2 layout beside ours) to Q4_0",
     "verify": "Time to verify tokens in one batch, over that of one, at a depth of 1024", "rollback": "Time to take tokens back, and to decode one",
     "before": "Decode speed over that of the build before", "state": "Memory of a sequence", "drafts": "examples/small with n-gram drafts",
+    "events": "Event-driven products of one token, by input channel, on one thread: speed over ours by the share of silent channels",
     "step": "The matrix products of one decoded token of the 1B shape", "operators": "Single operators", "products": "Single products",
     "skipped": "Cases that could not run"}
