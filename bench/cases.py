@@ -158,7 +158,7 @@ def operator_cases(n_threads: int) -> list[Case]:
 
 
 def event_cases() -> list[Case]:
-    """One thread: the fewer read at once, the more a skipped line is worth."""
+    """On one thread, as the first sketch of it."""
     return [Case("events", "events", (), {"n_threads": 1, "shape": (2048, 8192), "groups": (1, 4, 8), "silent": tuple(i / 10 for i in range(10)),
                                           "seconds": 0.5, "repetitions": 5}, seconds=60)]
 
