@@ -63,7 +63,7 @@ def products(bench: Bench, case: Case) -> list[Row]:
         sides = (("upstream", {"i8": "q8_0"}.get(type_, type_), False), ("ours", type_, True))
         with contextlib.ExitStack() as stack:
             drivers = [stack.enter_context(bench.driver(side)) for side, _, _ in sides]
-            built = [d.ask("op_build", op="products", type=t, spikes=s, T=T, n_threads=p["n_threads"], products=[[n, m, count]])
+            built = [d.ask("op_build", op="products", type=t, activations="spikes" if s else "float", T=T, n_threads=p["n_threads"], products=[[n, m, count]])
                      for d, (_, t, s) in zip(drivers, sides)]
             times = alternate(drivers, p["seconds"], 5)
         what = f"{n}x{m} T={T}"
@@ -82,7 +82,7 @@ def step(bench: Bench, case: Case) -> list[Row]:
     bench.check_memory(need, "three sets of products")
     with contextlib.ExitStack() as stack:
         drivers = [stack.enter_context(bench.driver(side)) for side, _ in sides]
-        built = [d.ask("op_build", op="products", type=p["type"], spikes=s, n_threads=p["n_threads"], products=shapes)
+        built = [d.ask("op_build", op="products", type=p["type"], activations="spikes" if s else "float", n_threads=p["n_threads"], products=shapes)
                  for d, (_, s) in zip(drivers, sides)]
         times = alternate(drivers, 0.3, p["repetitions"])
     rows = [bench.row(f"{side} {p['type']}" + " spikes" * s, unit="s", values=v, type=p["type"], spikes=s, extra=rate(b, v))

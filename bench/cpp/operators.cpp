@@ -117,28 +117,29 @@ struct operator_bench::graph {
         }
     }
 
-    void product(ggml_type type, int64_t n, int64_t m, ggml_tensor * x, bool spikes) {
+    // activations: "float", or encoded as "spikes" or "q8"
+    void product(ggml_type type, int64_t n, int64_t m, ggml_tensor * x, const std::string & activations) {
         ggml_tensor * w = weight(type, n, m);
         ops += 2.0*n*m*x->ne[1];
-        if (!spikes) {
+        if (activations == "float") {
             ggml_build_forward_expand(gf, ggml_mul_mat(ctx, w, x));
             return;
         }
 #ifdef SB_BENCH_SPIKINGBRAIN
         ggml_tensor * scales = type == GGML_TYPE_I8 ? f32(n/128, m) : nullptr;
         bytes += scales ? ggml_nbytes(scales) : 0;
-        ggml_build_forward_expand(gf, ggml_spk_mul_mat(ctx, w, scales, nullptr, nullptr, encoded(x)));
+        ggml_build_forward_expand(gf, ggml_spk_mul_mat(ctx, w, scales, nullptr, nullptr, encoded(x, activations)));
 #else
-        fail("spikes: got true, expected false: upstream has no such product");
+        fail("activations: got " + activations + ", expected float: upstream has no such product");
 #endif
     }
 
 #ifdef SB_BENCH_SPIKINGBRAIN
     std::map<ggml_tensor *, ggml_tensor *> codes;
 
-    ggml_tensor * encoded(ggml_tensor * x) { // once for all products that read it
+    ggml_tensor * encoded(ggml_tensor * x, const std::string & activations) { // once for all products that read it
         auto & act = codes[x];
-        return act ? act : act = ggml_spk_encode(ctx, x, 3.0f, GGML_SPK_SPIKE);
+        return act ? act : act = ggml_spk_encode(ctx, x, 3.0f, activations == "q8" ? GGML_SPK_Q8 : GGML_SPK_SPIKE);
     }
 
     static constexpr int32_t N_JOURNAL = 64; // of n_rs_seq 32
@@ -221,7 +222,7 @@ json operator_bench::build(const json & r) {
     g = new graph(r.at("n_threads"));
     const std::string op = r.at("op");
     const int64_t T = r.value("T", 1), window = r.value("window", 4096);
-    const bool spikes = r.value("spikes", false);
+    const std::string activations = r.value("activations", "float");
 
     if (op == "products") { // [n, m, how often]; inputs of equal width are shared, as the projections of a layer share theirs
         std::map<int64_t, ggml_tensor *> inputs;
@@ -229,7 +230,7 @@ json operator_bench::build(const json & r) {
             ggml_tensor *& x = inputs[p.at(0)];
             x = x ? x : g->f32(p.at(0), T);
             for (int i = 0; i < p.at(2).get<int>(); ++i) {
-                g->product(type_named(r.at("type")), p.at(0), p.at(1), x, spikes);
+                g->product(type_named(r.at("type")), p.at(0), p.at(1), x, activations);
             }
         }
 #ifdef SB_BENCH_SPIKINGBRAIN
@@ -241,12 +242,12 @@ json operator_bench::build(const json & r) {
         ggml_tensor * x = g->f32(r.at("n"), T);
         g->bytes = ggml_nbytes(x);
         g->ops   = 4.0*ggml_nelements(x); // magnitude, sum, division, rounding
-        ggml_build_forward_expand(g->gf, g->encoded(x));
+        ggml_build_forward_expand(g->gf, g->encoded(x, "spikes"));
 #endif
     } else {
         fail("op: got '" + op + "', expected products, gla, swa or encode, the last three of the fork only");
     }
-    const std::string weights_in = r.value("weights_in", spikes ? "CPU_SPK" : op == "products" ? "CPU_REPACK" : "CPU");
+    const std::string weights_in = r.value("weights_in", activations != "float" ? "CPU_SPK" : op == "products" ? "CPU_REPACK" : "CPU");
     g->allocate(weights_in.c_str());
     g->set_positions(T, window);
     return { { "bytes", g->bytes }, { "ops", g->ops } };

@@ -90,6 +90,8 @@ def imatrix(argv: Sequence[str]) -> Optional[str]:
         if Spiking.of(model.metadata(), overrides).enabled:
             return (f"sb-imatrix: {path}: got a model whose projections read integer spikes, expected float inputs; "
                     f"do add --override-kv {ENABLE}=bool:false")
+        if "--repack" in argv and model.metadata().get("general.architecture") == "spikingbrain":
+            return "sb-imatrix: --repack: got it for a SpikingBrain model, expected none: interleaved weights multiply integers, importance is gathered from float inputs"
     return None
 
 

@@ -8,7 +8,8 @@ variable set by the user overrides:
 - LLAMA_ARG_CACHE_IDLE_SLOTS=off (upstream on): each request would move all idle slots to that cache, to free room that
   slots of constant size do not share, and a slot asked for by its number would read its prompt again;
 - LLAMA_ARG_BATCH=512 (upstream 2048): between two batches a server cancels what nobody waits for and serves the other
-  slots, and a bar moves; 512 is one micro-batch, so larger batches gain nothing.
+  slots, and a bar moves; 512 is one micro-batch, so larger batches gain nothing;
+- LLAMA_ARG_REPACK=off for sb-imatrix: importance is gathered from float inputs, interleaved weights multiply integers.
 
 SPIKINGBRAIN_CHECKPOINT_RAM (MiB, read by the fork's server; 512 if unset) bounds what the checkpoints of one slot hold:
 each is up to a whole window (115 MiB for the 7B), and upstream bounds their number only.
@@ -38,6 +39,7 @@ LIB = Path(__file__).resolve().parent / "lib"
 FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
 IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
 BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
+REPACK: Defaults = {"LLAMA_ARG_REPACK": ("off", ("-nr", "--repack", "--no-repack", "LLAMA_ARG_NO_REPACK"))}
 CHECKPOINTS = """\
 A variable that is read here only:
   SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never
@@ -125,7 +127,7 @@ TOOLS = {
     "sb-perplexity": Tool(FIT, refused=(partial(refusals.numbers, "sb-perplexity"), refusals.perplexity)),
     "sb-bench": Tool(refused=(partial(refusals.numbers, "sb-bench"),)),
     "sb-batched-bench": Tool(FIT, refused=(partial(refusals.numbers, "sb-batched-bench"), refusals.context)),
-    "sb-imatrix": Tool(FIT, refused=(partial(refusals.numbers, "sb-imatrix"), refusals.imatrix)),
+    "sb-imatrix": Tool(FIT | REPACK, refused=(partial(refusals.numbers, "sb-imatrix"), refusals.imatrix)),
     "sb-gguf-split": Tool(refused=(refusals.merge_output,)),
 }
 

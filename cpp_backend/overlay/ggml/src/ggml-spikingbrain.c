@@ -1,6 +1,10 @@
 #include "ggml-spikingbrain.h"
 #include "ggml-impl.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 // graph constructors: shapes are checked here, kernels rely on them
 
 static void check_heads(const struct ggml_tensor * q, const struct ggml_tensor * seqs) {
@@ -270,4 +274,21 @@ struct ggml_tensor * ggml_spk_mul_mat(
     result->src[4] = out_value;
 
     return result;
+}
+
+//
+// memory
+//
+
+void ggml_spk_advise_huge_pages(void * data, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t huge = 2*1024*1024;
+    const uintptr_t begin = ((uintptr_t) data + huge - 1)/huge*huge, end = ((uintptr_t) data + size)/huge*huge;
+    if (begin < end) {
+        madvise((void *) begin, end - begin, MADV_HUGEPAGE); // where the system has none, nothing is lost
+    }
+#else
+    GGML_UNUSED(data);
+    GGML_UNUSED(size);
+#endif
 }

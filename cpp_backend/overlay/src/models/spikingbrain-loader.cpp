@@ -73,8 +73,31 @@ std::string llama_spikingbrain_type_error(const std::string & name, ggml_type ty
     return !row || is_in(type, row->types) ? "" : format("%s: got type %s, expected %s", name.c_str(), ggml_type_name(type), text_of(row->types));
 }
 
-bool llama_spikingbrain_in_integers(ggml_type type, bool spiking) {
-    return type == GGML_TYPE_I8 || (spiking && (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0));
+// without vector instructions of ours llama.cpp's product of ordinary activations is the faster one
+static bool has_kernels() {
+    static const bool found = [] {
+        ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        auto isa = cpu ? (ggml_spk_isa_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_spk_isa") : nullptr;
+        return isa && strcmp(isa(), "generic") != 0;
+    }();
+    return found;
+}
+
+static bool has_product(ggml_type type) {
+    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0;
+}
+
+int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking) {
+    if (!meta || !has_product(meta->type)) {
+        return 0;
+    }
+    const bool always = meta->type == GGML_TYPE_I8 || spiking;
+    return always || (has_kernels() && meta->ne[1] % 16 == 0) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0; // 16 rows: what CPU_SPK interleaves
+}
+
+bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking) {
+    const bool interleaved = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_SPK") == 0;
+    return has_product(w->type) && (w->type == GGML_TYPE_I8 || spiking || interleaved);
 }
 
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {

@@ -14,8 +14,13 @@ ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 // SPK_MUL_MAT over w, to ask a backend about
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
 
-// Whether a product with a matrix of this type is one in integers: INT8 codes always, others when their input spikes.
-bool llama_spikingbrain_in_integers(ggml_type type, bool spiking);
+// The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, Q8_0, Q5_0
+// and Q4_0 when their input spikes or this CPU has kernels of ours.
+int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking);
+
+// Whether the product with a matrix, as it was loaded, is one in integers: INT8 codes always, Q8_0, Q5_0 and Q4_0 when their input spikes or
+// they lie in CPU_SPK. So ordinary activations take llama.cpp's own product with --no-repack and on other machines.
+bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking);
 
 // What is wrong with a tensor of this name and type; "" when nothing is, or the model has no such tensor, which is seen when none reads it.
 std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type);

@@ -61,6 +61,9 @@ void spikingbrain_storage::allocate(ggml_backend_buffer_type_t buft, device & de
         throw std::runtime_error(format("spikingbrain: memory: could not allocate %.2f MiB for %zu sequences in %s; use fewer sequences or a smaller n_ubatch",
             ggml_backend_alloc_ctx_tensors_from_buft_size(dev.ctx.get(), buft)/1024.0/1024.0, seqs.size(), ggml_backend_buft_name(buft)));
     }
+    if (ggml_backend_buffer_is_host(dev.buf.get())) {
+        ggml_spk_advise_huge_pages(ggml_backend_buffer_get_base(dev.buf.get()), ggml_backend_buffer_get_size(dev.buf.get()));
+    }
     ggml_backend_buffer_clear(dev.buf.get(), 0);
 }
 

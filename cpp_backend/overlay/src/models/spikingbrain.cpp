@@ -74,7 +74,7 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
     require(type != GGML_TYPE_I8 || n_in % 128 == 0, format("%s: got INT8 rows of %lld, expected a multiple of 128, the group of a scale; convert the checkpoint again with sb-convert",
         name.c_str(), (long long) n_in));
 
-    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, llama_spikingbrain_in_integers(type, spikes(tensor)) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0);
+    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, llama_spikingbrain_weight_flags(meta, spikes(tensor)));
     if (type != GGML_TYPE_I8) {
         return w;
     }
@@ -136,11 +136,10 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
 
     // output
     output_norm = create_tensor(tn(LLM_TENSOR_OUTPUT_NORM, "weight"), {n_embd}, 0);
-    output      = create_tensor(tn(LLM_TENSOR_OUTPUT,      "weight"), {n_embd, n_vocab}, TENSOR_NOT_REQUIRED);
-    // if output is NULL, init from the input tok embed
-    if (output == NULL) {
-        output = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {n_embd, n_vocab}, TENSOR_DUPLICATED);
-    }
+    // without an output of its own the input tok embed
+    const bool tied = !ml.get_tensor_meta(tn(LLM_TENSOR_OUTPUT, "weight").str().c_str());
+    const auto head = tn(tied ? LLM_TENSOR_TOKEN_EMBD : LLM_TENSOR_OUTPUT, "weight");
+    output = create_tensor(head, {n_embd, n_vocab}, (tied ? TENSOR_DUPLICATED : 0) | llama_spikingbrain_weight_flags(ml.get_tensor_meta(head.str().c_str()), false));
 
     const int64_t n_embd_q = n_embd_head_k*n_head;
 
@@ -313,13 +312,14 @@ ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, 
 
 // W x + b, or V_th (W s) + b: an integer product where the type of W has one, else W times the floats V_th s
 ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias) const {
-    if (!in.spiking && w->type != GGML_TYPE_I8) {
+    const bool in_integers = llama_spikingbrain_in_integers(w, in.spiking);
+    if (!in.spiking && !in_integers) {
         ggml_tensor * cur = g.build_lora_mm(w, in.x);
         return bias ? ggml_add(ctx0, cur, bias) : cur;
     }
 
     ggml_tensor * cur;
-    if (llama_spikingbrain_in_integers(w->type, in.spiking)) {
+    if (in_integers) {
         const auto found = model.int8.find(w);
         const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
         cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
@@ -492,7 +492,8 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
     cb(cur, "result_norm", -1);
     res->t_embd = cur;
 
-    cur = build_lora_mm(model.output, cur);
+    projection_input head = { cur, "output_codes", -1, false };
+    cur = blocks.build_proj(model.output, head);
     cb(cur, "result_output", -1);
     res->t_logits = cur;
 

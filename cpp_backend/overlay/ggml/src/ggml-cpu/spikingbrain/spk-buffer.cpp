@@ -35,6 +35,7 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
         buffer->iface.set_tensor = set_tensor;
         buffer->iface.get_tensor = nullptr;
         buffer->iface.cpy_tensor = nullptr;
+        ggml_spk_advise_huge_pages(ggml_backend_buffer_get_base(buffer), size);
     }
     return buffer;
 }

@@ -22,34 +22,17 @@ SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
 #include "spk-sums.h"
 #endif
 
-// One token reads weights from memory: ask for blocks and scales some way ahead, over the end of the tile into the next,
-// where the processor's own prefetch would start anew.
+// Asks for what will be read soon; block b lies at `block`. One token does without: it is no slower than the processor looks ahead.
 template <class W>
-struct prefetcher {
-    static constexpr int64_t AHEAD = 4096/W::BLOCK, SCALES_AHEAD = 16; // blocks
-
-    const uint8_t * block, * block_end, * scale, * scale_end;
-    int64_t blocks, scales;
-
-    SPK_MEMBER prefetcher(const uint8_t * tile, int64_t n_block) : blocks(n_block*W::BLOCK), scales(n_block*W::TILE_SCALES) {
-        block     = tile + AHEAD*W::BLOCK;
-        block_end = tile + blocks;
-        scale     = tile + blocks + SCALES_AHEAD*W::TILE_SCALES;
-        scale_end = tile + blocks + scales;
+SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
+    const uint8_t * ahead = block + 4096;
+    SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
+        __builtin_prefetch(ahead + i);
     }
-    SPK_MEMBER void next() {
-        SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
-            __builtin_prefetch(block + i);
-        }
-        block += W::BLOCK;
-        block += block == block_end ? scales : 0;
-        if (W::TILE_SCALES > 0) {
-            __builtin_prefetch(scale);
-            scale += W::TILE_SCALES;
-            scale += scale == scale_end ? blocks : 0;
-        }
+    if (W::TILE_SCALES > 0 && b % 2) {
+        __builtin_prefetch(ahead + W::BLOCK);
     }
-};
+}
 
 // 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8, int PART = 0>
@@ -58,16 +41,16 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
 
     spk_sums<W, NT, PART> sums;
     typename spk_sums<W, NT, PART>::floats total;
-    const auto * x = sums.operand(act, batch);
-    prefetcher<W> ahead(tile, n/32);
+    const auto x = sums.operand(act, batch);
     sums.zero(total);
     for (int64_t b = 0; b < n/32; b += N_BLOCK) {
         sums.template start<N_BLOCK>(x, b);
         for (int j = 0; j < N_BLOCK; ++j) {
-            if (NT == 1) {
-                ahead.next();
+            const uint8_t * block = tile + spk_block_at(b + j, W::BLOCK, W::TILE_SCALES);
+            if (NT > 1) {
+                prefetch_ahead<W>(block, b + j);
             }
-            W::steps(tile + (b + j)*W::BLOCK, [&](int step, spk_w w) __attribute__((always_inline)) {
+            W::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) {
                 sums.dot(step, w, x, b + j);
             });
         }
@@ -167,7 +150,7 @@ static void tile_outliers_all(int64_t n, const uint8_t * tile, const float * sca
         const double  rest = act->outliers[o].rest;
         int32_t code[SPK_ROWS];
         float   scale[SPK_ROWS];
-        W::column(code, tile + i/32*W::BLOCK, i % 32);
+        W::column(code, tile + spk_block_at(i/32, W::BLOCK, W::TILE_SCALES), i % 32);
         f_store(scale, W::tile_scales(tile, scales, n/32, i/32));
         for (int r = 0; r < SPK_ROWS; ++r) {
             corr[r] += scale[r]*(code[r]*rest);

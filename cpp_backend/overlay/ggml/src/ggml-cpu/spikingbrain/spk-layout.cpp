@@ -65,16 +65,16 @@ void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t
     const int64_t n_block    = n/32;
     const size_t  row_size   = ggml_row_size(type, n);
     const size_t  block_size = spk_block_size(type);
-    uint8_t * const scales   = tile + n_block*block_size;
+    const size_t  scales     = type == GGML_TYPE_I8 ? 0 : SPK_ROWS*sizeof(ggml_half);
 
     if (n_rows < SPK_ROWS || type == GGML_TYPE_Q5_0) {
         memset(tile, 0, SPK_ROWS*row_size);
     }
     for (int64_t b = 0; b < n_block; ++b) {
-        uint8_t * block = tile + b*block_size;
+        uint8_t * block = tile + spk_block_at(b, block_size, scales);
         for (int r = 0; r < n_rows; ++r) {
             const uint8_t * row = rows + r*row_size;
-            uint8_t * scale = scales + (b*SPK_ROWS + r)*sizeof(ggml_half);
+            uint8_t * scale = tile + spk_scales_at(b, n_block, block_size, scales) + r*sizeof(ggml_half);
             switch (type) {
                 case GGML_TYPE_I8: {
                     pack_bytes(block, (const int8_t *) row + b*32, r);

@@ -7,11 +7,21 @@
 //   I8, Q8_0  512 bytes: steps 0..7
 //   Q4_0      256 bytes: step 2i in the low, 2i + 1 in the high nibbles of 64 bytes
 //   Q5_0      320 bytes: as Q4_0, then the fifth bits: 8 bytes per step, bit 4*row + column
-// A tile is its blocks, then (not for I8) the 16 fp16 scales of each block.
+// A tile is its blocks, for all but I8 with the 16 fp16 scales of each: two blocks, then the scales of both, so that a tile is read from its
+// first byte to its last, in whole cache lines; an odd last block has its own behind it. (Scales beyond all blocks: 16 instead of
+// 28 GB/s on one Zen 4 thread for rows of 2048.)
 
 static const int SPK_ROWS = 16;
 
 size_t spk_block_size(ggml_type type); // bytes of a block of 32 columns x 16 rows, without scales
+
+// where block b of n_block lies in its tile, and its scales; size: of a block, scales: bytes of a block's scales
+static inline int64_t spk_block_at (int64_t b, int64_t size, int64_t scales) { return b*size + b/2*2*scales; }
+static inline int64_t spk_scales_at(int64_t b, int64_t n_block, int64_t size, int64_t scales) {
+    const int64_t first = b & ~(int64_t) 1, n = first + 1 < n_block ? 2 : 1;
+    return spk_block_at(first, size, scales) + n*size + (b - first)*scales;
+}
+
 bool   spk_can_interleave(ggml_type type, int64_t n, int64_t m);
 
 // n_rows <= 16 rows of n columns, contiguous, into a tile; missing rows become zeros

@@ -1,7 +1,7 @@
 // AVX2 with FMA and F16C: 16 rows are two registers. Included once, inside the namespace of its instruction set.
 
 static const int SPK_REG = 8; // floats of a register
-static const int SPK_NT = 2; // tokens whose sums stay in registers together
+static const int SPK_NT = 4; // tokens whose sums stay in registers together
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_i { __m256i a, b; }; // 16 int32, one per row
@@ -48,6 +48,18 @@ SPK_INLINE void i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) {
     const __m256i x = bytes4(s);
     acc.a = dot256(acc.a, _mm256_abs_epi8(w.a), _mm256_sign_epi8(x, w.a));
     acc.b = dot256(acc.b, _mm256_abs_epi8(w.b), _mm256_sign_epi8(x, w.b));
+}
+
+// sums of nibbles over a block: of pairs of columns in 16 bits, 8*2*15*127 fits
+struct spk_h { __m256i a, b; };
+SPK_INLINE spk_h h_start(int32_t) { return { _mm256_setzero_si256(), _mm256_setzero_si256() }; }
+SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) {
+    const __m256i x = bytes4(s);
+    acc = { _mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x)) };
+}
+SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) {
+    const __m256i one = _mm256_set1_epi16(1), first = _mm256_set1_epi32(bias);
+    return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), first), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), first) };
 }
 SPK_INLINE spk_f i_float(spk_i x) { return { _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
 

@@ -35,6 +35,12 @@ SPK_INLINE void i_dot(spk_i & acc, spk_w w, const int8_t * s) {
 SPK_INLINE void i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
 SPK_INLINE spk_f i_float(spk_i a) { return { _mm512_cvtepi32_ps(a.v) }; }
 
+// sums of nibbles over a block
+typedef spk_i spk_h;
+SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_4bit(bias); }
+SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
+
 SPK_INLINE spk_f f_zero()                        { return { _mm512_setzero_ps() }; }
 SPK_INLINE spk_f f_load(const float * p)         { return { _mm512_loadu_ps(p) }; }
 SPK_INLINE spk_f f_load_half(const uint8_t * p)  { return { _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)) }; }

@@ -40,6 +40,10 @@ SPK_INLINE void  i_dot(spk_i & acc, const spk_w & w, const int8_t * s) {
     SPK_EACH acc.v[r] += w.v[4*r]*s[0] + w.v[4*r + 1]*s[1] + w.v[4*r + 2]*s[2] + w.v[4*r + 3]*s[3];
 }
 SPK_INLINE void  i_dot_signed(spk_i & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
+typedef spk_i spk_h; // sums of nibbles over a block
+SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_4bit(bias); }
+SPK_INLINE void  h_dot(spk_h & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[r] = (float) a.v[r]; return x; }
 
 SPK_INLINE float half_to_float(const uint8_t * p) {

@@ -48,7 +48,7 @@ struct weights_q8_0 : weights_blocks {
         weights_i8::steps(block, f);
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
+        return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
 
@@ -68,7 +68,7 @@ struct weights_q4_0 : weights_blocks {
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
+        return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
@@ -93,7 +93,7 @@ struct weights_q5_0 : weights_blocks {
         }
     }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + n_block*BLOCK + b*TILE_SCALES);
+        return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
     }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
