@@ -186,6 +186,7 @@ def test_imatrix_on_spikes_says_how(spiking, plain):
     reason = refusals.imatrix(["-m", str(spiking), "-f", "text"])
     assert reason.startswith("sb-imatrix: ") and f"--override-kv {off}" in reason
     assert refusals.imatrix(["--model", str(plain), "--override-kv", f"a.b=int:1,{on}"]) is not None
+    assert "--repack" in refusals.imatrix(["--model", str(plain), "--repack"])
     for fine in (["-m", str(plain)], ["-m", str(spiking), "--override-kv", off], ["-m", str(spiking), "--override-kv", f"a.b=int:1,{off}"],
                  ["-m", "absent.gguf"], ["--help"], [], ["-m"]):
         assert refusals.imatrix(fine) is None, fine

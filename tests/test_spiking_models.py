@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,8 +78,27 @@ def test_weights_are_interleaved_unless_told_otherwise(tmp_path: Path, options: 
 
 
 def test_other_models_keep_upstreams_buffers(tmp_path: Path) -> None:
-    out = tool("sb-completion", "-m", converted(tmp_path, "--outtype", "q8_0"), "-p", "Once", "-n", 1, "-no-cnv", "-v")
-    assert "CPU_SPK model buffer" not in out.stderr + out.stdout
+    floats, q8 = converted(tmp_path, "--outtype", "f16"), converted(tmp_path, "--outtype", "q8_0")
+    for model, options, env in ((floats, (), {}), (q8, ("--no-repack",), {}), (q8, (), {"SPIKINGBRAIN_ISA": "generic"})):
+        out = tool("sb-completion", "-m", model, "-p", "Once", "-n", 1, "-no-cnv", "-v", *options, env={**os.environ, **env})
+        assert "CPU_SPK model buffer" not in out.stderr + out.stdout, (model.name, options, env)
+
+
+# llama.cpp's kernels compute the other side, in a process of its own: the choice is made once
+@pytest.mark.parametrize("type_", ["q8_0", "q4_0"])
+def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: str) -> None:
+    from spikingbrain_cpp import system_info
+
+    model, found = converted(tmp_path, "--outtype", type_), {}
+    for isa in ("", "generic"):
+        code = (f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import numpy as np; from pathlib import Path; from test_spiking_models import logits; "
+                f"np.save({str(tmp_path / 'logits.npy')!r}, logits(Path({str(model)!r}), verbose=True))")
+        env = {**os.environ, **({"SPIKINGBRAIN_ISA": isa} if isa else {})}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        assert ("CPU_SPK model buffer" in done.stderr) == (isa == "" and system_info()["spike_kernels"] != "generic")
+        found[isa] = np.load(tmp_path / "logits.npy")
+    assert divergence(found["generic"], found[""]) < 1e-4
 
 
 # --- overrides and bad keys -----------------------------------------------------------------------------------

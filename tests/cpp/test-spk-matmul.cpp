@@ -253,7 +253,8 @@ struct matrix {
     }
 };
 
-static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> & act, int64_t T, ggml_backend_buffer_type_t buft, int n_threads) {
+static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> & act, int64_t T, ggml_backend_buffer_type_t buft, int n_threads,
+        const std::vector<float> * bias = nullptr, bool relu = false, const std::vector<float> * residual = nullptr) {
     tensors tw, g;
     ggml_tensor * t_w = ggml_new_tensor_2d(tw.ctx, w.type, w.n, w.m);
     tw.alloc(buft);
@@ -265,8 +266,17 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
     ggml_tensor * t_value  = rest ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_I16, w.rest_index.size()) : nullptr;
     ggml_tensor * t_act    = ggml_new_tensor_2d(g.ctx, GGML_TYPE_I8, ggml_spk_row_size(w.n), T);
     ggml_tensor * y        = ggml_spk_mul_mat(g.ctx, t_w, t_scales, t_index, t_value, t_act);
+    ggml_tensor * t_bias     = bias     ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_F32, w.m) : nullptr;
+    ggml_tensor * t_residual = residual ? ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, w.m, T) : nullptr;
+    ggml_spk_mul_mat_then(y, t_bias, relu, t_residual);
     GGML_ASSERT(ggml_backend_supports_op(cpu, y));
     g.alloc(buft_plain);
+    if (t_bias) {
+        memcpy(t_bias->data, bias->data(), ggml_nbytes(t_bias));
+    }
+    if (t_residual) {
+        memcpy(t_residual->data, residual->data(), ggml_nbytes(t_residual));
+    }
     if (t_scales) {
         memcpy(t_scales->data, w.scales.data(), ggml_nbytes(t_scales));
     }
@@ -415,6 +425,41 @@ static void test_ordinary(ggml_type type, int64_t n, int64_t m, int64_t T, ggml_
     }
 }
 
+// bias, relu and residual in the product's pass: the bits of ggml_add, ggml_relu, ggml_add
+static void test_then(ggml_type type, int64_t m, int64_t T, int n_threads) {
+    const int64_t n = 256;
+    random_floats rnd(m + T);
+    const matrix w(type, n, m, rnd, 0, 0.0);
+    const auto x = rnd.normal(n*T), bias = rnd.normal(m), residual = rnd.normal(m*T);
+    const size_t row_size = ggml_spk_row_size(n);
+    std::vector<uint8_t> act(T*row_size);
+    for (int64_t t = 0; t < T; ++t) {
+        write_row(&act[t*row_size], counts_of_kind(RANDOM, n, rnd), 0.01f);
+    }
+    const auto plain = multiply(w, act, T, buft_plain, 1);
+    for (auto buft : { buft_plain, buft_spk }) {
+        for (int which = 0; which < 8; ++which) {
+            if (buft == buft_spk && m % 16 != 0) {
+                continue;
+            }
+            const bool has_bias = which & 1, relu = which & 2, has_residual = which & 4;
+            const auto y = multiply(w, act, T, buft, n_threads, has_bias ? &bias : nullptr, relu, has_residual ? &residual : nullptr);
+            const auto base = buft == buft_plain ? plain : multiply(w, act, T, buft, 1);
+            bool same = true;
+            for (int64_t i = 0; i < m*T; ++i) {
+                float v = base[i];
+                v = has_bias ? v + bias[i % m] : v;
+                v = relu && !(v > 0.0f) ? 0.0f : v;
+                v = has_residual ? v + residual[i] : v;
+                same &= memcmp(&v, &y[i], sizeof(v)) == 0;
+            }
+            char name[120];
+            snprintf(name, sizeof(name), "then %s %s m=%d T=%d bias=%d relu=%d residual=%d", ggml_type_name(type), name_of(buft), (int) m, (int) T, has_bias, relu, has_residual);
+            check(same, name);
+        }
+    }
+}
+
 static void test_support() {
     tensors tw, g;
     ggml_tensor * w   = ggml_new_tensor_2d(tw.ctx, GGML_TYPE_Q4_0, 64, 16);
@@ -464,6 +509,9 @@ int main() {
         test_exact(type, 256, 80, 1,  0, 0.03, { 2, 3, 4 });
         test_exact(type, 256, 80, 20, 0, 0.03, { 2, 3, 4 });
         test_exact(type, 512, 528, 67, 0, 0.01, { 1, 2 });
+        test_then(type, 48, 1,  1);
+        test_then(type, 64, 11, 2);
+        test_then(type, 21, 3,  1);
         for (ggml_spk_encoding encoding : { GGML_SPK_SPIKE, GGML_SPK_Q8 }) {
             test_ordinary(type, 1152, 48, 1,  encoding);
             test_ordinary(type, 384,  37, 11, encoding);

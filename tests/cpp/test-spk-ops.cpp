@@ -425,6 +425,23 @@ static void test_rope(int64_t d, int64_t n_head, int64_t T) {
     }
 }
 
+static void test_decay(int64_t n, int64_t T, bool with_bias) {
+    random_floats rnd(n + T);
+    auto x = rnd.normal(n*T), bias = rnd.normal(n);
+    x[0] = 90.0f; // beyond what exp(x) holds, on both sides
+    x[1] = -90.0f;
+    std::vector<double> y(x.size());
+    for (int64_t i = 0; i < n*T; ++i) {
+        const double v = x[i] + (with_bias ? (double) bias[i % n] : 0.0);
+        y[i] = std::exp(-(v < -40 ? -v : std::log1p(std::exp(-v)))/16.0);
+    }
+    for (int n_threads = 1; n_threads <= 3; ++n_threads) {
+        graph g;
+        ggml_tensor * b = with_bias ? g.tensor(GGML_TYPE_F32, { n }, bias) : nullptr;
+        check(max_error(g.run(ggml_spk_decay(g.ctx, g.tensor(GGML_TYPE_F32, { n, T }, x), b, 16.0f), n_threads), y) < 1e-6, "decay");
+    }
+}
+
 //
 // the product of BF16 matrices, whose rows spk-bf16.h multiplies on ARM
 //
@@ -453,6 +470,8 @@ static void test_bf16(int64_t n) {
 }
 
 int main() {
+    test_decay(64, 5, true);
+    test_decay(30, 1, false);
     for (int64_t n = 1; n <= 140; ++n) {
         test_bf16(n);
     }

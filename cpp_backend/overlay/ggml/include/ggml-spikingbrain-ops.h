@@ -8,12 +8,13 @@
     X(GGML_OP_SPK_GLA_UPDATE, "SPK_GLA_UPDATE", "state(k,v,w)")  \
     X(GGML_OP_SPK_SWA,     "SPK_SWA",     "swa(q,K,V)")          \
     X(GGML_OP_SPK_ROPE,    "SPK_ROPE",    "rope(x,table)")       \
+    X(GGML_OP_SPK_DECAY,   "SPK_DECAY",   "decay(x,b)")          \
     X(GGML_OP_SPK_STORE,   "SPK_STORE",   "store(ring,x,rows)")  \
     X(GGML_OP_SPK_ENCODE,  "SPK_ENCODE",  "spikes(x)")           \
     X(GGML_OP_SPK_DECODE,  "SPK_DECODE",  "v_th*spikes")         \
     X(GGML_OP_SPK_MUL_MAT, "SPK_MUL_MAT", "W*spikes")
 
-#define GGML_SPK_N_OPS 8
+#define GGML_SPK_N_OPS 9
 
 #define GGML_SPK_OP_ENUM(op, name, symbol)   op,
 #define GGML_SPK_OP_NAME(op, name, symbol)   name,

@@ -192,6 +192,28 @@ GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_tensor  * out_value,
         struct ggml_tensor  * act);
 
+// op_params of a product; the first two are 0 between runs
+enum ggml_spk_mul_mat_param {
+    GGML_SPK_MUL_MAT_NEXT_CHUNK   = 0,
+    GGML_SPK_MUL_MAT_THREADS_DONE = 1,
+    GGML_SPK_MUL_MAT_RELU         = 2,
+};
+
+// What follows a product, in one pass: y = relu(W x + bias) + residual, each optional. bias F32 {m}, NULL: none; residual F32 {m, T}, NULL: none.
+// The same bits as ggml_add, ggml_relu and ggml_add after it.
+GGML_API void ggml_spk_mul_mat_then(
+        struct ggml_tensor * product,
+        struct ggml_tensor * bias,
+        bool                 relu,
+        struct ggml_tensor * residual);
+
+// The decay of gated linear attention: w = exp(logsigmoid(x + bias)/norm) in (0, 1]. x F32 {n, T}, bias F32 {n} or NULL; returns F32 {n, T}
+GGML_API struct ggml_tensor * ggml_spk_decay(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * x,
+        struct ggml_tensor  * bias,
+        float                 norm);
+
 // Asks the system for huge pages where memory of ours lies that each token reads: less of its time goes into finding pages.
 // Advice only, on Linux; to be given before the memory is touched. Memory below a huge page is left as it is.
 GGML_API void ggml_spk_advise_huge_pages(void * data, size_t size);

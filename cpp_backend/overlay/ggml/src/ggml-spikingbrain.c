@@ -276,6 +276,42 @@ struct ggml_tensor * ggml_spk_mul_mat(
     return result;
 }
 
+static bool is_column(const struct ggml_tensor * t, int64_t n) {
+    return t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && t->ne[0] == n && ggml_nelements(t) == n;
+}
+
+void ggml_spk_mul_mat_then(
+        struct ggml_tensor * product,
+        struct ggml_tensor * bias,
+        bool                 relu,
+        struct ggml_tensor * residual) {
+    GGML_ASSERT(product->op == GGML_OP_SPK_MUL_MAT);
+    GGML_ASSERT(!bias || is_column(bias, product->ne[0]));
+    GGML_ASSERT(!residual || (residual->type == GGML_TYPE_F32 && ggml_is_contiguous(residual) && ggml_are_same_shape(residual, product)));
+
+    product->src[5] = bias;
+    product->src[6] = residual;
+    ggml_set_op_params_i32(product, GGML_SPK_MUL_MAT_RELU, relu);
+}
+
+struct ggml_tensor * ggml_spk_decay(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * x,
+        struct ggml_tensor  * bias,
+        float                 norm) {
+    GGML_ASSERT(x->type == GGML_TYPE_F32 && ggml_is_contiguous(x) && x->ne[2] == 1 && x->ne[3] == 1);
+    GGML_ASSERT(!bias || is_column(bias, x->ne[0]));
+
+    struct ggml_tensor * result = ggml_dup_tensor(ctx, x);
+    ggml_set_op_params_f32(result, 0, norm);
+
+    result->op     = GGML_OP_SPK_DECAY;
+    result->src[0] = x;
+    result->src[1] = bias;
+
+    return result;
+}
+
 //
 // memory
 //

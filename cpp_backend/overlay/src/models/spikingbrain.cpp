@@ -252,15 +252,18 @@ struct spikingbrain_blocks {
 
     projection_input reads(ggml_tensor * x, const char * name, int il, llm_tensor projection) const { return { x, name, il, model.spikes(projection) }; }
     ggml_tensor * encoded(projection_input & in) const;
-    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias = nullptr) const;
+    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias = nullptr, bool relu = false, ggml_tensor * residual = nullptr) const;
+    ggml_tensor * build_then(ggml_tensor * cur, ggml_tensor * bias, bool relu, ggml_tensor * residual) const;
+    bool          has_lora(ggml_tensor * w) const;
     ggml_tensor * build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const;
-    std::array<ggml_tensor *, 3> build_qkv(projection_input & in) const;
+    std::array<ggml_tensor *, 3> build_qkv(projection_input & in, bool relu) const;
 
     ggml_tensor * build_gate(projection_input & in) const;
     ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const;
-    ggml_tensor * build_gla (ggml_tensor * cur, int il) const;
-    ggml_tensor * build_swa (ggml_tensor * cur, int il) const;
-    ggml_tensor * build_mlp (ggml_tensor * cur, int il) const;
+    // the last three add residual, {n_embd, n_tokens} or NULL, to what they return
+    ggml_tensor * build_gla (ggml_tensor * cur, ggml_tensor * residual, int il) const;
+    ggml_tensor * build_swa (ggml_tensor * cur, ggml_tensor * residual, int il) const;
+    ggml_tensor * build_mlp (ggml_tensor * cur, ggml_tensor * residual, int il) const;
 };
 
 } // namespace
@@ -310,33 +313,44 @@ ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, 
     return cur;
 }
 
-// W x + b, or V_th (W s) + b: an integer product where the type of W has one, else W times the floats V_th s
-ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias) const {
+bool spikingbrain_blocks::has_lora(ggml_tensor * w) const {
+    return std::any_of(g.loras->begin(), g.loras->end(), [w](const auto & lora) { return lora.first->get_weight(w) != nullptr; });
+}
+
+// relu(cur + bias) + residual, each where there is one
+ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, ggml_tensor * bias, bool relu, ggml_tensor * residual) const {
+    cur = bias ? ggml_add(ctx0, cur, bias) : cur;
+    cur = relu ? ggml_relu(ctx0, cur) : cur;
+    return residual ? ggml_add(ctx0, cur, residual) : cur;
+}
+
+// W x, or V_th (W s), and what follows it: an integer product where the type of W has one, else W times the floats V_th s
+ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias, bool relu, ggml_tensor * residual) const {
     const bool in_integers = llama_spikingbrain_in_integers(w, in.spiking);
     if (!in.spiking && !in_integers) {
-        ggml_tensor * cur = g.build_lora_mm(w, in.x);
-        return bias ? ggml_add(ctx0, cur, bias) : cur;
+        return build_then(g.build_lora_mm(w, in.x), bias, relu, residual);
     }
-
-    ggml_tensor * cur;
-    if (in_integers) {
-        const auto found = model.int8.find(w);
-        const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
-        cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
-    } else {
+    if (!in_integers) {
         in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
-        cur = ggml_mul_mat(ctx0, w, in.dec);
+        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, in.dec)), bias, relu, residual);
     }
-    cur = build_lora(w, in.x, cur);
-    return bias ? ggml_add(ctx0, cur, bias) : cur;
+    const auto found = model.int8.find(w);
+    const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
+    ggml_tensor * cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
+    if (has_lora(w)) {
+        return build_then(build_lora(w, in.x, cur), bias, relu, residual);
+    }
+    ggml_spk_mul_mat_then(cur, bias, relu, residual);
+    return cur;
 }
 
 // {n_embd_head, n_head, n_tokens}, and n_head_kv for keys and values
-std::array<ggml_tensor *, 3> spikingbrain_blocks::build_qkv(projection_input & in) const {
+// relu: of queries and keys
+std::array<ggml_tensor *, 3> spikingbrain_blocks::build_qkv(projection_input & in, bool relu) const {
     const auto & layer = model.layers[in.il];
     return {
-        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, layer.wq_b), n_embd_head, g.n_head,    g.n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, layer.wk_b), n_embd_head, g.n_head_kv, g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, layer.wq_b, relu), n_embd_head, g.n_head,    g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, layer.wk_b, relu), n_embd_head, g.n_head_kv, g.n_tokens),
         ggml_reshape_3d(ctx0, build_proj(layer.wv, in, layer.wv_b), n_embd_head, g.n_head_kv, g.n_tokens),
     };
 }
@@ -351,16 +365,11 @@ ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
 
     ggml_tensor * cur;
     if (layer.wqkv_gate) {
-        cur = build_proj(layer.wqkv_gate, in, layer.time_mix_decay);
+        cur = build_proj(layer.wqkv_gate, in);
     } else {
         cur = g.build_lora_mm(layer.time_mix_decay_w2, g.build_lora_mm(layer.time_mix_decay_w1, in.x));
-        cur = ggml_add(ctx0, cur, layer.time_mix_decay);
     }
-    g.cb(cur, "gate", in.il);
-
-    // logsigmoid(x) = -softplus(-x)
-    cur = ggml_softplus(ctx0, ggml_neg(ctx0, cur));
-    cur = ggml_exp(ctx0, ggml_scale(ctx0, cur, -1.0f/model.gate_norm));
+    cur = ggml_spk_decay(ctx0, cur, layer.time_mix_decay, model.gate_norm);
     g.cb(cur, "decay", in.il);
 
     return ggml_reshape_3d(ctx0, cur, n_embd_head, g.n_head_kv, g.n_tokens);
@@ -371,13 +380,11 @@ ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
 //   S_t = diag(w_t) S_{t-1} + k_t^T v_t
 //   o_t = (q_t / sqrt(n_embd_head)) S_t
 //   y   = W_o concat(RMSNorm(o, g_norm))
-ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
+ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, ggml_tensor * residual, int il) const {
     const auto & layer = model.layers[il];
 
     auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
-    auto [Qcur, Kcur, Vcur] = build_qkv(in);
-    Qcur = ggml_relu(ctx0, Qcur);
-    Kcur = ggml_relu(ctx0, Kcur);
+    auto [Qcur, Kcur, Vcur] = build_qkv(in, true);
     g.cb(Qcur, "Qcur", il);
     g.cb(Kcur, "Kcur", il);
     g.cb(Vcur, "Vcur", il);
@@ -397,7 +404,7 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, int il) const {
     g.cb(cur, "gla_norm", il);
 
     auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
-    return build_proj(layer.wo, out);
+    return build_proj(layer.wo, out, nullptr, false, residual);
 }
 
 // this micro-batch's keys or values into the ring, which keeps the rows of a head together
@@ -410,12 +417,12 @@ ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor *
 
 // Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included.
 // Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
-ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
+ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, ggml_tensor * residual, int il) const {
     const auto & layer = model.layers[il];
     const auto & memory = inp->mem->get_storage();
 
     auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
-    auto [Qcur, Kcur, Vcur] = build_qkv(in);
+    auto [Qcur, Kcur, Vcur] = build_qkv(in, false);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
     g.cb(Qcur, "Qcur", il);
@@ -431,11 +438,11 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, int il) const {
     g.cb(cur, "swa", il);
 
     auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
-    return build_proj(layer.wo, out);
+    return build_proj(layer.wo, out, nullptr, false, residual);
 }
 
 // W_down (silu(W_gate x) * (W_up x))
-ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, int il) const {
+ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, ggml_tensor * residual, int il) const {
     const auto & layer = model.layers[il];
 
     auto in = reads(cur, "spike_ffn", il, LLM_TENSOR_FFN_UP);
@@ -448,7 +455,7 @@ ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, int il) const {
     g.cb(cur, "ffn_swiglu", il);
 
     auto down = reads(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
-    return build_proj(layer.ffn_down, down);
+    return build_proj(layer.ffn_down, down, nullptr, false, residual);
 }
 
 llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_graph_params & params) : llm_graph_context(params) {
@@ -465,23 +472,16 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
         cur = build_norm(inpL, model.layers[il].attn_norm, NULL, LLM_NORM_RMS, il);
         cb(cur, "attn_norm", il);
 
-        cur = hparams.is_recr(il) ? blocks.build_gla(cur, il) : blocks.build_swa(cur, il);
-        cb(cur, "attn_out", il);
-
+        ggml_tensor * ffn_inp = hparams.is_recr(il) ? blocks.build_gla(cur, inpL, il) : blocks.build_swa(cur, inpL, il);
         if (il == n_layer - 1 && inp_out_ids) {
-            cur  = ggml_get_rows(ctx0, cur,  inp_out_ids);
-            inpL = ggml_get_rows(ctx0, inpL, inp_out_ids);
+            ffn_inp = ggml_get_rows(ctx0, ffn_inp, inp_out_ids);
         }
-        ggml_tensor * ffn_inp = ggml_add(ctx0, cur, inpL);
         cb(ffn_inp, "ffn_inp", il);
 
         cur = build_norm(ffn_inp, model.layers[il].ffn_norm, NULL, LLM_NORM_RMS, il);
         cb(cur, "ffn_norm", il);
 
-        cur = blocks.build_mlp(cur, il);
-        cb(cur, "ffn_out", il);
-
-        cur = ggml_add(ctx0, cur, ffn_inp);
+        cur = blocks.build_mlp(cur, ffn_inp, il);
         cur = build_cvec(cur, il);
         cb(cur, "l_out", il);
 

@@ -111,6 +111,9 @@ struct mul_mat {
     int64_t         n_rest;
     int32_t       * spread; // int32 or float
     uint8_t       * batches;
+    const float   * bias;     // of rows, may be NULL
+    const float   * residual; // as y, may be NULL
+    bool            relu;
     float         * y;
     uint8_t       * buf;    // this thread's
 
@@ -150,6 +153,23 @@ struct mul_mat {
         ggml_spk_row rows[SPK_BATCH];
         get_rows(rows, i*SPK_BATCH, SPK_BATCH);
         isa.pack_batch(batch(i), sh.n, rows);
+    }
+
+    // what follows the product, for rows of a tile that starts at row r0
+    void finish(int64_t r0, int n_rows, int64_t t0, int n_tok) const {
+        if (!bias && !residual && !relu) {
+            return;
+        }
+        for (int64_t t = t0; t < t0 + n_tok; ++t) {
+            float       * out = y + t*sh.m + r0;
+            const float * old = residual ? residual + t*sh.m + r0 : nullptr;
+            for (int r = 0; r < n_rows; ++r) {
+                float v = out[r];
+                v = bias ? v + bias[r0 + r] : v;
+                v = relu ? (v > 0.0f ? v : 0.0f) : v;
+                out[r] = old ? v + old[r] : v;
+            }
+        }
     }
 
     void run_chunk(int64_t tile0, int64_t tile1) const {
@@ -195,6 +215,7 @@ struct mul_mat {
                 } else {
                     isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, sh.m, n_rows(i));
                 }
+                finish(i*SPK_ROWS, n_rows(i), t0, n_tok);
             }
         }
     }
@@ -202,9 +223,7 @@ struct mul_mat {
 
 } // namespace
 
-enum { PARAM_NEXT_CHUNK, PARAM_THREADS_DONE }; // op_params, 0 between runs
-
-static int32_t take(ggml_tensor * dst, int param) {
+static int32_t take(ggml_tensor * dst, ggml_spk_mul_mat_param param) {
     return __atomic_fetch_add(&dst->op_params[param], 1, __ATOMIC_RELAXED);
 }
 
@@ -227,6 +246,8 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
         (int32_t *) (work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0)),
         work + sh.batches_at(nth) + (sh.own_batch() ? ith*sh.batches_size() : 0),
+        dst->src[5] ? (const float *) dst->src[5]->data : nullptr, dst->src[6] ? (const float *) dst->src[6]->data : nullptr,
+        ggml_get_op_params_i32(dst, GGML_SPK_MUL_MAT_RELU) != 0,
         (float *) dst->data, work + ith*sh.thread_size(),
     };
 
@@ -241,11 +262,11 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     }
 
     const int64_t n_chunks = (sh.n_tiles + sh.chunk - 1)/sh.chunk;
-    for (int64_t c = take(dst, PARAM_NEXT_CHUNK); c < n_chunks; c = take(dst, PARAM_NEXT_CHUNK)) {
+    for (int64_t c = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); c < n_chunks; c = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
         mm.run_chunk(c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
     }
-    if (take(dst, PARAM_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
-        dst->op_params[PARAM_NEXT_CHUNK]   = 0;
-        dst->op_params[PARAM_THREADS_DONE] = 0;
+    if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
+        dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
+        dst->op_params[GGML_SPK_MUL_MAT_THREADS_DONE] = 0;
     }
 }

@@ -1,11 +1,14 @@
 #include "spk-isa.h"
 
+#include <cmath>
+
 void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_tensor * dst) {
     switch (dst->op) {
         case GGML_OP_SPK_GLA:     return spk_gla    (params, dst);
         case GGML_OP_SPK_GLA_UPDATE: return spk_gla_update(params, dst);
         case GGML_OP_SPK_SWA:     return spk_swa    (params, dst);
         case GGML_OP_SPK_ROPE:    return spk_rope   (params, dst);
+        case GGML_OP_SPK_DECAY:   return spk_decay  (params, dst);
         case GGML_OP_SPK_STORE:   return spk_store  (params, dst);
         case GGML_OP_SPK_ENCODE:  return spk_encode (params, dst);
         case GGML_OP_SPK_DECODE:  return spk_decode (params, dst);
@@ -38,6 +41,21 @@ void spk_rope(const ggml_compute_params * params, ggml_tensor * dst) {
             y[i]        = x[i]*c[i] - x[i + half]*s[i];
             y[i + half] = x[i + half]*c[i] + x[i]*s[i];
         }
+    }
+}
+
+// logsigmoid(x) = -softplus(-x) = -log(1 + exp(-x))
+void spk_decay(const ggml_compute_params * params, ggml_tensor * dst) {
+    const ggml_tensor * bias = dst->src[1];
+    const float   norm = ggml_get_op_params_f32(dst, 0);
+    const int64_t n = dst->ne[0], n_all = ggml_nelements(dst);
+    const int64_t part = (n_all + params->nth - 1)/params->nth, begin = params->ith*part, end = std::min(begin + part, n_all);
+    const float * x = (const float *) dst->src[0]->data;
+    float       * y = (float *) dst->data;
+
+    for (int64_t i = begin; i < end; ++i) {
+        const float v = bias ? x[i] + ((const float *) bias->data)[i % n] : x[i];
+        y[i] = expf(ggml_compute_softplus_f32(-v)*(-1.0f/norm));
     }
 }
 

@@ -14,6 +14,7 @@ void spk_gla    (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_gla_update(const ggml_compute_params * params, ggml_tensor * dst);
 void spk_swa    (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_rope   (const ggml_compute_params * params, ggml_tensor * dst);
+void spk_decay  (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_store  (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_encode (const ggml_compute_params * params, ggml_tensor * dst);
 void spk_decode (const ggml_compute_params * params, ggml_tensor * dst);
