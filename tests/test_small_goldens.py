@@ -49,7 +49,7 @@ def test_bytes_of_codes_with_a_checkpoints_scales(make_checkpoint, tmp_path, sco
     ("f32", None, 2e-3, [-0.6947, 1.1056, 0.4237, -0.2522, -0.9732, 0.2739, 1.2431, -0.3932]),
     ("f32", True, 3e-2, [-0.8373, 1.2585, 0.2421, -0.6757, -0.9399, 0.1518, 1.2195, -0.4557]),
     ("q8_0", None, 2e-2, [-0.6763, 1.1227, 0.4087, -0.2167, -0.9765, 0.2344, 1.2357, -0.3738]),
-    ("q4_0", None, 2e-2, [-0.9918, 1.0200, 0.6006, -0.1085, -0.6436, 0.0369, 1.6757, -0.5232]),
+    ("q4_0", None, 5e-2, [-0.9918, 1.0200, 0.6006, -0.1085, -0.6436, 0.0369, 1.6757, -0.5232]),
     ("q4_0", True, 3e-2, [-0.8335, 1.1747, 0.4142, -0.1479, -0.7583, -0.1343, 1.6023, -0.2541])])
 def test_logits_of_a_fixed_prompt(tmp_path, outtype, spike, tolerance, expected):
     """Eight of the last row. Float sums differ a little from CPU to CPU, and may move a count or a code of an activation by one."""

@@ -98,7 +98,7 @@ def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: 
         assert done.returncode == 0, done.stderr
         assert ("CPU_SPK model buffer" in done.stderr) == (isa == "" and system_info()["spike_kernels"] != "generic")
         found[isa] = np.load(tmp_path / "logits.npy")
-    assert divergence(found["generic"], found[""]) < 1e-4
+    assert divergence(found["generic"], found[""]) < 5e-4  # each is 1e-4 from float activations
 
 
 # --- overrides and bad keys -----------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_a_grammar_that_is_none_is_refused(command, folder, monkeypatch):
 
 
 FIT, IDLE, BATCH = {"LLAMA_ARG_FIT": "off"}, {"LLAMA_ARG_CACHE_IDLE_SLOTS": "off"}, {"LLAMA_ARG_BATCH": "512"}
-BECOMES = {"cli": FIT | BATCH, "completion": FIT | BATCH, "server": FIT | IDLE | BATCH, "quantize": {}, "perplexity": FIT, "bench": {}, "batched-bench": FIT, "imatrix": FIT, "gguf-split": {}, "rpc-server": {}}
+BECOMES = {"cli": FIT | BATCH, "completion": FIT | BATCH, "server": FIT | IDLE | BATCH, "quantize": {}, "perplexity": FIT, "bench": {}, "batched-bench": FIT, "imatrix": FIT | {"LLAMA_ARG_REPACK": "off"}, "gguf-split": {}, "rpc-server": {}}
 
 
 @pytest.mark.parametrize("name", BECOMES)
