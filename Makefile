@@ -23,7 +23,7 @@ help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv, with the sb-* tools"
-	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: 17 to 45"
+	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: an hour or so"
 	@echo "make bench-targets  the figures aimed at, beside llama.cpp and ik_llama.cpp (builds both the first time), about 12 minutes"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"

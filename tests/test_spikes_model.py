@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from binding_models import ONE, convert, logits_of, make_tiny, tokens_of
-from conftest import shared
+from conftest import ROOT, shared
 
 from spikingbrain_cpp import Llama, LlamaError
 from spikingbrain_cpp.spikes import CountHistogram
@@ -64,6 +64,12 @@ def test_scope_released_leaves_the_down_projection_out(tmp_path):
     stats = stats_of(path, tokens_of(20))
     assert stats.scope == "released" and set(stats.projections) == PAPER - {"ffn_down"}
     assert path.exists()
+
+
+@pytest.mark.parametrize("outtype", ["q4_0", "q8_0"])
+def test_an_output_head_in_integers_is_no_spike(tmp_path, outtype):
+    path = convert(ROOT / "examples" / "tiny", tmp_path / "tiny.gguf", "--spike", "--outtype", outtype)  # its vocabulary is a multiple of 16
+    assert {i.name for i in stats_of(path, tokens_of(5)).inputs} == {"attn", "attn_out", "ffn", "ffn_down"}
 
 
 @pytest.mark.parametrize("outtype", ["f32", "q8_0", "q4_0", "f16"])

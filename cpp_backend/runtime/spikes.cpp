@@ -11,19 +11,15 @@ namespace sb {
 spike_collector::spike_collector(int64_t keep_tokens, int64_t keep_neurons)
     : keep_tokens_(keep_tokens), keep_neurons_(keep_neurons) {}
 
+// ordinary activations are encoded, too: those of the output head, of INT8 weights whose input does not spike
+static bool is_spikes(const ggml_tensor * t) {
+    return t->op == GGML_OP_SPK_ENCODE && t->op_params[GGML_SPK_ENCODE_ENCODING] == GGML_SPK_SPIKE;
+}
+
 // the tensor an integer or a float product reads its counts from, nullptr: none
 static const ggml_tensor * spikes_read_by(const ggml_tensor * t) {
-    if (t->op == GGML_OP_SPK_MUL_MAT) {
-        for (const ggml_tensor * src : t->src) {
-            if (src && src->op == GGML_OP_SPK_ENCODE) {
-                return src;
-            }
-        }
-    }
-    if (t->op == GGML_OP_MUL_MAT && t->src[1]->op == GGML_OP_SPK_DECODE) {
-        return t->src[1]->src[0];
-    }
-    return nullptr;
+    const ggml_tensor * act = t->op == GGML_OP_SPK_MUL_MAT ? t->src[1] : t->op == GGML_OP_MUL_MAT && t->src[1]->op == GGML_OP_SPK_DECODE ? t->src[1]->src[0] : nullptr;
+    return act && is_spikes(act) ? act : nullptr;
 }
 
 // the projection of a layer: "blk.3.attn_q.weight", or empty for an adapter's matrix
@@ -48,7 +44,7 @@ bool spike_collector::on_node(ggml_tensor * t, bool ask, void * self) {
     } catch (const std::exception &) { // no memory: ggml is C, so it is said after the run
         me.failed_ = true;
     }
-    return !ask || t->op == GGML_OP_SPK_ENCODE;
+    return !ask || is_spikes(t);
 }
 
 void spike_collector::add(const ggml_tensor * t) {
@@ -65,9 +61,6 @@ void spike_collector::add(const ggml_tensor * t) {
     for (int64_t i = 0; i < t->ne[1]; ++i) {
         const char * data = rows + i*t->nb[1];
         const ggml_spk_row row = ggml_spk_row_get(data, n);
-        if (row.encoding != GGML_SPK_SPIKE) {
-            continue; // ordinary activations of an INT8 weight
-        }
         ++in.n_tokens;
         if (!(row.v_th > 0.0f)) { // NaN: the row could not be encoded
             ++in.n_refused;

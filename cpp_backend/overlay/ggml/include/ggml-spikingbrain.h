@@ -158,6 +158,12 @@ GGML_API struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n);
 // the n counts, outliers included
 GGML_API void ggml_spk_row_counts(const void * row, int64_t n, int32_t * counts);
 
+// op_params of ggml_spk_encode
+enum ggml_spk_encode_param {
+    GGML_SPK_ENCODE_K        = 0, // float
+    GGML_SPK_ENCODE_ENCODING = 1,
+};
+
 // Encodes rows of x F32 {n, T}, n a multiple of 32, rows contiguous; returns I8 {ggml_spk_row_size(n), T}
 // GGML_SPK_SPIKE: V_th = clamp(mean|x|/k, 1e-5, 1e4), s = round half to even(x/V_th)
 // GGML_SPK_Q8:    scale = max|x|/127 over each 32 values, s = round half to even(x/scale); k is ignored

@@ -217,8 +217,8 @@ struct ggml_tensor * ggml_spk_encode(
     GGML_ASSERT(encoding == GGML_SPK_Q8 || (encoding == GGML_SPK_SPIKE && k > 0.0f));
 
     struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_I8, ggml_spk_row_size(x->ne[0]), x->ne[1]);
-    ggml_set_op_params_f32(result, 0, k);
-    ggml_set_op_params_i32(result, 1, encoding);
+    ggml_set_op_params_f32(result, GGML_SPK_ENCODE_K, k);
+    ggml_set_op_params_i32(result, GGML_SPK_ENCODE_ENCODING, encoding);
 
     result->op     = GGML_OP_SPK_ENCODE;
     result->src[0] = x;

@@ -61,8 +61,8 @@ void spk_decay(const ggml_compute_params * params, ggml_tensor * dst) {
 
 void spk_encode(const ggml_compute_params * params, ggml_tensor * dst) {
     const ggml_tensor * x = dst->src[0];
-    const float k = ggml_get_op_params_f32(dst, 0);
-    const auto encoding = (ggml_spk_encoding) ggml_get_op_params_i32(dst, 1);
+    const float k = ggml_get_op_params_f32(dst, GGML_SPK_ENCODE_K);
+    const auto encoding = (ggml_spk_encoding) ggml_get_op_params_i32(dst, GGML_SPK_ENCODE_ENCODING);
 
     for (int64_t t = params->ith; t < x->ne[1]; t += params->nth) {
         spk_get_isa().encode_row((char *) dst->data + t*dst->nb[1], (const float *) ((const char *) x->data + t*x->nb[1]), x->ne[0], k, encoding);
