@@ -1,6 +1,22 @@
 // Encoding of one row (contract: ggml-spikingbrain.h). Same bits on every instruction set: the mean is summed in
 // 16 double lanes, added up in order; division and rounding are those of IEEE.
 
+SPK_INLINE double in_order(spk_d lanes) {
+    double lane[16];
+    d_store(lane, lanes);
+    double sum = 0.0;
+    for (int i = 0; i < 16; ++i) {
+        sum += lane[i];
+    }
+    return sum;
+}
+
+// V_th of n values whose magnitudes have this sum
+SPK_INLINE float threshold(double sum, int64_t n, float k) {
+    const float v_th = (float) (sum/n)/k;
+    return v_th < 1e-5f ? 1e-5f : v_th > 1e4f ? 1e4f : v_th;
+}
+
 // a row under construction
 struct row_writer {
     int8_t           * s8;
@@ -48,18 +64,8 @@ static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk
         d_add(lanes, a);
         top = f_max(top, a);
     }
-    double lane[16];
-    d_store(lane, lanes);
-    double sum = 0.0;
-    for (int i = 0; i < 16; ++i) {
-        sum += lane[i];
-    }
-
-    float v_th = 1.0f;
-    if (encoding == GGML_SPK_SPIKE) {
-        v_th = (float) (sum/n)/k;
-        v_th = v_th < 1e-5f ? 1e-5f : v_th > 1e4f ? 1e4f : v_th;
-    }
+    const double sum  = in_order(lanes);
+    const float  v_th = encoding == GGML_SPK_SPIKE ? threshold(sum, n, k) : 1.0f;
     // a finite sum means finite values; 2^31 - 128 is the largest float below 2^31
     if (!(sum <= DBL_MAX) || (encoding == GGML_SPK_SPIKE && !(f_top(top)/v_th <= 2147483520.0f))) {
         *header = { NAN, encoding, 0 };

@@ -3,8 +3,8 @@
 
 #include "spk-vec.h"
 #include "spk-gla.h"
-#include "spk-swa.h"
 #include "spk-encode.h"
+#include "spk-swa.h"
 #include "spk-weights.h"
 
 template <int N_BLOCK>

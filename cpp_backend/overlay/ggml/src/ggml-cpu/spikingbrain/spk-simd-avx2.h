@@ -27,7 +27,6 @@ SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
 SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
 
 SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
-SPK_INLINE spk_i i_start_4bit  (int32_t bias) { return i_set(bias); }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
 SPK_INLINE spk_i i_start_signed(int32_t)      { return i_set(0); }
 

@@ -100,14 +100,8 @@ static void swa_query_int(const spk_swa_work & w, int64_t r, const float * q) {
         d_add(lanes, a);
         top = f_max(top, a);
     }
-    double lane[16];
-    d_store(lane, lanes);
-    double sum = 0.0;
-    for (int i = 0; i < 16; ++i) {
-        sum += lane[i];
-    }
-    float v_th = (float) (sum/w.d)/w.spike_k;
-    v_th = v_th < 1e-5f ? 1e-5f : v_th > 1e4f ? 1e4f : v_th;
+    const double sum  = in_order(lanes);
+    const float  v_th = threshold(sum, w.d, w.spike_k);
     const bool ok = sum <= DBL_MAX && f_top(top)/v_th < (float) SPK_SWA_MAX_COUNT;
     w.unit[r] = ok ? w.scale*v_th : NAN;
 
