@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from binding_models import write_adapter
 from conftest import ROOT
 
 KINDS = {
@@ -75,3 +76,34 @@ def test_memory_keeps_its_promises_spiking(kind: str, tmp_path: Path, make_check
     options, config = SPIKING[kind]
     model = converted(make_checkpoint(**config), tmp_path / "model.gguf", *options)
     assert " 0 failed" in run(built("test-memory"), model, 0.1)
+
+
+# operators in a layer of linear attention, in one of window attention, and after them; RMSNorm and its weight count as one
+SPIKES = ["--outtype", "q4_0", "--spike"]
+GRAPHS = {
+    "spikes": (SPIKES, 0, [], (15, 16, 2)),
+    "spikes, low-rank gate": (SPIKES, 16, [], (17, 16, 2)),
+    "spikes, embeddings": (SPIKES, 0, ["--embeddings"], (15, 16, 3)),
+    "spikes, an adapter": (SPIKES, 0, ["--lora"], (44, 42, 2)),
+    "spikes, products of floats": (["--outtype", "f16", "--spike"], 0, [], (27, 26, 2)),
+    "ordinary": (["--outtype", "q4_0"], 0, [], (15, 16, 2)),
+    "ordinary, products of floats": (["--outtype", "q4_0"], 0, ["--no-repack"], (22, 20, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_norms_and_gates_are_no_operators_of_their_own(kind: str, tmp_path: Path, make_checkpoint: Any) -> None:
+    from spikingbrain_cpp import system_info
+
+    options, rank, flags, expected = GRAPHS[kind]
+    if kind == "ordinary" and system_info()["spike_kernels"] == "generic":
+        pytest.skip("llama.cpp's products compute it here")
+    checkpoint = make_checkpoint(gate_rank=rank)
+    model = converted(checkpoint, tmp_path / "model.gguf", *options)
+    if flags == ["--lora"]:
+        write_adapter(tmp_path / "lora.gguf", converted(checkpoint, tmp_path / "floats.gguf", "--outtype", "f32"))
+        flags = ["--lora", str(tmp_path / "lora.gguf")]
+    for n_tokens in (1, 64):
+        lines = run(built("test-graph"), model, n_tokens, *flags).splitlines()
+        found = {of: [op for op in ops.split() if op != "GET_ROWS"] for of, ops in (line.split(": ") for line in lines)}
+        assert tuple(len(found[of]) for of in ("0", "1", "output")) == expected, found

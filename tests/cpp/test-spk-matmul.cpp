@@ -170,6 +170,66 @@ static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
     }
 }
 
+// RMSNorm and weight before the encoding: the same rows as of the floats that plain loops make, which are ggml's but for the order of a sum
+static void test_encode_norm(int64_t n, int64_t width, int64_t T, int n_threads) {
+    const float eps = 1e-6f;
+    random_floats rnd(n + width + T);
+    const auto weight = rnd.normal(width);
+    std::vector<float> x, y;
+    for (int64_t t = 0; t < T; ++t) {
+        const auto row = row_of_kind(t % N_KINDS, n, rnd);
+        x.insert(x.end(), row.begin(), row.end());
+    }
+    x[5] = T > 1 ? x[5] : 1e30f; // its square is infinite
+    for (size_t head = 0; head < x.size(); head += width) {
+        double lane[16] = {}, sum = 0;
+        for (int64_t i = 0; i < width; ++i) {
+            lane[i % 16] += x[head + i]*x[head + i];
+        }
+        for (double l : lane) {
+            sum += l;
+        }
+        const float scale = 1.0f/std::sqrt((float) (sum/width) + eps);
+        for (int64_t i = 0; i < width; ++i) {
+            const float scaled = x[head + i]*scale;
+            y.push_back(scaled*weight[i]);
+        }
+    }
+
+    tensors g;
+    ggml_tensor * tx = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, n, T);
+    ggml_tensor * ty = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, n, T);
+    ggml_tensor * tw = ggml_new_tensor_1d(g.ctx, GGML_TYPE_F32, width);
+    ggml_tensor * tn = ggml_mul(g.ctx, ggml_rms_norm(g.ctx, ggml_reshape_3d(g.ctx, tx, width, n/width, T), eps), tw);
+    ggml_tensor * rows[2][2]; // by encoding: of y, of x
+    for (auto encoding : { GGML_SPK_SPIKE, GGML_SPK_Q8 }) {
+        rows[encoding][0] = ggml_spk_encode(g.ctx, ty, 3.0f, encoding);
+        rows[encoding][1] = ggml_spk_encode_norm(g.ctx, tx, tw, eps, 3.0f, encoding);
+    }
+    g.alloc(buft_plain);
+    memcpy(tx->data, x.data(), ggml_nbytes(tx));
+    memcpy(ty->data, y.data(), ggml_nbytes(ty));
+    memcpy(tw->data, weight.data(), ggml_nbytes(tw));
+
+    char name[128];
+    snprintf(name, sizeof(name), "encode norm n=%d width=%d T=%d threads=%d", (int) n, (int) width, (int) T, n_threads);
+    for (auto encoding : { GGML_SPK_SPIKE, GGML_SPK_Q8 }) {
+        ggml_tensor ** r = rows[encoding];
+        for (int i = 0; i < 2; ++i) {
+            memset(r[i]->data, 0x55, ggml_nbytes(r[i]));
+            g.compute(r[i], n_threads);
+        }
+        check(memcmp(r[0]->data, r[1]->data, ggml_nbytes(r[0])) == 0, std::string(name) + (encoding == GGML_SPK_Q8 ? " q8" : " spikes"));
+    }
+    g.compute(tn, 1);
+    bool close = true;
+    for (size_t i = 0; i < y.size(); ++i) {
+        const float z = ((float *) tn->data)[i];
+        close &= std::fabs(y[i] - z) <= 3e-7f*std::fabs(z) || (std::isnan(y[i]) && std::isnan(z));
+    }
+    check(close, std::string(name) + " ggml's");
+}
+
 //
 // matrix product
 //
@@ -254,7 +314,7 @@ struct matrix {
 };
 
 static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> & act, int64_t T, ggml_backend_buffer_type_t buft, int n_threads,
-        const std::vector<float> * bias = nullptr, bool relu = false, const std::vector<float> * residual = nullptr) {
+        const std::vector<float> * bias = nullptr, bool relu = false, const std::vector<float> * residual = nullptr, const std::vector<float> * gate = nullptr) {
     tensors tw, g;
     ggml_tensor * t_w = ggml_new_tensor_2d(tw.ctx, w.type, w.n, w.m);
     tw.alloc(buft);
@@ -268,7 +328,11 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
     ggml_tensor * y        = ggml_spk_mul_mat(g.ctx, t_w, t_scales, t_index, t_value, t_act);
     ggml_tensor * t_bias     = bias     ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_F32, w.m) : nullptr;
     ggml_tensor * t_residual = residual ? ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, w.m, T) : nullptr;
+    ggml_tensor * t_gate     = gate     ? ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, w.m, T) : nullptr;
     ggml_spk_mul_mat_then(y, t_bias, relu, t_residual);
+    if (gate) {
+        ggml_spk_mul_mat_gate(y, t_gate);
+    }
     GGML_ASSERT(ggml_backend_supports_op(cpu, y));
     g.alloc(buft_plain);
     if (t_bias) {
@@ -276,6 +340,9 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
     }
     if (t_residual) {
         memcpy(t_residual->data, residual->data(), ggml_nbytes(t_residual));
+    }
+    if (t_gate) {
+        memcpy(t_gate->data, gate->data(), ggml_nbytes(t_gate));
     }
     if (t_scales) {
         memcpy(t_scales->data, w.scales.data(), ggml_nbytes(t_scales));
@@ -425,12 +492,22 @@ static void test_ordinary(ggml_type type, int64_t n, int64_t m, int64_t T, ggml_
     }
 }
 
-// bias, relu and residual in the product's pass: the bits of ggml_add, ggml_relu, ggml_add
+static std::vector<float> swiglu(const std::vector<float> & gate, const std::vector<float> & y, int64_t m) {
+    tensors g;
+    ggml_tensor * a = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, m, y.size()/m), * b = ggml_dup_tensor(g.ctx, a), * c = ggml_swiglu_split(g.ctx, a, b);
+    g.alloc(buft_plain);
+    memcpy(a->data, gate.data(), ggml_nbytes(a));
+    memcpy(b->data, y.data(), ggml_nbytes(b));
+    g.compute(c, 1);
+    return std::vector<float>((float *) c->data, (float *) c->data + y.size());
+}
+
+// bias, relu, residual and gate in the product's pass: the bits of ggml_add, ggml_relu, ggml_add, ggml_swiglu_split
 static void test_then(ggml_type type, int64_t m, int64_t T, int n_threads) {
     const int64_t n = 256;
     random_floats rnd(m + T);
     const matrix w(type, n, m, rnd, 0, 0.0);
-    const auto x = rnd.normal(n*T), bias = rnd.normal(m), residual = rnd.normal(m*T);
+    const auto x = rnd.normal(n*T), bias = rnd.normal(m), residual = rnd.normal(m*T), gate = rnd.normal(m*T, 4.0f);
     const size_t row_size = ggml_spk_row_size(n);
     std::vector<uint8_t> act(T*row_size);
     for (int64_t t = 0; t < T; ++t) {
@@ -438,24 +515,23 @@ static void test_then(ggml_type type, int64_t m, int64_t T, int n_threads) {
     }
     const auto plain = multiply(w, act, T, buft_plain, 1);
     for (auto buft : { buft_plain, buft_spk }) {
-        for (int which = 0; which < 8; ++which) {
+        for (int which = 0; which < 16; ++which) {
             if (buft == buft_spk && m % 16 != 0) {
                 continue;
             }
-            const bool has_bias = which & 1, relu = which & 2, has_residual = which & 4;
-            const auto y = multiply(w, act, T, buft, n_threads, has_bias ? &bias : nullptr, relu, has_residual ? &residual : nullptr);
-            const auto base = buft == buft_plain ? plain : multiply(w, act, T, buft, 1);
-            bool same = true;
+            const bool has_bias = which & 1, relu = which & 2, has_residual = which & 4, gated = which & 8;
+            const auto y = multiply(w, act, T, buft, n_threads, has_bias ? &bias : nullptr, relu, has_residual ? &residual : nullptr, gated ? &gate : nullptr);
+            auto expected = buft == buft_plain ? plain : multiply(w, act, T, buft, 1);
             for (int64_t i = 0; i < m*T; ++i) {
-                float v = base[i];
+                float & v = expected[i];
                 v = has_bias ? v + bias[i % m] : v;
                 v = relu && !(v > 0.0f) ? 0.0f : v;
                 v = has_residual ? v + residual[i] : v;
-                same &= memcmp(&v, &y[i], sizeof(v)) == 0;
             }
+            expected = gated ? swiglu(gate, expected, m) : expected;
             char name[120];
-            snprintf(name, sizeof(name), "then %s %s m=%d T=%d bias=%d relu=%d residual=%d", ggml_type_name(type), name_of(buft), (int) m, (int) T, has_bias, relu, has_residual);
-            check(same, name);
+            snprintf(name, sizeof(name), "then %s %s m=%d T=%d bias=%d relu=%d residual=%d gate=%d", ggml_type_name(type), name_of(buft), (int) m, (int) T, has_bias, relu, has_residual, gated);
+            check(memcmp(y.data(), expected.data(), m*T*sizeof(float)) == 0, name);
         }
     }
 }
@@ -483,6 +559,12 @@ int main() {
     for (int64_t n : { 32, 64, 96, 160, 1024, 2080 }) {
         test_encode(n, 2*N_KINDS, 3.0f, 1);
         test_encode(n, N_KINDS, 4.0f, 2);
+    }
+    for (int64_t n : { 32, 160, 1024, 2080 }) {
+        test_encode_norm(n, n,    1,           1);
+        test_encode_norm(n, n,    2*N_KINDS,   1);
+        test_encode_norm(n, n/2,  N_KINDS,     2);
+        test_encode_norm(n, 16,   N_KINDS + 3, 3);
     }
     for (float k : { 0.01f, 2.5f, 40.0f, 1e6f }) {
         test_encode(256, N_KINDS, k, 1);

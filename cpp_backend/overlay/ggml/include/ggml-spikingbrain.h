@@ -162,6 +162,7 @@ GGML_API void ggml_spk_row_counts(const void * row, int64_t n, int32_t * counts)
 enum ggml_spk_encode_param {
     GGML_SPK_ENCODE_K        = 0, // float
     GGML_SPK_ENCODE_ENCODING = 1,
+    GGML_SPK_ENCODE_EPS      = 2, // float, of ggml_spk_encode_norm
 };
 
 // Encodes rows of x F32 {n, T}, n a multiple of 32, rows contiguous; returns I8 {ggml_spk_row_size(n), T}
@@ -172,6 +173,16 @@ enum ggml_spk_encode_param {
 GGML_API struct ggml_tensor * ggml_spk_encode(
         struct ggml_context  * ctx,
         struct ggml_tensor   * x,
+        float                  k,
+        enum ggml_spk_encoding encoding);
+
+// Encodes RMSNorm(x)*weight, the norm over each w values of a row: weight F32 {w}, w a multiple of 16 that divides n.
+// y = x*(1/sqrt(mean(x^2) + eps))*weight as ggml_rms_norm and ggml_mul, but squares are summed as the encoder sums: in 16 double lanes, added up in order
+GGML_API struct ggml_tensor * ggml_spk_encode_norm(
+        struct ggml_context  * ctx,
+        struct ggml_tensor   * x,
+        struct ggml_tensor   * weight,
+        float                  eps,
         float                  k,
         enum ggml_spk_encoding encoding);
 
@@ -212,6 +223,11 @@ GGML_API void ggml_spk_mul_mat_then(
         struct ggml_tensor * bias,
         bool                 relu,
         struct ggml_tensor * residual);
+
+// y = silu(gate)*y after that, gate F32 {m, T}: the bits of ggml_swiglu_split(gate, y)
+GGML_API void ggml_spk_mul_mat_gate(
+        struct ggml_tensor * product,
+        struct ggml_tensor * gate);
 
 // The decay of gated linear attention: w = exp(logsigmoid(x + bias)/norm) in (0, 1]. x F32 {n, T}, bias F32 {n} or NULL; returns F32 {n, T}
 GGML_API struct ggml_tensor * ggml_spk_decay(

@@ -226,6 +226,26 @@ struct ggml_tensor * ggml_spk_encode(
     return result;
 }
 
+static bool is_column(const struct ggml_tensor * t, int64_t n) {
+    return t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && t->ne[0] == n && ggml_nelements(t) == n;
+}
+
+struct ggml_tensor * ggml_spk_encode_norm(
+        struct ggml_context  * ctx,
+        struct ggml_tensor   * x,
+        struct ggml_tensor   * weight,
+        float                  eps,
+        float                  k,
+        enum ggml_spk_encoding encoding) {
+    GGML_ASSERT(is_column(weight, weight->ne[0]) && weight->ne[0] % 16 == 0 && x->ne[0] % weight->ne[0] == 0);
+
+    struct ggml_tensor * result = ggml_spk_encode(ctx, x, k, encoding);
+    ggml_set_op_params_f32(result, GGML_SPK_ENCODE_EPS, eps);
+    result->src[1] = weight;
+
+    return result;
+}
+
 struct ggml_tensor * ggml_spk_decode(
         struct ggml_context * ctx,
         struct ggml_tensor  * act,
@@ -276,8 +296,8 @@ struct ggml_tensor * ggml_spk_mul_mat(
     return result;
 }
 
-static bool is_column(const struct ggml_tensor * t, int64_t n) {
-    return t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && t->ne[0] == n && ggml_nelements(t) == n;
+static bool is_like(const struct ggml_tensor * t, const struct ggml_tensor * product) {
+    return t->type == GGML_TYPE_F32 && ggml_is_contiguous(t) && ggml_are_same_shape(t, product);
 }
 
 void ggml_spk_mul_mat_then(
@@ -287,11 +307,19 @@ void ggml_spk_mul_mat_then(
         struct ggml_tensor * residual) {
     GGML_ASSERT(product->op == GGML_OP_SPK_MUL_MAT);
     GGML_ASSERT(!bias || is_column(bias, product->ne[0]));
-    GGML_ASSERT(!residual || (residual->type == GGML_TYPE_F32 && ggml_is_contiguous(residual) && ggml_are_same_shape(residual, product)));
+    GGML_ASSERT(!residual || is_like(residual, product));
 
     product->src[5] = bias;
     product->src[6] = residual;
     ggml_set_op_params_i32(product, GGML_SPK_MUL_MAT_RELU, relu);
+}
+
+void ggml_spk_mul_mat_gate(
+        struct ggml_tensor * product,
+        struct ggml_tensor * gate) {
+    GGML_ASSERT(product->op == GGML_OP_SPK_MUL_MAT && is_like(gate, product));
+
+    product->src[7] = gate;
 }
 
 struct ggml_tensor * ggml_spk_decay(

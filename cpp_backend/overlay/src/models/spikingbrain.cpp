@@ -236,11 +236,24 @@ struct projection_input {
     int           il;
     bool          spiking;
 
-    ggml_tensor * act = nullptr;  // ggml_spk_encode of x
-    ggml_tensor * dec = nullptr;  // V_th s as floats
+    ggml_tensor * norm = nullptr; // weight of an RMSNorm that is still to be applied to x, as it is encoded: nobody reads its floats
+    ggml_tensor * act  = nullptr; // ggml_spk_encode of x
+    ggml_tensor * dec  = nullptr; // V_th s as floats
 };
 
-// one builder per block kind; cur is {n_embd, n_tokens} in and out
+struct normed_names {
+    const char * floats, * encoded;
+};
+
+// what follows a product, in its pass where it is one in integers: silu(gate) * (relu(W x + bias) + residual), each where there is one
+struct product_then {
+    ggml_tensor * bias     = nullptr;
+    bool          relu     = false;
+    ggml_tensor * residual = nullptr;
+    ggml_tensor * gate     = nullptr;
+};
+
+// one builder per block kind; cur is {n_embd, n_tokens} in and out, norm and residual included
 struct spikingbrain_blocks {
     const llm_graph_context        & g;
     const llama_model_spikingbrain & model;
@@ -251,19 +264,22 @@ struct spikingbrain_blocks {
     const float   kq_scale    = 1.0f/sqrtf(float(n_embd_head));
 
     projection_input reads(ggml_tensor * x, const char * name, int il, llm_tensor projection) const { return { x, name, il, model.spikes(projection) }; }
+    projection_input normed(ggml_tensor * x, ggml_tensor * norm, normed_names names, int il, bool spiking, bool floats, std::initializer_list<ggml_tensor *> weights) const;
     ggml_tensor * encoded(projection_input & in) const;
-    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias = nullptr, bool relu = false, ggml_tensor * residual = nullptr) const;
-    ggml_tensor * build_then(ggml_tensor * cur, ggml_tensor * bias, bool relu, ggml_tensor * residual) const;
+    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, const product_then & then = {}) const;
+    ggml_tensor * build_then(ggml_tensor * cur, const product_then & then) const;
     bool          has_lora(ggml_tensor * w) const;
+    bool          reads_floats(ggml_tensor * w, bool spiking) const;
     ggml_tensor * build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const;
     std::array<ggml_tensor *, 3> build_qkv(projection_input & in, bool relu) const;
 
     ggml_tensor * build_gate(projection_input & in) const;
     ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const;
-    // the last three add residual, {n_embd, n_tokens} or NULL, to what they return
-    ggml_tensor * build_gla (ggml_tensor * cur, ggml_tensor * residual, int il) const;
-    ggml_tensor * build_swa (ggml_tensor * cur, ggml_tensor * residual, int il) const;
-    ggml_tensor * build_mlp (ggml_tensor * cur, ggml_tensor * residual, int il) const;
+    projection_input build_attn_norm(ggml_tensor * cur, int il) const;
+    ggml_tensor * build_gla (ggml_tensor * inpL, int il) const;
+    ggml_tensor * build_swa (ggml_tensor * inpL, int il) const;
+    ggml_tensor * build_mlp (ggml_tensor * ffn_inp, int il) const;
+    ggml_tensor * build_head(ggml_tensor * cur) const;
 };
 
 } // namespace
@@ -296,10 +312,26 @@ static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
 
 ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
     if (!in.act) {
-        in.act = ggml_spk_encode(ctx0, in.x, model.spike_k, in.spiking ? GGML_SPK_SPIKE : GGML_SPK_Q8);
+        const ggml_spk_encoding encoding = in.spiking ? GGML_SPK_SPIKE : GGML_SPK_Q8;
+        in.act = in.norm ? ggml_spk_encode_norm(ctx0, in.x, in.norm, g.hparams.f_norm_rms_eps, model.spike_k, encoding) : ggml_spk_encode(ctx0, in.x, model.spike_k, encoding);
         g.cb(in.act, in.name, in.il);
     }
     return in.act;
+}
+
+// RMSNorm of x over rows or over each head, for products with the weights; NULL: there is none. By the encoder where nobody reads floats:
+// neither somebody else nor the products
+projection_input spikingbrain_blocks::normed(ggml_tensor * x, ggml_tensor * norm, normed_names names, int il, bool spiking, bool floats, std::initializer_list<ggml_tensor *> weights) const {
+    const int64_t n = x->ne[0], width = norm->ne[0];
+    floats = floats || width % 16 != 0 || std::any_of(weights.begin(), weights.end(), [&](ggml_tensor * w) { return w && reads_floats(w, spiking); });
+    if (!floats) {
+        return { x, names.encoded, il, spiking, norm };
+    }
+    x = width == n ? x : ggml_reshape_3d(ctx0, x, width, n/width, x->ne[1]);
+    x = g.build_norm(x, norm, NULL, LLM_NORM_RMS, il);
+    x = width == n ? x : ggml_reshape_2d(ctx0, x, n, x->ne[2]);
+    g.cb(x, names.floats, il);
+    return { x, names.encoded, il, spiking };
 }
 
 // what build_lora_mm adds, here to a product that it did not make: adapters read the floats
@@ -317,30 +349,38 @@ bool spikingbrain_blocks::has_lora(ggml_tensor * w) const {
     return std::any_of(g.loras->begin(), g.loras->end(), [w](const auto & lora) { return lora.first->get_weight(w) != nullptr; });
 }
 
-// relu(cur + bias) + residual, each where there is one
-ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, ggml_tensor * bias, bool relu, ggml_tensor * residual) const {
-    cur = bias ? ggml_add(ctx0, cur, bias) : cur;
-    cur = relu ? ggml_relu(ctx0, cur) : cur;
-    return residual ? ggml_add(ctx0, cur, residual) : cur;
+// the product with w reads in.x: w times it, or an adapter does
+bool spikingbrain_blocks::reads_floats(ggml_tensor * w, bool spiking) const {
+    return has_lora(w) || (!spiking && !llama_spikingbrain_in_integers(w, spiking));
+}
+
+ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, const product_then & then) const {
+    cur = then.bias     ? ggml_add (ctx0, cur, then.bias)     : cur;
+    cur = then.relu     ? ggml_relu(ctx0, cur)                : cur;
+    cur = then.residual ? ggml_add (ctx0, cur, then.residual) : cur;
+    return then.gate    ? ggml_swiglu_split(ctx0, then.gate, cur) : cur;
 }
 
 // W x, or V_th (W s), and what follows it: an integer product where the type of W has one, else W times the floats V_th s
-ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, ggml_tensor * bias, bool relu, ggml_tensor * residual) const {
+ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, const product_then & then) const {
     const bool in_integers = llama_spikingbrain_in_integers(w, in.spiking);
     if (!in.spiking && !in_integers) {
-        return build_then(g.build_lora_mm(w, in.x), bias, relu, residual);
+        return build_then(g.build_lora_mm(w, in.x), then);
     }
     if (!in_integers) {
         in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
-        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, in.dec)), bias, relu, residual);
+        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, in.dec)), then);
     }
     const auto found = model.int8.find(w);
     const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
     ggml_tensor * cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
     if (has_lora(w)) {
-        return build_then(build_lora(w, in.x, cur), bias, relu, residual);
+        return build_then(build_lora(w, in.x, cur), then);
     }
-    ggml_spk_mul_mat_then(cur, bias, relu, residual);
+    ggml_spk_mul_mat_then(cur, then.bias, then.relu, then.residual);
+    if (then.gate) {
+        ggml_spk_mul_mat_gate(cur, then.gate);
+    }
     return cur;
 }
 
@@ -349,15 +389,22 @@ ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input 
 std::array<ggml_tensor *, 3> spikingbrain_blocks::build_qkv(projection_input & in, bool relu) const {
     const auto & layer = model.layers[in.il];
     return {
-        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, layer.wq_b, relu), n_embd_head, g.n_head,    g.n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, layer.wk_b, relu), n_embd_head, g.n_head_kv, g.n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wv, in, layer.wv_b), n_embd_head, g.n_head_kv, g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, { layer.wq_b, relu }), n_embd_head, g.n_head,    g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, { layer.wk_b, relu }), n_embd_head, g.n_head_kv, g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wv, in, { layer.wv_b }), n_embd_head, g.n_head_kv, g.n_tokens),
     };
 }
 
 //
 // blocks
 //
+
+// a low-rank gate reads the floats
+projection_input spikingbrain_blocks::build_attn_norm(ggml_tensor * cur, int il) const {
+    const auto & layer = model.layers[il];
+    return normed(cur, layer.attn_norm, { "attn_norm", "spike_attn" }, il, model.spikes(LLM_TENSOR_ATTN_Q), layer.time_mix_decay_w1 != nullptr,
+        { layer.wq, layer.wk, layer.wv, layer.wqkv_gate });
+}
 
 // w = exp(logsigmoid(W h + b) / gate_norm) in (0, 1], {n_embd_head, n_head_kv, n_tokens}; a low-rank gate never spikes
 ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
@@ -380,10 +427,10 @@ ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
 //   S_t = diag(w_t) S_{t-1} + k_t^T v_t
 //   o_t = (q_t / sqrt(n_embd_head)) S_t
 //   y   = W_o concat(RMSNorm(o, g_norm))
-ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, ggml_tensor * residual, int il) const {
+ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * inpL, int il) const {
     const auto & layer = model.layers[il];
 
-    auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
+    auto in = build_attn_norm(inpL, il);
     auto [Qcur, Kcur, Vcur] = build_qkv(in, true);
     g.cb(Qcur, "Qcur", il);
     g.cb(Kcur, "Kcur", il);
@@ -392,19 +439,16 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * cur, ggml_tensor * re
     ggml_tensor * decay = build_gate(in);
 
     const auto & memory = inp->mem->get_storage();
-    cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, memory.get_s(il), inp->seqs, kq_scale);
+    ggml_tensor * cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, memory.get_s(il), inp->seqs, kq_scale);
     g.cb(cur, "gla", il);
 
     // the new states, once the old ones are read
     ggml_build_forward_expand(g.gf, ggml_spk_gla_update(ctx0, memory.get_s(il), Kcur, Vcur, decay, inp->plan, cur,
         memory.n_kv(), memory.n_states(), memory.n_journal()));
 
-    cur = g.build_norm(cur, layer.ssm_norm, NULL, LLM_NORM_RMS, il);
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
-    g.cb(cur, "gla_norm", il);
-
-    auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
-    return build_proj(layer.wo, out, nullptr, false, residual);
+    auto out = normed(cur, layer.ssm_norm, { "gla_norm", "spike_attn_out" }, il, model.spikes(LLM_TENSOR_ATTN_OUT), false, { layer.wo });
+    return build_proj(layer.wo, out, { nullptr, false, inpL });
 }
 
 // this micro-batch's keys or values into the ring, which keeps the rows of a head together
@@ -417,11 +461,11 @@ ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor *
 
 // Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included.
 // Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
-ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, ggml_tensor * residual, int il) const {
+ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * inpL, int il) const {
     const auto & layer = model.layers[il];
     const auto & memory = inp->mem->get_storage();
 
-    auto in = reads(cur, "spike_attn", il, LLM_TENSOR_ATTN_Q);
+    auto in = build_attn_norm(inpL, il);
     auto [Qcur, Kcur, Vcur] = build_qkv(in, false);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
@@ -433,29 +477,37 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * cur, ggml_tensor * re
     ggml_tensor * K = build_store(memory.get_k(il), Kcur, rows);
     ggml_tensor * V = build_store(memory.get_v(il), Vcur, rows);
 
-    cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, model.spike ? model.spike_k : 0.0f);
+    ggml_tensor * cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, model.spike ? model.spike_k : 0.0f);
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);
 
     auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
-    return build_proj(layer.wo, out, nullptr, false, residual);
+    return build_proj(layer.wo, out, { nullptr, false, inpL });
 }
 
 // W_down (silu(W_gate x) * (W_up x))
-ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * cur, ggml_tensor * residual, int il) const {
+ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * ffn_inp, int il) const {
     const auto & layer = model.layers[il];
 
-    auto in = reads(cur, "spike_ffn", il, LLM_TENSOR_FFN_UP);
-    ggml_tensor * up   = build_proj(layer.ffn_up,   in);
+    auto in = normed(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), false, { layer.ffn_gate, layer.ffn_up });
     ggml_tensor * gate = build_proj(layer.ffn_gate, in);
-    g.cb(up,   "ffn_up",   il);
     g.cb(gate, "ffn_gate", il);
 
-    cur = ggml_swiglu_split(ctx0, gate, up);
+    ggml_tensor * cur = build_proj(layer.ffn_up, in, { nullptr, false, nullptr, gate });
     g.cb(cur, "ffn_swiglu", il);
 
     auto down = reads(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
-    return build_proj(layer.ffn_down, down, nullptr, false, residual);
+    return build_proj(layer.ffn_down, down, { nullptr, false, ffn_inp });
+}
+
+// ordinary activations; embeddings are the floats before it
+ggml_tensor * spikingbrain_blocks::build_head(ggml_tensor * cur) const {
+    auto in = normed(cur, model.output_norm, { "result_norm", "output_codes" }, -1, false, g.cparams.embeddings, { model.output });
+    g.res->t_embd = in.norm ? nullptr : in.x;
+
+    cur = build_proj(model.output, in);
+    g.cb(cur, "result_output", -1);
+    return cur;
 }
 
 llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_graph_params & params) : llm_graph_context(params) {
@@ -469,35 +521,21 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
     for (int il = 0; il < n_layer; ++il) {
         res->t_layer_inp[il] = inpL;
 
-        cur = build_norm(inpL, model.layers[il].attn_norm, NULL, LLM_NORM_RMS, il);
-        cb(cur, "attn_norm", il);
-
-        ggml_tensor * ffn_inp = hparams.is_recr(il) ? blocks.build_gla(cur, inpL, il) : blocks.build_swa(cur, inpL, il);
+        ggml_tensor * ffn_inp = hparams.is_recr(il) ? blocks.build_gla(inpL, il) : blocks.build_swa(inpL, il);
         if (il == n_layer - 1 && inp_out_ids) {
             ffn_inp = ggml_get_rows(ctx0, ffn_inp, inp_out_ids);
         }
         cb(ffn_inp, "ffn_inp", il);
 
-        cur = build_norm(ffn_inp, model.layers[il].ffn_norm, NULL, LLM_NORM_RMS, il);
-        cb(cur, "ffn_norm", il);
-
-        cur = blocks.build_mlp(cur, ffn_inp, il);
+        cur = blocks.build_mlp(ffn_inp, il);
         cur = build_cvec(cur, il);
         cb(cur, "l_out", il);
 
         inpL = cur;
     }
 
-    cur = build_norm(inpL, model.output_norm, NULL, LLM_NORM_RMS, -1);
-    cb(cur, "result_norm", -1);
-    res->t_embd = cur;
-
-    projection_input head = { cur, "output_codes", -1, false };
-    cur = blocks.build_proj(model.output, head);
-    cb(cur, "result_output", -1);
-    res->t_logits = cur;
-
-    ggml_build_forward_expand(gf, cur);
+    res->t_logits = blocks.build_head(inpL);
+    ggml_build_forward_expand(gf, res->t_logits);
 }
 
 int32_t llama_spikingbrain_default_end(const llama_model * model) {

@@ -2,6 +2,7 @@
 #include "spk-layout.h"
 #include "spk-buffer.h"
 #include "ggml-backend-impl.h"
+#include "vec.h"
 
 #include <cstring>
 
@@ -114,6 +115,7 @@ struct mul_mat {
     const float   * bias;     // of rows, may be NULL
     const float   * residual; // as y, may be NULL
     bool            relu;
+    const float   * gate;     // as y, may be NULL
     float         * y;
     uint8_t       * buf;    // this thread's
 
@@ -157,17 +159,17 @@ struct mul_mat {
 
     // what follows the product, for rows of a tile that starts at row r0
     void finish(int64_t r0, int n_rows, int64_t t0, int n_tok) const {
-        if (!bias && !residual && !relu) {
-            return;
-        }
         for (int64_t t = t0; t < t0 + n_tok; ++t) {
             float       * out = y + t*sh.m + r0;
             const float * old = residual ? residual + t*sh.m + r0 : nullptr;
-            for (int r = 0; r < n_rows; ++r) {
+            for (int r = 0; (bias || old || relu) && r < n_rows; ++r) {
                 float v = out[r];
                 v = bias ? v + bias[r0 + r] : v;
                 v = relu ? (v > 0.0f ? v : 0.0f) : v;
                 out[r] = old ? v + old[r] : v;
+            }
+            if (gate) {
+                ggml_vec_swiglu_f32(n_rows, out, gate + t*sh.m + r0, out);
             }
         }
     }
@@ -247,7 +249,7 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         (int32_t *) (work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0)),
         work + sh.batches_at(nth) + (sh.own_batch() ? ith*sh.batches_size() : 0),
         dst->src[5] ? (const float *) dst->src[5]->data : nullptr, dst->src[6] ? (const float *) dst->src[6]->data : nullptr,
-        ggml_get_op_params_i32(dst, GGML_SPK_MUL_MAT_RELU) != 0,
+        ggml_get_op_params_i32(dst, GGML_SPK_MUL_MAT_RELU) != 0, dst->src[7] ? (const float *) dst->src[7]->data : nullptr,
         (float *) dst->data, work + ith*sh.thread_size(),
     };
 

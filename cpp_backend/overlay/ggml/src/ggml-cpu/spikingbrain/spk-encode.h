@@ -1,5 +1,5 @@
-// Encoding of one row (contract: ggml-spikingbrain.h). Same bits on every instruction set: the mean is summed in
-// 16 double lanes, added up in order; division and rounding are those of IEEE.
+// Encoding of one row, normed before or not (contract: ggml-spikingbrain.h). Same bits on every instruction set: means are summed in
+// 16 double lanes, added up in order; division, root and rounding are those of IEEE.
 
 SPK_INLINE double in_order(spk_d lanes) {
     double lane[16];
@@ -52,22 +52,57 @@ SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi) {
     }
 }
 
-static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding) {
+// the magnitudes of a row
+struct row_sum {
+    spk_d lanes;
+    spk_f top;
+
+    SPK_MEMBER void add(spk_f x) {
+        const spk_f a = f_abs(x);
+        d_add(lanes, a);
+        top = f_max(top, a);
+    }
+};
+
+SPK_INLINE row_sum sum_row(const float * x, int64_t n) {
+    row_sum sum = { d_zero(), f_zero() };
+    for (int64_t i = 0; i < n; i += 16) {
+        sum.add(f_load(x + i));
+    }
+    return sum;
+}
+
+// x becomes norm.room
+SPK_INLINE row_sum norm_row(const float * x, int64_t n, const spk_norm & norm) {
+    row_sum sum = { d_zero(), f_zero() };
+    float * y = norm.room;
+    for (const float * end = x + n; x < end; x += norm.width, y += norm.width) {
+        spk_d squares = d_zero();
+        for (int64_t i = 0; i < norm.width; i += 16) {
+            const spk_f a = f_load(x + i);
+            d_add(squares, f_mul(a, a));
+        }
+        const float scale = 1.0f/sqrtf((float) (in_order(squares)/norm.width) + norm.eps);
+        for (int64_t i = 0; i < norm.width; i += 16) {
+            const spk_f a = f_mul(f_scale(f_load(x + i), scale), f_load(norm.weight + i));
+            f_store(y + i, a);
+            sum.add(a);
+        }
+    }
+    return sum;
+}
+
+static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm) {
     ggml_spk_row_header * header = (ggml_spk_row_header *) dst;
     const ggml_spk_row    view   = ggml_spk_row_get(dst, n);
     row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.outliers), 0 };
 
-    spk_d lanes = d_zero();
-    spk_f top   = f_zero();
-    for (int64_t i = 0; i < n; i += 16) {
-        const spk_f a = f_abs(f_load(x + i));
-        d_add(lanes, a);
-        top = f_max(top, a);
-    }
-    const double sum  = in_order(lanes);
+    const row_sum magnitudes = norm.weight ? norm_row(x, n, norm) : sum_row(x, n);
+    x = norm.weight ? norm.room : x;
+    const double sum  = in_order(magnitudes.lanes);
     const float  v_th = encoding == GGML_SPK_SPIKE ? threshold(sum, n, k) : 1.0f;
     // a finite sum means finite values; 2^31 - 128 is the largest float below 2^31
-    if (!(sum <= DBL_MAX) || (encoding == GGML_SPK_SPIKE && !(f_top(top)/v_th <= 2147483520.0f))) {
+    if (!(sum <= DBL_MAX) || (encoding == GGML_SPK_SPIKE && !(f_top(magnitudes.top)/v_th <= 2147483520.0f))) {
         *header = { NAN, encoding, 0 };
         memset(row.s8,     0, n);
         memset(row.bias,   0, n/32*sizeof(int32_t));

@@ -21,6 +21,14 @@ struct spk_batch_block {
     int8_t  s8[2][SPK_BATCH][16]; // 16 columns of each; i8mm: columns 0 to 7 of two rows, then their columns 8 to 15
 };
 
+// what an encoder does to a row before: RMSNorm over each `width` values, times weight
+struct spk_norm {
+    const float * weight; // NULL: nothing
+    int64_t       width;
+    float         eps;
+    float       * room;   // for the row
+};
+
 // gated linear attention of one key/value head over n_tok tokens, restricted to a block of value columns
 struct spk_gla_item {
     const float * q;     // {d, H, n_tok} at this group's first query head
@@ -62,7 +70,7 @@ static inline int64_t spk_swa_width(int64_t d) { return (d + 15) & ~(int64_t) 15
 struct spk_isa {
     const char * name;
 
-    void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding);
+    void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm);
 
     // batch [n/32] of act [SPK_BATCH]; NULL where mul_tile reads rows as they are
     void (*pack_batch)(spk_batch_block * batch, int64_t n, const ggml_spk_row * act);

@@ -87,6 +87,7 @@ SPK_INLINE void  d_store(double * p, spk_d d) {
     }
 }
 SPK_INLINE __m256 abs256(__m256 x)       { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+SPK_INLINE spk_f  f_mul(spk_f x, spk_f y) { return { _mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b) }; }
 SPK_INLINE spk_f  f_abs(spk_f x)          { return { abs256(x.a), abs256(x.b) }; }
 SPK_INLINE spk_f  f_max(spk_f x, spk_f y) { return { _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
 SPK_INLINE float  f_top(spk_f x) {

@@ -55,6 +55,7 @@ SPK_INLINE void  d_add(spk_d & a, spk_f x) {
     a.hi = _mm512_add_pd(a.hi, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1)));
 }
 SPK_INLINE void  d_store(double * p, spk_d a) { _mm512_storeu_pd(p, a.lo); _mm512_storeu_pd(p + 8, a.hi); }
+SPK_INLINE spk_f f_mul(spk_f a, spk_f b)   { return { _mm512_mul_ps(a.v, b.v) }; }
 SPK_INLINE spk_f f_abs(spk_f a)            { return { _mm512_abs_ps(a.v) }; }
 SPK_INLINE spk_f f_max(spk_f a, spk_f b)   { return { _mm512_max_ps(a.v, b.v) }; }
 SPK_INLINE float f_top(spk_f a)            { return _mm512_reduce_max_ps(a.v); }

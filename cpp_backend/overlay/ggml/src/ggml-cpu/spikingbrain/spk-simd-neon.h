@@ -62,6 +62,7 @@ SPK_INLINE void  d_add(spk_d & d, spk_f x) {
     }
 }
 SPK_INLINE void  d_store(double * p, spk_d d)  { for (int j = 0; j < 8; ++j) vst1q_f64(p + 2*j, d.v[j]); }
+SPK_INLINE spk_f f_mul(spk_f a, spk_f b)       { SPK_EACH a.v[q] = vmulq_f32(a.v[q], b.v[q]); return a; }
 SPK_INLINE spk_f f_abs(spk_f a)                { SPK_EACH a.v[q] = vabsq_f32(a.v[q]); return a; }
 SPK_INLINE spk_f f_max(spk_f a, spk_f b)       { SPK_EACH a.v[q] = vmaxq_f32(a.v[q], b.v[q]); return a; }
 SPK_INLINE float f_top(spk_f a) {

@@ -62,6 +62,7 @@ SPK_INLINE spk_f f_fma(spk_f a, spk_f b, spk_f c) { SPK_EACH c.v[r] += a.v[r]*b.
 SPK_INLINE spk_d d_zero()                    { spk_d a; SPK_EACH a.v[r] = 0.0; return a; }
 SPK_INLINE void  d_add(spk_d & a, spk_f x)   { SPK_EACH a.v[r] += x.v[r]; }
 SPK_INLINE void  d_store(double * p, spk_d a){ memcpy(p, a.v, sizeof(a.v)); }
+SPK_INLINE spk_f f_mul(spk_f a, spk_f b)     { SPK_EACH a.v[r] *= b.v[r]; return a; }
 SPK_INLINE spk_f f_abs(spk_f a)              { SPK_EACH a.v[r] = fabsf(a.v[r]); return a; }
 SPK_INLINE spk_f f_max(spk_f a, spk_f b)     { SPK_EACH a.v[r] = a.v[r] > b.v[r] ? a.v[r] : b.v[r]; return a; }
 SPK_INLINE float f_top(spk_f a)              { SPK_EACH a.v[0] = a.v[r] > a.v[0] ? a.v[r] : a.v[0]; return a.v[0]; }

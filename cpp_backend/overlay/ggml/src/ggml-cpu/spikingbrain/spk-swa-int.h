@@ -93,16 +93,13 @@ SPK_INLINE spk_f swa_sixteen(const float * x, int64_t n) {
 // counts of a query as GGML_OP_SPK_ENCODE makes them, in balanced digits; what it cannot encode has the unit NaN
 static void swa_query_int(const spk_swa_work & w, int64_t r, const float * q) {
     const int64_t width = spk_swa_width(w.d);
-    spk_d lanes = d_zero();
-    spk_f top   = f_zero();
+    row_sum magnitudes = { d_zero(), f_zero() };
     for (int64_t i = 0; i < w.d; i += 16) {
-        const spk_f a = f_abs(swa_sixteen(q + i, w.d - i));
-        d_add(lanes, a);
-        top = f_max(top, a);
+        magnitudes.add(swa_sixteen(q + i, w.d - i));
     }
-    const double sum  = in_order(lanes);
+    const double sum  = in_order(magnitudes.lanes);
     const float  v_th = threshold(sum, w.d, w.spike_k);
-    const bool ok = sum <= DBL_MAX && f_top(top)/v_th < (float) SPK_SWA_MAX_COUNT;
+    const bool ok = sum <= DBL_MAX && f_top(magnitudes.top)/v_th < (float) SPK_SWA_MAX_COUNT;
     w.unit[r] = ok ? w.scale*v_th : NAN;
 
     int32_t * count = (int32_t *) w.q + r*width;
