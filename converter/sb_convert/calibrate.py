@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import Config
+from .config import ModelConfig
 from .errors import bad
 from .files import refuse_placeholder
 from .formats import GROUP
@@ -51,7 +51,7 @@ def tokenize(folder: Path, text: bytes) -> list[int]:
             llm.close()
 
 
-def calibrated(folder: Path, text: Path, config: Config, tensors: dict[str, Tensor], names: list[str], keys: SpikeKeys,
+def calibrated(folder: Path, text: Path, config: ModelConfig, tensors: dict[str, Tensor], names: list[str], keys: SpikeKeys,
                say: Callable[[str], None]) -> dict[str, Tensor]:
     """Scales of the named weights, as a W8ASpike checkpoint would hold them."""
     torch = import_torch("--spike-calibrate")

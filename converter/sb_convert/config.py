@@ -1,47 +1,57 @@
-"""config.json of a `gla_swa` checkpoint, with its own field names, and what of it the graph implements."""
+"""config.json of a checkpoint, with its own field names, and what of it the graph implements.
+
+How a layer mixes tokens (`mixer`) and what its MLP is (`is_moe`) are independent of each other.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from .config_fields import check_fields, check_layer_types, one_dtype, plain_rope
+from .config_fields import check_each_layer, check_fields, check_layer_types, one_dtype, plain_rope
 from .errors import bad
 from .files import read_json
 
-ARCHITECTURE = "GLAswaForCausalLM"
-MAX_LAYERS = 512  # LLAMA_MAX_LAYERS of the fork
-NULL_IS_ABSENT = ("use_short_conv", "tie_word_embeddings", "initializer_range")
+MAX_LAYERS = 512   # LLAMA_MAX_LAYERS of the fork
+MAX_EXPERTS = 512  # LLAMA_MAX_EXPERTS
+Q_ACTIVATIONS = ("relu", "sigmoid")
+FIX = "correct config.json"
+OTHER = "this graph does not implement other values"
+Rules = list[tuple[str, bool, str, str]]  # field, whether it is right, what is expected, what to do
+AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every layout has."""
+    ARCHITECTURE: ClassVar[str]
+    MODEL_TYPES: ClassVar[tuple[Any, ...]]
+    NULL_IS_ABSENT: ClassVar[tuple[str, ...]] = ("use_short_conv", "tie_word_embeddings", "initializer_range")
+    LAYER_LISTS: ClassVar[tuple[str, ...]] = ()                    # fields that name layers
+    OURS: ClassVar[tuple[str, ...]] = ("more_eos_token_ids",)      # fields that no file has
+    ALSO: ClassVar[tuple[str, ...]] = ()                           # fields that change nothing in this layout, or are checked against others
+
     hidden_size: int
     num_hidden_layers: int
-    intermediate_size: int
+    intermediate_size: int        # of a dense MLP, and of each routed expert
     vocab_size: int
     num_attention_heads: int
     num_key_value_heads: int
-    attn_layers: tuple[int, ...]  # zero-based sliding-window layers; the others are gla
     sliding_window: int           # keys a query sees, its own included
     rope_theta: float
     norm_eps: float
     max_position_embeddings: int = 131072
     tie_word_embeddings: bool = False
     use_short_conv: bool = False
-    elementwise_affine: bool = True
     hidden_act: str = "swish"
-    model_type: str = "gla_swa"
     torch_dtype: str = "bfloat16"
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     rope_scaling: Any = None
-    gate_logit_normalizer: float = 16.0
     more_eos_token_ids: tuple[int, ...] = ()  # of a list of ends, those after the first
-    gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
 
     @property
     def head_dim(self) -> int:
@@ -51,110 +61,263 @@ class Config:
     def kv_size(self) -> int:
         return self.num_key_value_heads * self.head_dim
 
-    def is_gla(self, il: int) -> bool:
-        return il not in self.attn_layers
+    @property
+    def n_sinks(self) -> int:
+        return 0
+
+    def mixer(self, il: int) -> str:
+        """`gla`, `swa`, or `parallel`: softmax attention beside linear attention."""
+        raise NotImplementedError
+
+    def is_moe(self, il: int) -> bool:
+        return False
 
     @property
-    def gla_layers(self) -> tuple[int, ...]:
-        return tuple(il for il in range(self.num_hidden_layers) if self.is_gla(il))
+    def moe_layers(self) -> tuple[int, ...]:
+        return tuple(il for il in range(self.num_hidden_layers) if self.is_moe(il))
 
-    def truncated(self, n_layer: int) -> "Config":
+    def truncated(self: AnyConfig, n_layer: int) -> AnyConfig:
         """The same model with its first n_layer layers only."""
-        layers = tuple(il for il in self.attn_layers if il < n_layer)
-        return dataclasses.replace(self, num_hidden_layers=n_layer, attn_layers=layers)
+        lists = {name: tuple(il for il in getattr(self, name) if il < n_layer) for name in self.LAYER_LISTS}
+        return dataclasses.replace(self, num_hidden_layers=n_layer, **lists)
 
     def to_json(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        more = fields.pop("more_eos_token_ids")
-        if more:
-            fields["eos_token_id"] = [self.eos_token_id, *more]
-        del fields["gate_low_rank_dim"]
-        fields["attn_layers"] = list(self.attn_layers)
-        return {"architectures": [ARCHITECTURE], **fields}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if k not in (*self.OURS, "gate_low_rank_dim")}
+        if self.more_eos_token_ids:
+            fields["eos_token_id"] = [self.eos_token_id, *self.more_eos_token_ids]
+        return {"architectures": [self.ARCHITECTURE], **fields}
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any], where: str = "config.json") -> "Config":
+    def from_json(cls: type[AnyConfig], raw: dict[str, Any], where: str = "config.json") -> AnyConfig:
         raw = one_dtype(plain_rope(raw, where), where)
         known = {f.name: f for f in dataclasses.fields(cls)}
-        check_fields(raw, set(known), where)
-        check_layer_types(raw, where)
-        _check_architectures(raw, where)
+        check_fields(raw, set(known) - set(cls.OURS) | set(cls.ALSO), where)
+        _check_architectures(raw, cls.ARCHITECTURE, where)
         if raw.get("head_dim") is not None:
             _check_head_dim(raw, where)
-        raw = {k: v for k, v in raw.items() if k != "more_eos_token_ids" and (v is not None or k not in NULL_IS_ABSENT)}
-        if isinstance(raw.get("eos_token_id"), list):
-            eos = _typed(raw["eos_token_id"], "tuple[int, ...]", "eos_token_id", where)
-            raw |= {"eos_token_id": eos[0] if eos else None, "more_eos_token_ids": list(eos[1:])}
-        values = {name: _typed(raw[name], f.type, name, where) for name, f in known.items() if name in raw}
+        given = {k: v for k, v in raw.items() if k not in cls.OURS and (v is not None or k not in cls.NULL_IS_ABSENT)}
+        if isinstance(given.get("eos_token_id"), list):
+            eos = _typed(given["eos_token_id"], "tuple[int, ...]", "eos_token_id", where)
+            given |= {"eos_token_id": eos[0] if eos else None, "more_eos_token_ids": list(eos[1:])}
+        values = {name: _typed(given[name], f.type, name, where) for name, f in known.items() if name in given}
         for name, f in known.items():
             if name not in values and f.default is dataclasses.MISSING:
-                raise bad(where, name, "nothing", f"a value ({f.type})", "add it as the model's authors publish it")
+                raise bad(where, name, "nothing", f"a value ({_kind(f.type)})", "add it as the model's authors publish it")
         config = cls(**values)
         config.validate(where)
+        config.check_derived(raw, where)
         return config
 
-    @classmethod
-    def load(cls, folder: Path) -> "Config":
+    @staticmethod
+    def load(folder: Path) -> "ModelConfig":
+        """The config of a checkpoint folder, of whichever layout it is."""
         path = Path(folder) / "config.json"
         raw = read_json(path)
-        if raw.get("model_type") != "gla_swa":  # first, so that another model's config is told at once
-            raise bad(path, "model_type", repr(raw.get("model_type")), "'gla_swa'", "give a SpikingBrain checkpoint")
+        cls = _layout(raw, str(path))
+        if raw.get("model_type") not in cls.MODEL_TYPES:  # first, so that another model's config is told at once
+            raise bad(path, "model_type", repr(raw.get("model_type")), repr(cls.MODEL_TYPES[0]), "give a SpikingBrain checkpoint")
         return cls.from_json(raw, str(path))
 
     def validate(self, where: str = "config.json") -> None:
         """Refuses what the graph does not implement."""
-        for name, ok, expected, do in self._rules():
-            if not ok:
-                raise bad(where, name, repr(getattr(self, name)), expected, do)
+        for rules in (self._base_rules, self._rules):  # the second relies on the first
+            for name, ok, expected, do in rules():
+                if not ok:
+                    raise bad(where, name, repr(getattr(self, name)), expected, do)
 
-    def _rules(self) -> list[tuple[str, bool, str, str]]:
-        n_layer, n_head, n_kv = self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads
-        other = "this graph does not implement other values"
-        fix = "correct config.json"
+    def check_derived(self, raw: dict[str, Any], where: str) -> None:
+        """Refuses fields of the file that say again, and otherwise, what those that are read say."""
+
+    def _base_rules(self) -> Rules:
         positive = ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads",
                     "sliding_window", "max_position_embeddings")
-        rules = [(name, 0 < getattr(self, name) < 2**31, "an integer from 1 to 2^31 - 1", fix) for name in positive]
+        rules: Rules = [(name, 0 < getattr(self, name) < 2**31, "an integer from 1 to 2^31 - 1", FIX) for name in positive]
         rules += [
-            ("model_type", self.model_type == "gla_swa", "'gla_swa'", "give a SpikingBrain checkpoint"),
-            ("num_hidden_layers", 0 < n_layer <= MAX_LAYERS, f"1 to {MAX_LAYERS}", fix),
+            ("num_hidden_layers", 0 < self.num_hidden_layers <= MAX_LAYERS, f"1 to {MAX_LAYERS}", FIX),
             ("use_short_conv", not self.use_short_conv, "false", "no published model uses it, and the graph has no short convolution"),
-            ("hidden_act", self.hidden_act in ("swish", "silu"), "'swish' or 'silu'", other),
-            ("elementwise_affine", self.elementwise_affine, "true", other),
-            ("rope_scaling", self.rope_scaling is None, "null", other),
+            ("hidden_act", self.hidden_act in ("swish", "silu"), "'swish' or 'silu'", OTHER),
+            ("rope_scaling", self.rope_scaling is None, "null", OTHER),
         ]
-        rules += [(name, 1e-37 < getattr(self, name) < 1e38, "a number above 0 that float32 holds" if getattr(self, name) > 0 else "a number above 0", fix)
-                  for name in ("rope_theta", "norm_eps", "gate_logit_normalizer")]
-        if not all(ok for _, ok, _, _ in rules):
-            return rules
+        return rules + [_float32(name, getattr(self, name)) for name in ("rope_theta", "norm_eps")]
+
+    def _rules(self) -> Rules:
+        n_head, n_kv = self.num_attention_heads, self.num_key_value_heads
         d, rest = divmod(self.hidden_size, n_head)
-        return rules + [
-            ("num_attention_heads", rest == 0, f"a divisor of hidden_size = {self.hidden_size}", fix),
-            ("num_attention_heads", d % 2 == 0, "an even head size (rotary pairs)", fix),
-            ("num_key_value_heads", n_head % n_kv == 0, f"a divisor of num_attention_heads = {n_head}", fix),
+        return [
+            ("num_attention_heads", rest == 0, f"a divisor of hidden_size = {self.hidden_size}", FIX),
+            ("num_attention_heads", d % 2 == 0, "an even head size (rotary pairs)", FIX),
+            ("num_key_value_heads", n_head % n_kv == 0, f"a divisor of num_attention_heads = {n_head}", FIX),
             ("sliding_window", self.sliding_window <= self.max_position_embeddings, f"at most max_position_embeddings = {self.max_position_embeddings}",
              "no longer window was trained, and the fork refuses it"),
-            ("attn_layers", all(0 <= il < n_layer for il in self.attn_layers), f"indices from 0 to {n_layer - 1}", fix),
-            ("attn_layers", len(set(self.attn_layers)) == len(self.attn_layers), "each layer once", fix),
-            ("bos_token_id", self._is_token(self.bos_token_id), f"null or 0 to {self.vocab_size - 1}", fix),
-            ("eos_token_id", self._is_token(self.eos_token_id), f"null or 0 to {self.vocab_size - 1}", fix),
-            ("more_eos_token_ids", all(map(self._is_token, self.more_eos_token_ids)), f"0 to {self.vocab_size - 1} (eos_token_id)", fix),
+            *(rule for name in self.LAYER_LISTS for rule in self._layers(name)),
+            ("bos_token_id", self._is_token(self.bos_token_id), f"null or 0 to {self.vocab_size - 1}", FIX),
+            ("eos_token_id", self._is_token(self.eos_token_id), f"null or 0 to {self.vocab_size - 1}", FIX),
+            ("more_eos_token_ids", all(map(self._is_token, self.more_eos_token_ids)), f"0 to {self.vocab_size - 1} (eos_token_id)", FIX),
         ]
+
+    def _layers(self, name: str) -> Rules:
+        layers = getattr(self, name)
+        return [(name, all(0 <= il < self.num_hidden_layers for il in layers), f"indices from 0 to {self.num_hidden_layers - 1}", FIX),
+                (name, len(set(layers)) == len(layers), "each layer once", FIX)]
 
     def _is_token(self, token: int | None) -> bool:
         return token is None or 0 <= token < self.vocab_size
 
 
-def _check_architectures(raw: dict[str, Any], where: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """Gated linear attention and sliding-window attention, a layer each."""
+    ARCHITECTURE = "GLAswaForCausalLM"
+    MODEL_TYPES = ("gla_swa",)
+    LAYER_LISTS = ("attn_layers",)
+
+    attn_layers: tuple[int, ...]  # zero-based sliding-window layers; the others are gla
+    elementwise_affine: bool = True
+    model_type: str = "gla_swa"
+    gate_logit_normalizer: float = 16.0
+    gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
+
+    def is_gla(self, il: int) -> bool:
+        return il not in self.attn_layers
+
+    def mixer(self, il: int) -> str:
+        return "gla" if self.is_gla(il) else "swa"
+
+    @property
+    def gla_layers(self) -> tuple[int, ...]:
+        return tuple(il for il in range(self.num_hidden_layers) if self.is_gla(il))
+
+    def check_derived(self, raw: dict[str, Any], where: str) -> None:
+        check_layer_types(raw, where)
+
+    def _base_rules(self) -> Rules:
+        return super()._base_rules() + [
+            ("model_type", self.model_type == "gla_swa", "'gla_swa'", "give a SpikingBrain checkpoint"),
+            ("elementwise_affine", self.elementwise_affine, "true", OTHER),
+            _float32("gate_logit_normalizer", self.gate_logit_normalizer),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoeConfig(ModelConfig):
+    """MLPs that are a mixture of experts, for any layout: one routed expert of each token beside one that is always on."""
+    ALSO = ("num_layer_experts",)
+    LAYER_LISTS = ("dense_mlp_layers",)
+
+    dense_mlp_layers: tuple[int, ...]   # zero-based; all others are MoE
+    num_local_experts: int = 0
+    num_experts_per_topk: int = 1
+    shared_intermediate_size: int = 0
+    norm_topk_prob: bool = False        # true: the routed expert's weight is 1, not its probability
+
+    def is_moe(self, il: int) -> bool:
+        return il not in self.dense_mlp_layers
+
+    def check_derived(self, raw: dict[str, Any], where: str) -> None:
+        super().check_derived(raw, where)
+        experts = [self.num_local_experts if self.is_moe(il) else 1 for il in range(self.num_hidden_layers)]
+        check_each_layer(raw, "num_layer_experts", experts, "num_local_experts and dense_mlp_layers", where)
+
+    def _rules(self) -> Rules:
+        some = bool(self.moe_layers)
+        return super()._rules() + [
+            ("num_experts_per_topk", self.num_experts_per_topk == 1, "1", "no model with more experts per token is published, and the graph takes one"),
+            ("num_local_experts", not some or 0 < self.num_local_experts <= MAX_EXPERTS, f"1 to {MAX_EXPERTS}", FIX),
+            ("shared_intermediate_size", not some or 0 < self.shared_intermediate_size < 2**31, "an integer from 1 to 2^31 - 1", FIX),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig(MoeConfig):
+    """Softmax attention beside linear attention in every layer, over text and learned sinks; 76B's layout."""
+    ARCHITECTURE = "HymetaForCausalLM"
+    MODEL_TYPES = ("hybrid", None)  # no distinctive word: architectures decides
+    LAYER_LISTS = ("full_attn_layers", "dense_mlp_layers")
+    OURS = ("more_eos_token_ids", "n_bounds")
+    ALSO = ("num_layer_experts", "interleaved_sliding_window", "attn_type_list", "elementwise_affine")
+
+    full_attn_layers: tuple[int, ...]  # zero-based layers whose softmax branch sees all text
+    num_meta_tokens: int = 0           # sinks
+    use_lower_bound: bool = True
+    lower_bound_period: int = 7        # layers il with il % period == 0 have no lower bound
+    k_clamp_max: float = 0.95          # of the linear branch's keys where there is no bound; 1: none
+    linear_q_activation: str = "relu"
+    model_type: str = "hybrid"
+    n_bounds: int = 0                  # rows of model.lower_bounds, where a truncated model has fewer layers; 0: num_hidden_layers
+
+    @property
+    def n_sinks(self) -> int:
+        return self.num_meta_tokens
+
+    def mixer(self, il: int) -> str:
+        return "parallel"
+
+    def bound_row(self, il: int) -> int:
+        """How many rows of softmax(model.lower_bounds), after the first, add up to this layer's bound; 0: it has none."""
+        return il % self.lower_bound_period if self.use_lower_bound else 0
+
+    def n_states(self, il: int) -> int:
+        """Linear states: one per query head under a bound, where each has decays of its own, else one per key/value head."""
+        return self.num_attention_heads if self.bound_row(il) else self.num_key_value_heads
+
+    def window(self, il: int) -> int | None:
+        """Text tokens that a query sees; None: all."""
+        return None if il in self.full_attn_layers else self.sliding_window
+
+    @property
+    def bound_rows(self) -> int:
+        return (self.n_bounds or self.num_hidden_layers) if self.use_lower_bound else 0
+
+    def truncated(self: "ParallelConfig", n_layer: int) -> "ParallelConfig":
+        return dataclasses.replace(super().truncated(n_layer), n_bounds=self.bound_rows)
+
+    def check_derived(self, raw: dict[str, Any], where: str) -> None:
+        super().check_derived(raw, where)
+        layers = range(self.num_hidden_layers)
+        check_each_layer(raw, "interleaved_sliding_window", [self.window(il) or 0 for il in layers], "sliding_window and full_attn_layers", where)
+        check_each_layer(raw, "layer_types", ["full_attention" if self.window(il) is None else "sliding_attention" for il in layers], "full_attn_layers", where)
+
+    def _rules(self) -> Rules:
+        return super()._rules() + [
+            ("num_meta_tokens", 0 <= self.num_meta_tokens < 2**31, "an integer from 0 to 2^31 - 1", FIX),
+            ("lower_bound_period", 0 < self.lower_bound_period < 2**31, "an integer from 1 to 2^31 - 1", FIX),
+            ("k_clamp_max", 0 < self.k_clamp_max <= 1, "a number above 0, at most 1 (no clamp)", FIX),
+            ("linear_q_activation", self.linear_q_activation in Q_ACTIVATIONS, " or ".join(map(repr, Q_ACTIVATIONS)), OTHER),
+        ]
+
+
+LAYOUTS: tuple[type[ModelConfig], ...] = (Config, ParallelConfig)
+
+
+def _layout(raw: dict[str, Any], where: str) -> type[ModelConfig]:
+    held = raw.get("architectures")
+    for cls in LAYOUTS:
+        if isinstance(held, list) and cls.ARCHITECTURE in held:
+            return cls
+    if raw.get("model_type") == ParallelConfig.MODEL_TYPES[0]:
+        raise bad(where, "architectures", repr(held), f"['{ParallelConfig.ARCHITECTURE}'] where model_type is {raw['model_type']!r}", "give a SpikingBrain checkpoint")
+    return Config
+
+
+def _float32(name: str, value: float) -> tuple[str, bool, str, str]:
+    return name, 1e-37 < value < 1e38, "a number above 0 that float32 holds" if value > 0 else "a number above 0", FIX
+
+
+def _check_architectures(raw: dict[str, Any], ours: str, where: str) -> None:
     """A classifier or an encoder of the same layers is another model."""
     held = raw.get("architectures")
-    if held and held != [ARCHITECTURE]:
-        raise bad(where, "architectures", repr(held), f"['{ARCHITECTURE}']", "give a checkpoint of the language model")
+    if held and held != [ours]:
+        raise bad(where, "architectures", repr(held), f"['{ours}']", "give a checkpoint of the language model")
 
 
 def _check_head_dim(raw: dict[str, Any], where: str) -> None:
     n_head, size = raw.get("num_attention_heads"), raw.get("hidden_size")
     if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and raw["head_dim"] != size / n_head:
         raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "this graph has no other head size")
+
+
+def _kind(kind: str) -> str:
+    return kind.replace("tuple[int, ...]", "a list of integers")
 
 
 def _typed(value: Any, kind: str, name: str, where: str) -> Any:
@@ -168,4 +331,4 @@ def _typed(value: Any, kind: str, name: str, where: str) -> Any:
         return value
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
         return tuple(value)
-    raise bad(where, name, f"{value!r} ({type(value).__name__})", kind.replace("tuple[int, ...]", "a list of integers"), "correct config.json")
+    raise bad(where, name, f"{value!r} ({type(value).__name__})", _kind(kind), FIX)

@@ -138,6 +138,18 @@ def check_layer_types(raw: dict[str, Any], where: str) -> None:
             raise bad(where, "layer_types", f"{kind!r} for layer {il}", "'sliding_attention'" if il in swa else "'linear_attention'", "attn_layers says so; correct config.json")
 
 
+def check_each_layer(raw: dict[str, Any], name: str, expected: list[Any], because: str, where: str) -> None:
+    """A list with an entry per layer, where it is there, must say what `because` says."""
+    held, n = raw.get(name), len(expected)
+    if held is None:
+        return
+    if not isinstance(held, list) or len(held) != n:
+        raise bad(where, name, repr(held), f"a list of {n} (num_hidden_layers)", "correct config.json")
+    for il, (got, want) in enumerate(zip(held, expected)):
+        if got != want or type(got) is not type(want):
+            raise bad(where, name, f"{got!r} for layer {il}", repr(want), f"{because} say so; correct config.json")
+
+
 def one_dtype(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """transformers 5 writes dtype for torch_dtype; null says nothing (the tensors say their own)."""
     held = {name: raw[name] for name in ("torch_dtype", "dtype") if raw.get(name) is not None}

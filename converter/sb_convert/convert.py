@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .calibrate import calibrated, check_requirements
-from .config import Config
+from .config import ModelConfig
 from .errors import bad
 from .formats import LARGEST, OUTTYPES, encode, rows_per_block
 from .metadata import folder_name, read_metadata_file, read_sampling
@@ -58,7 +58,7 @@ class Result:
 def convert(folder: Path, options: Options, say=print) -> Result:
     begun = time.monotonic()
     folder = Path(folder)
-    config = Config.load(folder)
+    config = ModelConfig.load(folder)
     vocab = load_vocab(folder, config)
     override = read_metadata_file(options.metadata)
     read_sampling(folder)  # what is wrong with it is told before the tensors are read
@@ -85,7 +85,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     return Result(output.finals, plan, time.monotonic() - begun, options)
 
 
-def plan_for(folder: Path, config: Config, options: Options, say) -> Plan:
+def plan_for(folder: Path, config: ModelConfig, options: Options, say) -> Plan:
     if options.vocab_only:
         return Plan(config, "f32" if options.outtype == "auto" else options.outtype, [])
     if options.n_layer is not None:
@@ -124,9 +124,10 @@ def encoded_block(p: Planned, start: int, stop: int) -> np.ndarray:
     rows = p.source.rows(start, stop)
     largest = float(np.abs(rows).max(initial=0.0))
     if not np.isfinite(largest):
-        raise first_not_finite(p.source, stop - start) or AssertionError(p.source.name)
+        raise first_not_finite(p.source, rows_per_block(p.source.shape)) or AssertionError(p.source.name)
     if largest > LARGEST.get(p.qtype, np.inf):
-        raise bad(p.source.file, p.source.name, f"a weight of {largest:g}", f"at most {LARGEST[p.qtype]:g} for {p.qtype.name}",
+        source, _ = p.source.member(start + int(np.abs(rows).reshape(len(rows), -1).max(1).argmax()))
+        raise bad(source.file, source.name, f"a weight of {largest:g}", f"at most {LARGEST[p.qtype]:g} for {p.qtype.name}",
                   "choose --spike-down-type f32" if p.target.kind == "raw" else "choose --outtype bf16 or f32")
     return encode(rows, p.qtype)
 

@@ -32,7 +32,7 @@ LARGEST = {T.F16: 65504.0, T.BF16: 3.3895314e38, T.Q8_0: 65504.0 * 127, T.Q4_0: 
 
 
 def wanted_type(kind: str, outtype: str) -> T:
-    if kind == "f32":
+    if kind in ("f32", "constant"):
         return T.F32
     return OUTTYPES[outtype].output if kind in ("output", "tied") else OUTTYPES[outtype].matrix
 

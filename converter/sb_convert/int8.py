@@ -29,11 +29,11 @@ class Codes:
     scales: Tensor | None = None
     clip: bool = False  # at int8: where the scales were chosen for that
 
-    def block(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def block(self, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Rows start..stop: codes [rows, in] (integers in float32) and scales [rows, in / GROUP]."""
         w = self.weight.rows(start, stop)
         if not np.isfinite(np.abs(w).max(initial=0.0)):
-            raise first_not_finite(self.weight, stop - start) or AssertionError(self.weight.name)
+            raise first_not_finite(self.weight, len(w)) or AssertionError(self.weight.name)
         groups = w.reshape(len(w), -1, GROUP)
         scales = own_scales(groups) if self.scales is None else self.scales.rows(start, stop)[..., 0]
         with np.errstate(over="ignore"):
@@ -42,7 +42,8 @@ class Codes:
             codes = np.clip(codes, -LARGEST_STORED, LARGEST_STORED)
         if np.abs(codes).max(initial=0.0) > LARGEST_CODE:
             row, col = np.argwhere(np.abs(codes) > LARGEST_CODE)[0]
-            raise bad(self.weight.file, self.weight.name, f"code {codes[row, col]:.0f} at [{row + start}, {col}]",
+            weight, at = self.weight.member(row + start)
+            raise bad(weight.file, weight.name, f"code {codes[row, col]:.0f} at [{at}, {col}]",
                       f"at most {LARGEST_CODE} in magnitude", "the scale of that row and group is too small; get an undamaged checkpoint")
         return codes, scales
 
@@ -77,7 +78,7 @@ class Part(Tensor):
         w = codes.weight
         return cls(w.name, w.shape, "F32", codes, w.file, what)
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
+    def rows(self, start: int, stop: int | None) -> np.ndarray:
         """What the matrix's rows start..stop add to the tensor."""
         codes, scales = self.data.block(start, stop)
         if self.what == "scales":
@@ -94,7 +95,7 @@ class Part(Tensor):
 
 
 def part_shapes(codes: Codes, n_outliers: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor the codes are stored as, in file order."""
+    """The shape of each tensor the codes are stored as, in file order; of a stack as of one matrix."""
     n_out, n_in = codes.weight.shape
     shapes: dict[str, tuple[int, ...]] = {"weight": (n_out, n_in), "scales": (n_out, n_in // GROUP)}
     if n_outliers and n_out * n_in >= 2**31:

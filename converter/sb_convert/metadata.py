@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 
-from .config import Config
+from .config import Config, ModelConfig, MoeConfig, ParallelConfig
 from .errors import bad
 from .files import read_json, read_optional, read_text
 
@@ -158,7 +158,8 @@ def add_general(w: gguf.GGUFWriter, folder: Path, override: dict[str, Any], mode
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def add_hparams(w: gguf.GGUFWriter, c: Config) -> None:
+def add_hparams(w: gguf.GGUFWriter, c: ModelConfig) -> None:
+    layers = range(c.num_hidden_layers)
     w.add_uint32(f"{ARCH}.vocab_size", c.vocab_size)
     w.add_uint32(f"{ARCH}.context_length", c.max_position_embeddings)
     w.add_uint32(f"{ARCH}.embedding_length", c.hidden_size)
@@ -170,8 +171,23 @@ def add_hparams(w: gguf.GGUFWriter, c: Config) -> None:
     w.add_uint32(f"{ARCH}.attention.value_length", c.head_dim)
     w.add_float32(f"{ARCH}.attention.layer_norm_rms_epsilon", c.norm_eps)
     w.add_uint32(f"{ARCH}.attention.sliding_window", c.sliding_window)
-    w.add_array(f"{ARCH}.attention.recurrent_layers", [c.is_gla(il) for il in range(c.num_hidden_layers)])
+    w.add_array(f"{ARCH}.attention.recurrent_layers", [c.mixer(il) != "swa" for il in layers])
     w.add_uint32(f"{ARCH}.rope.dimension_count", c.head_dim)
     w.add_float32(f"{ARCH}.rope.freq_base", c.rope_theta)
-    w.add_float32(f"{ARCH}.gla.gate_logit_normalizer", c.gate_logit_normalizer)
-    w.add_uint32(f"{ARCH}.gla.gate_low_rank_dim", c.gate_low_rank_dim)
+    if isinstance(c, Config):
+        w.add_float32(f"{ARCH}.gla.gate_logit_normalizer", c.gate_logit_normalizer)
+        w.add_uint32(f"{ARCH}.gla.gate_low_rank_dim", c.gate_low_rank_dim)
+    if isinstance(c, ParallelConfig):
+        w.add_string(f"{ARCH}.hybrid", "parallel")
+        w.add_uint32(f"{ARCH}.sink_count", c.n_sinks)
+        w.add_array(f"{ARCH}.attention.sliding_window_pattern", [c.window(il) is not None for il in layers])
+        w.add_string(f"{ARCH}.gla.q_activation", c.linear_q_activation)
+        w.add_float32(f"{ARCH}.gla.k_max", c.k_clamp_max)
+    if isinstance(c, MoeConfig) and c.moe_layers:
+        w.add_uint32(f"{ARCH}.expert_count", c.num_local_experts)
+        w.add_uint32(f"{ARCH}.expert_used_count", c.num_experts_per_topk)
+        w.add_uint32(f"{ARCH}.expert_feed_forward_length", c.intermediate_size)
+        w.add_uint32(f"{ARCH}.expert_shared_count", 1)
+        w.add_uint32(f"{ARCH}.expert_shared_feed_forward_length", c.shared_intermediate_size)
+        w.add_uint32(f"{ARCH}.expert_gating_func", gguf.ExpertGatingFuncType.SOFTMAX)
+        w.add_bool(f"{ARCH}.expert_weights_norm", c.norm_topk_prob)

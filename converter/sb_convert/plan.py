@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from .config import Config
+from .config import Config, ModelConfig, MoeConfig, ParallelConfig
+from .derived import Half, Stack, Unbounded
 from .errors import bad
 from .formats import DOWN_TYPES, nbytes, rows_per_block, wanted_type, whole_blocks
 from .int8 import LARGEST_STORED, PARTS, Codes, Part, check_scales, has_scales, lossless_type, part_shapes, scales_name
+from .sinks import Sinks, SinkTensor
 from .sources import Tensor
 from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, check_widths, resolve
-from .tensors import PROJECTIONS, TOP, TOP_UNTIED, Target, targets
+from .tensors import ALIASES, EMBEDDING, HEAD, PROJECTIONS, Target, checkpoint_shapes, targets
 
 Say = Callable[[str], None]
-Calibrate = Callable[[Config, dict[str, Tensor], list[str], SpikeKeys], dict[str, Tensor]]  # finds scales of the named weights
+Calibrate = Callable[[ModelConfig, dict[str, Tensor], list[str], SpikeKeys], dict[str, Tensor]]  # finds scales of the named weights
 WRAPPERS = {
     "module": ("DistributedDataParallel or DeepSpeed", "save model.module.state_dict(), or take 'module.' off the names"),
     "_orig_mod": ("torch.compile", "save model._orig_mod.state_dict(), or take '_orig_mod.' off the names"),
@@ -46,7 +48,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    config: Config
+    config: ModelConfig
     outtype: str
     tensors: list[Planned]
     spike: SpikeKeys | None = None
@@ -57,7 +59,7 @@ class Plan:
 
     @property
     def n_params(self) -> int:
-        return sum(gguf_size(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers"))
+        return sum(gguf_size(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers", "constant"))
 
     def notes(self) -> list[str]:
         """One line per tensor that could not take the type asked for."""
@@ -72,41 +74,65 @@ def gguf_size(shape: tuple[int, ...]) -> int:
     return n
 
 
-def make_plan(config: Config, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False,
+def make_plan(config: ModelConfig, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False,
               spike: SpikeOptions = SpikeOptions(), say: Say = lambda _: None, calibrate: Calibrate | None = None) -> Plan:
     """partial: the config is that of the first layers only (used to find a wrong layer); the rest may be left over."""
     coded = has_scales(tensors)
     keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
-    check_widths(keys, config.hidden_size, config.intermediate_size, where)
+    check_widths(keys, widths(config), where)
     check_wrappers(tensors, where)
-    tensors = without_buffers(tensors, config)
+    tensors = renamed(without_buffers(tensors, config), config)
     config = with_gate(config, tensors, where)
     wanted = targets(config)
     check_names(wanted, tensors, config, where, partial, coded)
-    for t in wanted:
-        if tensors[t.checkpoint].shape != t.shape:
-            raise bad(tensors[t.checkpoint].file, t.checkpoint, f"shape {list(tensors[t.checkpoint].shape)}", str(list(t.shape)),
-                      "give the config.json that belongs to these weights")
     if outtype == "auto":
         outtype = "int8" if coded else own_type(wanted, tensors)
-    scales = {t.checkpoint: check_scales(tensors[t.checkpoint], tensors, where) for t in wanted if coded and t.kind in PROJECTIONS}
+    scales = {t.gguf: _scales(t, tensors, where) for t in wanted if coded and t.kind in PROJECTIONS}
     raw_down = keys is not None and keys.scope == "released"
     if calibrate is not None:
         if coded or outtype != "int8" or keys is None or not keys.enable:
             got = "weight scales" if coded else f"--outtype {outtype}" if outtype != "int8" else "no spikes"
             raise bad(where, "--spike-calibrate", got, "--outtype int8 --spike on a checkpoint without weight scales", "give these, or leave the option out")
-        names = [t.checkpoint for t in wanted if t.kind in PROJECTIONS and not (t.kind == "down" and raw_down) and whole_blocks(T.I8, t.shape) == T.I8]
-        scales = calibrate(config, tensors, names, keys)
+        coded_here = [t for t in wanted if t.kind in PROJECTIONS and not (t.kind == "down" and raw_down) and whole_blocks(T.I8, t.shape) == T.I8]
+        found = calibrate(config, tensors, [name for t in coded_here for name in t.sources()], keys)
+        scales = {t.gguf: _one([found[name] for name in t.sources()]) for t in coded_here}
+    sinks = Sinks(config, tensors, keys) if isinstance(config, ParallelConfig) and config.n_sinks else None
     with ThreadPoolExecutor(n_threads()) as pool:
         def planned(t: Target) -> list[Planned]:
-            source = tensors[t.checkpoint]
+            source = source_of(t, tensors, config, sinks)
             if t.kind == "down" and raw_down:
                 return [_down(t, source, outtype, spike.down_type)]
             if t.kind in PROJECTIONS:
-                return _projection(t, Codes(source, scales.get(t.checkpoint), clip=not coded), outtype, pool, say)
+                return _projection(t, Codes(source, scales.get(t.gguf), clip=not coded), outtype, pool, say)
             exact = outtype == "int8" and t.kind in ("embedding", "tied")
             return [_planned(t, source, lossless_type(source) if exact else wanted_type(t.kind, outtype))]
         return Plan(config, outtype, [p for t in wanted for p in planned(t)], keys)
+
+
+def source_of(t: Target, tensors: dict[str, Tensor], config: ModelConfig, sinks: Sinks | None) -> Tensor:
+    """What a tensor of the GGUF is read from: one of the checkpoint's, or one made of them."""
+    if t.made.startswith("sinks."):
+        assert sinks is not None
+        return SinkTensor.of(t, sinks)
+    if t.made == "bound":
+        assert isinstance(config, ParallelConfig)
+        return Unbounded.of(config, t.layer, tensors)
+    held = _one([tensors[name] for name in t.sources()])
+    return Half.of(held) if t.made == "half" else held
+
+
+def _one(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else Stack.of(tensors)
+
+
+def _scales(t: Target, tensors: dict[str, Tensor], where: object) -> Tensor:
+    return _one([check_scales(tensors[name], tensors, where) for name in t.sources()])
+
+
+def widths(config: ModelConfig) -> dict[str, int]:
+    """The widths of what projections read."""
+    shared = {"shared_intermediate_size": config.shared_intermediate_size} if isinstance(config, MoeConfig) and config.moe_layers else {}
+    return {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size, **shared}
 
 
 def _planned(t: Target, source: Tensor, wanted: T) -> Planned:
@@ -131,8 +157,8 @@ def _projection(t: Target, codes: Codes, outtype: str, pool: ThreadPoolExecutor,
         n = gguf_size(t.shape)
         say(f"{t.gguf}: codes up to {largest}, {n_outliers} of {n} ({100 * n_outliers / n:.2f}%) outside +-{LARGEST_STORED}")
     stem, kinds = t.gguf.removesuffix("weight"), {"weight": "codes", "scales": "scales"}
-    return [_planned(Target(stem + what, t.checkpoint, shape, kinds.get(what, "outliers")), Part.of(codes, what), PARTS[what])
-            for what, shape in part_shapes(codes, n_outliers).items()]
+    return [_planned(Target(stem + what, t.checkpoint, t.shape[:-1] + shape[1:] if what in kinds else shape, kinds.get(what, "outliers"), t.made, t.layer),
+                     Part.of(codes, what), PARTS[what]) for what, shape in part_shapes(codes, n_outliers).items()]
 
 
 def check_wrappers(tensors: dict[str, Tensor], where: object) -> None:
@@ -141,12 +167,18 @@ def check_wrappers(tensors: dict[str, Tensor], where: object) -> None:
         for part in name.split("."):
             if part in WRAPPERS:
                 what, do = WRAPPERS[part]
-                raise bad(where, "tensors", f"{name!r}, a name of {what}", f"names as {TOP[0].checkpoint!r}", do)
-    if TOP[0].checkpoint not in tensors:
-        raise bad(where, "tensors", f"names as {next(iter(tensors), 'none')!r}", f"{TOP[0].checkpoint!r} among them", "give weights in the published format")
+                raise bad(where, "tensors", f"{name!r}, a name of {what}", f"names as {EMBEDDING!r}", do)
+    if EMBEDDING not in tensors:
+        raise bad(where, "tensors", f"names as {next(iter(tensors), 'none')!r}", f"{EMBEDDING!r} among them", "give weights in the published format")
 
 
-def without_buffers(tensors: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+def renamed(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The 76B's tensors by their right names; a name that is there twice stays, and is left over."""
+    names = ALIASES if isinstance(config, ParallelConfig) else {}
+    return {name if names.get(name, name) in tensors else names[name]: t for name, t in tensors.items()}
+
+
+def without_buffers(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """inv_freq is rope_theta in another form: left out where it says the same, an error where it does not."""
     freq = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
     for name, t in tensors.items():
@@ -158,8 +190,10 @@ def without_buffers(tensors: dict[str, Tensor], config: Config) -> dict[str, Ten
     return {name: t for name, t in tensors.items() if not name.endswith(".inv_freq")}
 
 
-def with_gate(config: Config, tensors: dict[str, Tensor], where: object) -> Config:
+def with_gate(config: ModelConfig, tensors: dict[str, Tensor], where: object) -> ModelConfig:
     """The gate's layout is not in config.json: it is read from the first gla layer's tensors."""
+    if not isinstance(config, Config):
+        return config
     if not config.gla_layers:
         return dataclasses.replace(config, gate_low_rank_dim=0)
     attn = f"model.layers.{config.gla_layers[0]}.attn."
@@ -174,19 +208,24 @@ def with_gate(config: Config, tensors: dict[str, Tensor], where: object) -> Conf
               "check attn_layers in config.json: every layer that it does not name is gated linear attention")
 
 
-def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: Config, where: object, partial: bool, coded: bool) -> None:
-    names = {t.checkpoint for t in wanted} | {scales_name(t.checkpoint) for t in wanted if coded and t.kind in PROJECTIONS}
-    missing = [t.checkpoint for t in wanted if t.checkpoint not in tensors]
+def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelConfig, where: object, partial: bool, coded: bool) -> None:
+    """Every tensor that config.json implies is there, of its shape, and no other."""
+    shapes = checkpoint_shapes(config)
+    missing = [name for name in shapes if name not in tensors]
     if missing:
         raise bad(where, "tensors", f"{len(missing)} missing: {_some(missing)}", "every tensor that config.json implies",
                   "get the complete checkpoint, or the config.json that belongs to it")
-    left = [name for name in tensors if name not in names]
-    if config.tie_word_embeddings and TOP_UNTIED[0].checkpoint in left:  # .bin files often carry it twice
-        left.remove(TOP_UNTIED[0].checkpoint)
+    known = shapes.keys() | {scales_name(name) for t in wanted if coded and t.kind in PROJECTIONS for name in t.sources()}
+    left = [name for name in tensors if name not in known]
+    if config.tie_word_embeddings and HEAD in left:  # .bin files often carry it twice
+        left.remove(HEAD)
         _check_tied(tensors)
     if left and not partial:
         raise bad(where, "tensors", f"{len(left)} left over: {_some(left)}", "none that config.json does not imply",
                   "the graph would ignore them; give the config.json that belongs to these weights")
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise bad(tensors[name].file, name, f"shape {list(tensors[name].shape)}", str(list(shape)), "give the config.json that belongs to these weights")
 
 
 def n_threads() -> int:
@@ -198,7 +237,7 @@ def _some(names: list[str], n: int = 4) -> str:
 
 
 def _check_tied(tensors: dict[str, Tensor]) -> None:
-    head, embd = tensors[TOP_UNTIED[0].checkpoint], tensors[TOP[0].checkpoint]
+    head, embd = tensors[HEAD], tensors[EMBEDDING]
     if head.shape == embd.shape:
         step = rows_per_block(embd.shape)
         if all((head.rows(i, i + step) == embd.rows(i, i + step)).all() for i in range(0, embd.shape[0], step)):
@@ -211,7 +250,7 @@ def own_type(wanted: list[Target], tensors: dict[str, Tensor]) -> str:
     """The dtype that holds most of the checkpoint's matrix values."""
     held: dict[str, int] = {}
     for t in wanted:
-        if t.kind != "f32":
-            dtype = tensors[t.checkpoint].dtype.lower()
+        if t.kind not in ("f32", "constant"):
+            dtype = tensors[t.sources()[0]].dtype.lower()
             held[dtype] = held.get(dtype, 0) + gguf_size(t.shape)
     return max(held, key=lambda dtype: held[dtype])

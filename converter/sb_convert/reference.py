@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import Config
-from .files import read_json
+from .config import Config, ModelConfig, MoeConfig, ParallelConfig
+from .reference_files import read_tensors, write_tensors
 
 GROUP = 128  # inputs per weight scale
 CHUNK = 16   # tokens per step of the chunked recurrence; 16 is the fastest of 8, 16, 32, 64 at D = 64
@@ -127,15 +126,14 @@ class Projection(nn.Linear):
 
 # --- layers ---------------------------------------------------------------------------------------------------
 
-class Attention(nn.Module):
-    """What both kinds share: projections and heads."""
-    def __init__(self, c: Config, spike: Spike | None, scales: bool):
+class Heads(nn.Module):
+    """What all kinds share: projections to heads, and softmax attention."""
+    def __init__(self, c: ModelConfig, il: int, spike: Spike | None, scales: bool):
         super().__init__()
-        self.c, self.spike = c, spike
+        self.c, self.il, self.spike = c, il, spike
         self.q_proj = Projection(c.hidden_size, c.hidden_size, True, spike, scales)
         self.k_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
         self.v_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
-        self.o_proj = Projection(c.hidden_size, c.hidden_size, False, spike, scales)
 
     def heads(self, x: Tensor) -> Tensor:  # [B, T, n * D] -> [B, n, T, D]
         return x.unflatten(-1, (-1, self.c.head_dim)).transpose(1, 2)
@@ -146,21 +144,44 @@ class Attention(nn.Module):
     def grouped(self, q: Tensor) -> Tensor:  # [B, H, T, D] -> [B, K, G, T, D]
         return q.unflatten(1, (self.c.num_key_value_heads, -1))
 
+    def softmax_attention(self, h: Tensor, pos: Tensor, past: Any, window: int | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Rows at positions pos after `past`, keys and values [B, K, n, D]: the sinks (positions 0 to m - 1, always seen), then
+        the latest text, of which a query sees `window` tokens with its own, None: all."""
+        m, theta = self.c.n_sinks, self.c.rope_theta
+        q, k, v = rope(self.heads(self.q_proj(h)), pos, theta), rope(self.heads(self.k_proj(h)), pos, theta), self.heads(self.v_proj(h))
+        if self.spike is not None:
+            q, k, v = spiked(q, self.spike.k), rounded_int8(k), rounded_int8(v)
+        if past is not None:
+            k, v = (torch.cat((held.expand(len(h), -1, -1, -1), new), 2) for held, new in zip(past, (k, v)))
+        n_text = k.shape[2] - m
+        key_pos = torch.cat((torch.arange(m, device=h.device), torch.arange(n_text, device=h.device) + pos[-1] + 1 - n_text))
+        age, w = pos[:, None] - key_pos, window or k.shape[2]                   # [T, n_keys]
+        scores = self.grouped(q) @ k[:, :, None].transpose(-1, -2) * self.c.head_dim ** -0.5
+        p = scores.masked_fill((key_pos >= m) & ((age < 0) | (age >= w)), float("-inf")).softmax(-1)
+        kept = (torch.cat((x[:, :, :m], x[:, :, m:][:, :, -w:]), 2) for x in (k, v))
+        return self.merged(p @ v[:, :, None]), tuple(kept)  # type: ignore[return-value]
+
+
+class Attention(Heads):
+    def __init__(self, c: ModelConfig, il: int, spike: Spike | None, scales: bool):
+        super().__init__(c, il, spike, scales)
+        self.o_proj = Projection(c.hidden_size, c.hidden_size, False, spike, scales)
+
 
 class GatedLinearAttention(Attention):
-    def __init__(self, c: Config, spike: Spike | None, scales: bool):
-        super().__init__(c, spike, scales)
-        rank = c.gate_low_rank_dim
+    def __init__(self, c: Config, il: int, spike: Spike | None, scales: bool):
+        super().__init__(c, il, spike, scales)
+        self.normalizer, rank = c.gate_logit_normalizer, c.gate_low_rank_dim
         if rank:  # stays in floating point in the spiking variant too
             self.gk_proj = nn.Sequential(nn.Linear(c.hidden_size, rank, False), nn.Linear(rank, c.kv_size, True))
         else:
             self.gk_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
         self.g_norm = RMSNorm(c.head_dim, c.norm_eps)
 
-    def forward(self, h: Tensor, pos: Tensor, S: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, pos: Tensor, S: Tensor | None, bound: None = None) -> tuple[Tensor, Tensor]:
         q = self.grouped(self.heads(self.q_proj(h).relu())) * self.c.head_dim ** -0.5
         k, v = self.heads(self.k_proj(h).relu()), self.heads(self.v_proj(h))
-        g = F.logsigmoid(self.heads(self.gk_proj(h)).float()) / self.c.gate_logit_normalizer
+        g = F.logsigmoid(self.heads(self.gk_proj(h)).float()) / self.normalizer
         if S is None:
             S = q.new_zeros(*k.shape[:2], self.c.head_dim, self.c.head_dim)
         o, S = (gla_recurrent if q.shape[3] == 1 else gla_chunked)(q, k, v, g, S)
@@ -168,76 +189,175 @@ class GatedLinearAttention(Attention):
 
 
 class SlidingWindowAttention(Attention):
+    def forward(self, h: Tensor, pos: Tensor, past: tuple[Tensor, Tensor] | None, bound: None = None) -> tuple[Tensor, Any]:
+        o, past = self.softmax_attention(h, pos, past, self.c.sliding_window)
+        return self.o_proj(o), past
+
+
+class SoftmaxBranch(Heads):
     def forward(self, h: Tensor, pos: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Any]:
-        w, theta = self.c.sliding_window, self.c.rope_theta
-        q, k, v = rope(self.heads(self.q_proj(h)), pos, theta), rope(self.heads(self.k_proj(h)), pos, theta), self.heads(self.v_proj(h))
-        if self.spike is not None:
-            q, k, v = spiked(q, self.spike.k), rounded_int8(k), rounded_int8(v)
-        if past is not None:
-            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
-        key_pos = torch.arange(k.shape[2], device=h.device) + pos[-1] + 1 - k.shape[2]
-        age = pos[:, None] - key_pos                                           # [T, n_keys]
-        scores = self.grouped(q) @ k[:, :, None].transpose(-1, -2) * self.c.head_dim ** -0.5
-        p = scores.masked_fill((age < 0) | (age >= w), float("-inf")).softmax(-1)
-        return self.o_proj(self.merged(p @ v[:, :, None])), (k[:, :, -w:], v[:, :, -w:])
+        return self.softmax_attention(h, pos, past, self.c.window(self.il))
+
+
+class LinearBranch(Heads):
+    """S_t = diag(1 - k_t) S_{t-1} + k_t^T v_t; o_t = q_t S_t. Under a lower bound of the decay a state per query head, else one per
+    key/value head."""
+
+    def keys(self, z: Tensor, bound: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """k and log(1 - k) [B, states, T, D], without taking 1 - sigmoid(z)."""
+        if bound is None:
+            return z.sigmoid().clamp(max=self.c.k_clamp_max), F.logsigmoid(-z).clamp(min=math.log1p(-self.c.k_clamp_max) if self.c.k_clamp_max < 1 else -math.inf)
+        lb, left = (x.view(-1, 1, self.c.head_dim).to(z.dtype) for x in bound)
+        return left * z.sigmoid(), torch.logaddexp(lb.log(), left.log() + F.logsigmoid(-z))
+
+    def forward(self, h: Tensor, S: Tensor | None, bound: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        c, n = self.c, self.c.n_states(self.il)
+        q = self.heads(self.q_proj(h))
+        q = (q.relu() if c.linear_q_activation == "relu" else q.sigmoid()).unflatten(1, (n, -1)) * c.head_dim ** -0.5
+        z, v = (self.heads(x).repeat_interleave(n // c.num_key_value_heads, 1) for x in (self.k_proj(h), self.v_proj(h)))
+        k, g = self.keys(z, bound)
+        S = q.new_zeros(len(h), n, c.head_dim, c.head_dim) if S is None else S.expand(len(h), -1, -1, -1)
+        o, S = (gla_recurrent if q.shape[3] == 1 else gla_chunked)(q, k, v, g, S)
+        return self.merged(o), S
+
+
+class ParallelAttention(nn.Module):
+    """Both branches on the same rows; the mean of their normed outputs goes through one projection."""
+    def __init__(self, c: ParallelConfig, il: int, spike: Spike | None, scales: bool):
+        super().__init__()
+        self.vanilla_attn, self.linear_attn = SoftmaxBranch(c, il, spike, scales), LinearBranch(c, il, spike, scales)
+        self.norm1, self.norm2 = RMSNorm(c.hidden_size, c.norm_eps), RMSNorm(c.hidden_size, c.norm_eps)
+        self.out_proj = Projection(c.hidden_size, c.hidden_size, False, spike, scales)
+
+    def forward(self, h: Tensor, pos: Tensor, past: Any, bound: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Any]:
+        o1, kv = self.vanilla_attn(h, pos, past and past[:2])
+        o2, S = self.linear_attn(h, past and past[2], bound)
+        return self.out_proj((self.norm1(o1) + self.norm2(o2)) / 2), (*kv, S)
 
 
 class MLP(nn.Module):
-    def __init__(self, c: Config, spike: Spike | None, scales: bool):
+    def __init__(self, n_embd: int, n_ff: int, spike: Spike | None, scales: bool):
         super().__init__()
         down = spike if spike is not None and spike.scope == "paper" else None
-        self.gate_proj = Projection(c.hidden_size, c.intermediate_size, False, spike, scales)
-        self.up_proj = Projection(c.hidden_size, c.intermediate_size, False, spike, scales)
-        self.down_proj = Projection(c.intermediate_size, c.hidden_size, False, down, scales)
+        self.gate_proj = Projection(n_embd, n_ff, False, spike, scales)
+        self.up_proj = Projection(n_embd, n_ff, False, spike, scales)
+        self.down_proj = Projection(n_ff, n_embd, False, down, scales)
 
     def forward(self, m: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(m)) * self.up_proj(m))
 
 
+class Experts(nn.Module):
+    """The routed experts: of each row one, times its probability."""
+    def __init__(self, c: MoeConfig, spike: Spike | None, scales: bool):
+        super().__init__()
+        self.gate = nn.Linear(c.hidden_size, c.num_local_experts, bias=False)  # the router reads floats
+        self.experts = nn.ModuleList(MLP(c.hidden_size, c.intermediate_size, spike, scales) for _ in range(c.num_local_experts))
+        self.norm = c.norm_topk_prob
+
+    def route(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows u [..., n_embd]: the weight of the chosen expert, and which [...]; a tie goes to the lowest index."""
+        p, expert = self.gate(u).float().softmax(-1).max(-1)
+        return torch.ones_like(p) if self.norm else p, expert
+
+    def forward(self, u: Tensor) -> Tensor:
+        weight, expert = self.route(u)
+        y = torch.zeros_like(u)
+        for e in expert.unique().tolist():
+            rows = expert == e
+            y[rows] = weight[rows, None] * self.experts[e](u[rows])
+        return y
+
+
+MIXERS = {"gla": GatedLinearAttention, "swa": SlidingWindowAttention, "parallel": ParallelAttention}
+
+
 class Layer(nn.Module):
-    def __init__(self, c: Config, il: int, spike: Spike | None, scales: bool):
+    def __init__(self, c: ModelConfig, il: int, spike: Spike | None, scales: bool):
         super().__init__()
         self.attn_norm = RMSNorm(c.hidden_size, c.norm_eps)
-        self.attn = (GatedLinearAttention if c.is_gla(il) else SlidingWindowAttention)(c, spike, scales)
+        self.attn = MIXERS[c.mixer(il)](c, il, spike, scales)
         self.mlp_norm = RMSNorm(c.hidden_size, c.norm_eps)
-        self.mlp = MLP(c, spike, scales)
+        if isinstance(c, MoeConfig) and c.is_moe(il):
+            self.block_sparse_moe: Experts | None = Experts(c, spike, scales)
+            self.shared_mlp = MLP(c.hidden_size, c.shared_intermediate_size, spike, scales)
+        else:
+            self.block_sparse_moe = None
+            self.mlp = MLP(c.hidden_size, c.intermediate_size, spike, scales)
 
-    def forward(self, x: Tensor, pos: Tensor, state: Any) -> tuple[Tensor, Any]:
-        y, state = self.attn(self.attn_norm(x), pos, state)
+    def forward(self, x: Tensor, pos: Tensor, state: Any, bound: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Any]:
+        y, state = self.attn(self.attn_norm(x), pos, state, bound)
         x = x + y
-        return x + self.mlp(self.mlp_norm(x)), state
+        u = self.mlp_norm(x)
+        return x + (self.mlp(u) if self.block_sparse_moe is None else self.shared_mlp(u) + self.block_sparse_moe(u)), state
 
 
 # --- model ----------------------------------------------------------------------------------------------------
 
 @dataclass
 class State:
-    """n tokens seen; per layer None, S [B, K, D, D] (gla) or keys and values [B, K, <= window, D] (swa)."""
+    """n tokens seen; per layer None, S [B, K, D, D] (gla), keys and values [B, K, <= window, D] (swa), or keys, values (the sinks'
+    first) and S (parallel)."""
     n: int
     layers: list[Any]
 
 
 class Model(nn.Module):
-    def __init__(self, config: Config, spike: Spike | None = None, scales: bool = False):
+    def __init__(self, config: ModelConfig, spike: Spike | None = None, scales: bool = False):
         super().__init__()
         self.config, self.spike = config, spike
         self.model = nn.Module()
         self.model.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.model.layers = nn.ModuleList(Layer(config, il, spike, scales) for il in range(config.num_hidden_layers))
         self.model.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        if config.n_sinks:
+            self.model.meta_tokens = nn.Parameter(torch.zeros(config.n_sinks, config.hidden_size))
+        if isinstance(config, ParallelConfig) and config.use_lower_bound:
+            self.model.lower_bounds = nn.Parameter(torch.zeros(config.bound_rows, config.hidden_size))
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens [B, T] -> logits [B, T, vocab] and the state after them; pass it back to go on."""
-        state = state or State(0, [None] * self.config.num_hidden_layers)
-        pos = torch.arange(tokens.shape[1], device=tokens.device) + state.n
-        x, after = self.model.embeddings(tokens), []
-        for layer, s in zip(self.model.layers, state.layers):
-            x, s = layer(x, pos, s)
+        """tokens [B, T] -> logits [B, T, vocab] and the state after them; pass it back to go on. Without one: from start()."""
+        state = state or self.start()
+        pos = torch.arange(tokens.shape[1], device=tokens.device) + self.config.n_sinks + state.n
+        x, after = self.through(self.model.embeddings(tokens), pos, state.layers)
+        return self.logits(x), State(state.n + tokens.shape[1], after)
+
+    def start(self) -> State:
+        """The state before any text: where there are sinks, after them; the same for every text."""
+        if not self.config.n_sinks:
+            return State(0, [None] * self.config.num_hidden_layers)
+        x = self.model.meta_tokens[None]
+        return State(0, self.through(x, torch.arange(x.shape[1], device=x.device), [None] * self.config.num_hidden_layers)[1])
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """The same logits with the sinks as rows before the text, all in one pass."""
+        m, x = self.config.n_sinks, self.model.embeddings(tokens)
+        if m:
+            x = torch.cat((self.model.meta_tokens.expand(len(x), -1, -1), x), 1)
+        pos = torch.arange(x.shape[1], device=x.device)
+        return self.logits(self.through(x, pos, [None] * self.config.num_hidden_layers)[0][:, m:])
+
+    def through(self, x: Tensor, pos: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
+        """Rows x [B, T, n_embd] through all layers."""
+        after = []
+        for il, (layer, s) in enumerate(zip(self.model.layers, states)):
+            x, s = layer(x, pos, s, self.bound(il))
             after.append(s)
+        return x, after
+
+    def bound(self, il: int) -> tuple[Tensor, Tensor] | None:
+        """A layer's lower bound lb of the decay and 1 - lb [n_embd], each summed by itself; None: it has none."""
+        row = self.config.bound_row(il) if isinstance(self.config, ParallelConfig) else 0
+        if not row:
+            return None
+        share = self.model.lower_bounds.double().softmax(0)
+        return share[1:row + 1].sum(0), share[0] + share[row + 1:].sum(0)
+
+    def logits(self, x: Tensor) -> Tensor:
         head = self.model.embeddings if self.lm_head is None else self.lm_head
-        return F.linear(self.model.norm(x), head.weight), State(state.n + tokens.shape[1], after)
+        return F.linear(self.model.norm(x), head.weight)
 
     @torch.no_grad()
     def init_weights(self, seed: int | None = None) -> "Model":
@@ -254,9 +374,10 @@ class Model(nn.Module):
     def from_pretrained(cls, folder: str | Path, spike: Spike | None | str = "auto", dtype: torch.dtype = torch.float32) -> "Model":
         """spike "auto": scope `released` for a checkpoint that carries weight scales, none for any other."""
         tensors = read_tensors(Path(folder))
-        config = Config.load(Path(folder))
-        gate = tensors.get(next((n for n in tensors if n.endswith("gk_proj.0.weight")), ""))
-        config = dataclasses.replace(config, gate_low_rank_dim=0 if gate is None else gate.shape[0])
+        config = ModelConfig.load(Path(folder))
+        if isinstance(config, Config):
+            gate = tensors.get(next((n for n in tensors if n.endswith("gk_proj.0.weight")), ""))
+            config = dataclasses.replace(config, gate_low_rank_dim=0 if gate is None else gate.shape[0])
         scales = any(n.endswith("weight_quantizer.scales") for n in tensors)
         if spike == "auto":
             spike = Spike(scope="released") if scales else None
@@ -273,30 +394,3 @@ class Model(nn.Module):
         config = {**self.config.to_json(), "torch_dtype": str(dtype).removeprefix("torch.")}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         write_tensors(folder, {n: t.detach().to(dtype).contiguous() for n, t in self.state_dict().items()}, max_shard_bytes)
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
-    tensors: dict[str, Tensor] = {}
-    for name in files:
-        with safe_open(folder / name, framework="pt") as f:
-            tensors.update({key: f.get_tensor(key) for key in f.keys() if not key.endswith(".inv_freq")})  # rope_theta again
-    return tensors
-
-
-def write_tensors(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int = 0) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    for name, t in tensors.items():
-        held = sum(x.nbytes for x in shards[-1].values())
-        if max_shard_bytes and held and held + t.nbytes > max_shard_bytes:
-            shards.append({})
-        shards[-1][name] = t
-    names = ["model.safetensors"]
-    if len(shards) > 1:
-        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-        weight_map = {t: name for name, shard in zip(names, shards) for t in shard}
-        index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
-    for name, shard in zip(names, shards):
-        save_file(shard, folder / name, metadata={"format": "pt"})

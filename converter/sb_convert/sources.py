@@ -28,14 +28,22 @@ class Tensor:
     data: Any
     file: Path
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start..stop as float32, not to be changed. A 1-D tensor counts as one column of rows."""
+    def rows(self, start: int, stop: int | None) -> np.ndarray:
+        """Rows start..stop (None: to the end) as float32, not to be changed. A 1-D tensor counts as one column of rows."""
         part = self.data[start:stop]
         if not isinstance(part, np.ndarray):  # torch
             return part.float().numpy()
         if self.dtype == "BF16":
             return (part.astype(np.uint32) << 16).view(np.float32)
         return np.asarray(part, np.float32)
+
+    def members(self) -> list["Tensor"]:
+        """The stored tensors that it reads."""
+        return [self]
+
+    def member(self, row: int) -> tuple["Tensor", int]:
+        """The stored tensor that holds a row, and which of its rows that is."""
+        return self, row
 
 
 def open_checkpoint(folder: Path) -> dict[str, Tensor]:
@@ -169,15 +177,16 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def first_not_finite(tensor: Tensor, block: int) -> ConvertError | None:
-    """The error for a tensor with NaN or infinities: how many, and where the first one is."""
-    count, first = 0, None
-    for start in range(0, tensor.shape[0], block):
-        wrong = ~np.isfinite(tensor.rows(start, start + block))
-        if first is None and wrong.any():
-            at = np.argwhere(wrong)[0]
-            first = [int(at[0]) + start, *map(int, at[1:])]
-        count += int(wrong.sum())
-    if not count:
-        return None
-    return bad(tensor.file, tensor.name, f"{count} NaN or infinite values, the first at {first}", "finite weights",
-               "get an undamaged checkpoint; nothing was written")
+    """The error for a tensor with NaN or infinities: how many, and where the first one is. Of a stack: in the first such matrix."""
+    for part in tensor.members():
+        count, first = 0, None
+        for start in range(0, part.shape[0], block):
+            wrong = ~np.isfinite(part.rows(start, start + block))
+            if first is None and wrong.any():
+                at = np.argwhere(wrong)[0]
+                first = [int(at[0]) + start, *map(int, at[1:])]
+            count += int(wrong.sum())
+        if count:
+            return bad(part.file, part.name, f"{count} NaN or infinite values, the first at {first}", "finite weights",
+                       "get an undamaged checkpoint; nothing was written")
+    return None

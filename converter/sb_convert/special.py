@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .config import Config
+from .config import ModelConfig
 from .errors import bad
 from .files import read_json, read_optional
 from .vocab import Vocab
@@ -34,7 +34,7 @@ def content(token: Any) -> str:
     return token["content"] if isinstance(token, dict) else str(token)
 
 
-def special_ids(vocab: Vocab, folder: Path, config: Config, settings: dict[str, Any]) -> None:
+def special_ids(vocab: Vocab, folder: Path, config: ModelConfig, settings: dict[str, Any]) -> None:
     """config.json's ids win for bos and eos: the model was trained with them; the tokenizer's fill in the rest."""
     by_text = {token: i for i, token in enumerate(vocab.tokens)}
     settings = read_optional(folder / "special_tokens_map.json") | {k: v for k, v in settings.items() if v}
@@ -52,7 +52,7 @@ def special_ids(vocab: Vocab, folder: Path, config: Config, settings: dict[str, 
     set_ends(vocab, own, said or own, by_text, folder)
 
 
-def named_ids(by_text: dict[str, int], folder: Path, config: Config, settings: dict[str, Any]) -> dict[str, int]:
+def named_ids(by_text: dict[str, int], folder: Path, config: ModelConfig, settings: dict[str, Any]) -> dict[str, int]:
     ids = {}
     for name in ("bos", "eos", "pad", "unk"):
         text = settings.get(f"{name}_token")

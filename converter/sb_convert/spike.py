@@ -45,9 +45,17 @@ class SpikeKeys:
         return f"{'spikes' if self.enable else 'no spikes'} (k = {self.k:g}, scope {self.scope})"
 
 
-def check_widths(keys: SpikeKeys | None, hidden_size: int, intermediate_size: int, where: object) -> None:
+def add_sink_keys(w: gguf.GGUFWriter, keys: SpikeKeys | None) -> None:
+    """What the sinks' constants were computed with: a file whose spikes were changed afterwards can be told. k = 0: ordinary activations."""
+    spikes = keys is not None and keys.enable
+    w.add_float32(f"{ARCH}.sink_spike_k", keys.k if spikes else 0.0)
+    if spikes:
+        w.add_string(f"{ARCH}.sink_spike_scope", keys.scope)
+
+
+def check_widths(keys: SpikeKeys | None, widths: dict[str, int], where: object) -> None:
     """The fork takes counts in blocks of 32."""
-    for name, n in (("hidden_size", hidden_size), ("intermediate_size", intermediate_size)):
+    for name, n in widths.items():
         if keys is not None and keys.enable and n % 32:
             raise bad(where, name, n, "a multiple of 32 for a spiking model", "convert it without --spike")
 

@@ -10,7 +10,7 @@ from typing import Any
 from gguf import TokenType
 
 from .bpe import load_bpe
-from .config import Config
+from .config import ModelConfig
 from .errors import bad
 from .files import read_json, read_optional
 from .special import add_around, content, special_ids
@@ -21,7 +21,7 @@ from .vocab import Vocab
 log = logging.getLogger("sb_convert")
 
 
-def load_vocab(folder: Path, config: Config) -> Vocab:
+def load_vocab(folder: Path, config: ModelConfig) -> Vocab:
     try:
         settings = read_optional(Path(folder) / "tokenizer_config.json")
         return complete(read_vocab(Path(folder), config.vocab_size, settings), Path(folder), config, settings)
@@ -41,7 +41,7 @@ def read_vocab(folder: Path, size: int, settings: dict[str, Any]) -> Vocab:
               "give the folder of a complete checkpoint")
 
 
-def complete(vocab: Vocab, folder: Path, config: Config, settings: dict[str, Any]) -> Vocab:
+def complete(vocab: Vocab, folder: Path, config: ModelConfig, settings: dict[str, Any]) -> Vocab:
     """Added tokens, special ids, what stands around a text, and the chat template."""
     check_settings(vocab, settings, folder / "tokenizer_config.json")
     place_added(vocab, added_tokens(folder, settings), folder)

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from .config import Config
+from .config import ModelConfig
 from .convert import Options, Result, convert
 from .errors import bad
 from .formats import GROUP, decode, error_bound, rows_per_block
@@ -161,12 +161,11 @@ def verify_logits(folder: Path, result: Result, say=print) -> bool:
     limit = ", ".join(f"{what} {most:g}" for what, most in limits(result.plan).items())
     say(f"verify: logits against the reference: {text}: WRONG; expected at most {limit}")
     layer = first_wrong_layer(folder, result, tokens)
-    kind = "gla" if config.is_gla(layer) else "swa"
-    say(f"verify: the first layer whose output differs is {layer} ({kind})" + ("; or embedding and output differ" if layer == 0 else ""))
+    say(f"verify: the first layer whose output differs is {layer} ({config.mixer(layer)})" + ("; or embedding and output differ" if layer == 0 else ""))
     return False
 
 
-def sample_tokens(config: Config) -> list[int]:
+def sample_tokens(config: ModelConfig) -> list[int]:
     n = min(max(N_TOKENS, config.sliding_window + 32), 512)
     return np.random.default_rng(0).integers(0, config.vocab_size, n).tolist()
 

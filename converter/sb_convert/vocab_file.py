@@ -7,19 +7,21 @@ from typing import Any
 
 import gguf
 
-from .config import Config
+from .config import ModelConfig
 from .metadata import add_general, add_hparams
 from .output import Output, opened
-from .spike import SpikeKeys
+from .spike import SpikeKeys, add_sink_keys
 from .tokenizer import load_vocab
 from .vocab import Vocab
 
 
-def add_keys(writer: gguf.GGUFWriter, folder: Path, config: Config, vocab: Vocab, file_type: gguf.LlamaFileType, override: dict[str, Any] | None = None,
+def add_keys(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig, vocab: Vocab, file_type: gguf.LlamaFileType, override: dict[str, Any] | None = None,
              model_name: str | None = None, n_params: int = 0, spike: SpikeKeys | None = None) -> None:
     """Every key: general ones (with those to override), hyperparameters, spikes, vocabulary."""
     add_general(writer, folder, override or {}, model_name, n_params, file_type)
     add_hparams(writer, config)
+    if config.n_sinks:
+        add_sink_keys(writer, spike)
     if spike is not None:
         spike.add_to(writer)
     vocab.add_to(writer)
@@ -27,7 +29,7 @@ def add_keys(writer: gguf.GGUFWriter, folder: Path, config: Config, vocab: Vocab
 
 def write_vocab(folder: Path, out: Path) -> None:
     """A checkpoint's keys alone."""
-    config = Config.load(folder)
+    config = ModelConfig.load(folder)
     output = Output(out, False, 0, [folder])
     add_keys(output.writer, folder, config, load_vocab(folder, config), gguf.LlamaFileType.ALL_F32)
     with opened(output, 0):
