@@ -98,10 +98,10 @@ def test_inputs_are_recorded_by_hand_and_no_hook_stays():
     from sb_convert.reference import spiked
     layer = torch.nn.Module()
     layer.proj, layer.other = torch.nn.Linear(256, 2), torch.nn.Linear(256, 2)
-    layer.forward = lambda x, positions, state: (layer.proj(x), layer.other(2 * x))
+    layer.forward = lambda x: (layer.proj(x), layer.other(2 * x))
     x = [torch.randn(2, 3, 256, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     with torch.no_grad():
-        held = calibrate.recorded(layer, 1, ["model.layers.1.proj.weight", "model.layers.10.other.weight", "model.layers.0.other.weight"], x, 3.0)
+        held = calibrate.recorded(layer, 1, ["model.layers.1.proj.weight", "model.layers.10.other.weight", "model.layers.0.other.weight"], x, 3.0, layer)
     s = spiked(torch.cat([h.flatten(0, 1) for h in x]), 3.0)
     assert list(held) == ["model.layers.1.proj.weight"] and not layer.proj._forward_pre_hooks
     for group in range(2):

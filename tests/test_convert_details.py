@@ -65,10 +65,10 @@ def test_spike_options_without_a_meaning(options, had, words):
     (HAD, 64, 96, None), (HAD, 48, 96, "hidden_size"), (HAD, 64, 95, "intermediate_size"), (QUIET, 48, 95, None), (None, 48, 95, None)])
 def test_widths_of_a_spiking_model(keys, hidden, intermediate, name):
     if name is None:
-        check_widths(keys, hidden, intermediate, "here")
+        check_widths(keys, {"hidden_size": hidden, "intermediate_size": intermediate}, "here")
     else:
         with pytest.raises(ConvertError, match=f"{name}: got"):
-            check_widths(keys, hidden, intermediate, "here")
+            check_widths(keys, {"hidden_size": hidden, "intermediate_size": intermediate}, "here")
 
 
 # --- options ----------------------------------------------------------------------------------------------------------------

@@ -66,21 +66,24 @@ def calibrated(folder: Path, text: Path, config: ModelConfig, tensors: dict[str,
         return made.eval()
     spiking = model(Spike(keys.k, keys.scope))
     with torch.no_grad():
+        start = spiking.start()  # where there are sinks, as the file will have them: of the checkpoint's own weights
         say(f"calibrate: {sample.shape[0]} pieces of {sample.shape[1]} tokens; perplexity on {len(held_out)} others:")
         say(f"calibrate: {perplexity(model(None), held_out):10.4f}  ordinary activations, the checkpoint's weights")
         weights = {name: spiking.get_parameter(name) for name in names}
         for name, w in weights.items():
             w.data = coded(w.data, torch.from_numpy(own_scales(w.data.view(len(w), -1, GROUP).numpy())))
-        say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales by the largest magnitude")
+        say(f"calibrate: {perplexity(spiking, held_out, start):10.4f}  spikes and INT8, scales by the largest magnitude")
         scales: dict[str, Tensor] = {}
         x = [spiking.model.embeddings(batch) for batch in sample.split(BATCH)]
-        for il, layer in enumerate(spiking.model.layers):
-            for name, H in recorded(layer, il, names, x, keys.k).items():
+        for il in range(config.num_hidden_layers):
+            def run(h: Any, il: int = il) -> Any:
+                return spiking.model.layers[il](h, torch.arange(h.shape[1]) + config.n_sinks, start.layers[il], spiking.bound(il))[0]
+            for name, H in recorded(spiking.model.layers[il], il, names, x, keys.k, run).items():
                 best = best_scales(state[name], H)
                 weights[name].data = coded(state[name], best)
                 scales[name] = Tensor(name, (*best.shape, 1), "F32", best[..., None].numpy(), tensors[name].file)
-            x = [layer(h, torch.arange(h.shape[1]), None)[0] for h in x]
-        say(f"calibrate: {perplexity(spiking, held_out):10.4f}  spikes and INT8, scales found")
+            x = [run(h) for h in x]
+        say(f"calibrate: {perplexity(spiking, held_out, start):10.4f}  spikes and INT8, scales found")
     return scales
 
 
@@ -94,28 +97,29 @@ def pieces(tokens: list[int], text: Path) -> tuple[Any, Any]:
     return cut[~held_out], cut[held_out]
 
 
-def perplexity(model: Any, held_out: Any) -> float:
+def perplexity(model: Any, held_out: Any, start: Any = None) -> float:
     import torch.nn.functional as F
-    losses = [float(F.cross_entropy(model(piece[None, :-1])[0][0].double(), piece[1:])) for piece in held_out]
+    start = start or model.start()
+    losses = [float(F.cross_entropy(model(piece[None, :-1], start)[0][0].double(), piece[1:])) for piece in held_out]
     return float(np.exp(np.mean(losses)))
 
 
-def recorded(layer: Any, il: int, names: list[str], x: list[Any], k: float) -> dict[str, Any]:
-    """H [in / GROUP, GROUP, GROUP] of each projection's spiking inputs."""
+def recorded(layer: Any, il: int, names: list[str], x: list[Any], k: float, run: Callable[[Any], Any]) -> dict[str, Any]:
+    """H [in / GROUP, GROUP, GROUP] of each projection's spiking inputs while the layer runs on x; 0 of an expert that nothing chose."""
     torch = import_torch("--spike-calibrate")
     from .reference import spiked
-    held: dict[str, Any] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def add(module: Any, inputs: tuple[Any, ...]) -> None:
-            s = spiked(inputs[0].flatten(0, 1), k).unflatten(-1, (-1, GROUP)).transpose(0, 1)  # [groups, n, GROUP]
-            held[name] = held.get(name, 0) + s.transpose(1, 2) @ s
+            s = spiked(inputs[0].flatten(0, -2), k).unflatten(-1, (-1, GROUP)).transpose(0, 1)  # [groups, n, GROUP]
+            held[name] += s.transpose(1, 2) @ s
         return add
     own = f"model.layers.{il}."
     modules = {n: layer.get_submodule(n.removeprefix(own).removesuffix(".weight")) for n in names if n.startswith(own)}
+    held = {n: torch.zeros(m.in_features // GROUP, GROUP, GROUP) for n, m in modules.items()}
     hooks = [m.register_forward_pre_hook(hook(n)) for n, m in modules.items()]
     for h in x:
-        layer(h, torch.arange(h.shape[1]), None)
+        run(h)
     for handle in hooks:
         handle.remove()
     return held

@@ -32,6 +32,7 @@ class ModelConfig:
     LAYER_LISTS: ClassVar[tuple[str, ...]] = ()                    # fields that name layers
     OURS: ClassVar[tuple[str, ...]] = ("more_eos_token_ids",)      # fields that no file has
     ALSO: ClassVar[tuple[str, ...]] = ()                           # fields that change nothing in this layout, or are checked against others
+    SAME_AS: ClassVar[dict[str, str]] = {}                         # other projects' words for fields of this layout
 
     hidden_size: int
     num_hidden_layers: int
@@ -89,9 +90,12 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls: type[AnyConfig], raw: dict[str, Any], where: str = "config.json") -> AnyConfig:
+        """Of the layout that it is called on; on ModelConfig itself, of whichever the file says."""
+        if cls is ModelConfig:
+            return _layout(raw, where).from_json(raw, where)  # type: ignore[return-value]
         raw = one_dtype(plain_rope(raw, where), where)
         known = {f.name: f for f in dataclasses.fields(cls)}
-        check_fields(raw, set(known) - set(cls.OURS) | set(cls.ALSO), where)
+        check_fields(raw, set(known) - set(cls.OURS) | set(cls.ALSO), where, cls.SAME_AS)
         _check_architectures(raw, cls.ARCHITECTURE, where)
         if raw.get("head_dim") is not None:
             _check_head_dim(raw, where)
@@ -202,6 +206,8 @@ class Config(ModelConfig):
 class MoeConfig(ModelConfig):
     """MLPs that are a mixture of experts, for any layout: one routed expert of each token beside one that is always on."""
     ALSO = ("num_layer_experts",)
+    SAME_AS = {"num_experts_per_tok": "num_experts_per_topk", "num_experts": "num_local_experts", "n_routed_experts": "num_local_experts",
+               "moe_intermediate_size": "intermediate_size", "shared_expert_intermediate_size": "shared_intermediate_size"}
     LAYER_LISTS = ("dense_mlp_layers",)
 
     dense_mlp_layers: tuple[int, ...]   # zero-based; all others are MoE

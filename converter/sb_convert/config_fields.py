@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import bad
@@ -56,18 +57,19 @@ def says_nothing(value: Any) -> bool:
     return value is None or value is False or isinstance(value, (str, list, dict)) and not value
 
 
-def check_fields(raw: dict[str, Any], read: set[str], where: str) -> None:
-    """Refuses, by name, what the graph does not compute; names in one warning what it does not know."""
+def check_fields(raw: dict[str, Any], read: set[str], where: str, same_as: Mapping[str, str] = {}) -> None:
+    """Refuses, by name, what the graph does not compute; names in one warning what it does not know. same_as: more of SAME_AS, of this layout."""
+    same_as = SAME_AS | same_as
     unknown = []
     for name, value in raw.items():
         if value is None or name in read | BOOKKEEPING | ELSEWHERE:
             continue
-        if name in NEUTRAL:
+        if name in NEUTRAL and name not in same_as:
             if not any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in NEUTRAL[name]):
                 expected = " or ".join(map(repr, NEUTRAL[name])).replace("True", "true").replace("False", "false") or "null"
                 raise bad(where, name, repr(value), expected, "this graph does not implement other values")
-        elif name in SAME_AS:
-            _check_same(raw, name, SAME_AS[name], where)
+        elif name in same_as:
+            _check_same(raw, name, same_as[name], where)
         elif not says_nothing(value):
             unknown.append(name)
     if unknown:

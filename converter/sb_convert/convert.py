@@ -74,7 +74,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
         return Result([], plan, time.monotonic() - begun, options)
     output.check_free()
     file_type = OUTTYPES[plan.outtype].file_type
-    add_keys(output.writer, folder, plan.config, vocab, file_type, override, options.model_name, plan.n_params, plan.spike)
+    add_keys(output.writer, folder, plan.config, vocab, file_type, override, options.model_name, plan.n_params, plan.spike, plan.experts)
     shards = [list(held) for held in output.writer.tensors]
     with opened(output, plan.nbytes), Progress(plan.nbytes, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
         for p in plan.tensors:

@@ -64,6 +64,7 @@ class Unbounded(Tensor):
 
     def rows(self, start: int, stop: int | None) -> np.ndarray:
         bounds = self.data.rows(0, None)[:, start:stop].astype(np.float64)
-        share = np.exp(bounds - bounds.max(0))
-        left = share[0] + share[self.row + 1:].sum(0)
-        return (left / share.sum(0)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # what is not finite is told where it is written
+            share = np.exp(bounds - bounds.max(0))
+            left = share[0] + share[self.row + 1:].sum(0)
+            return (left / share.sum(0)).astype(np.float32)

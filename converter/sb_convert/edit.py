@@ -18,12 +18,16 @@ from .spike import SCOPES, SpikeKeys, SpikeOptions, check_widths, resolve
 
 BLOCK = 8 << 20  # bytes copied at a time
 RAW = (T.F32, T.F16, T.BF16, T.Q8_0)  # types of an ordinary down projection
+WIDTHS = {"hidden_size": f"{ARCH}.embedding_length", "intermediate_size": f"{ARCH}.feed_forward_length",
+          "shared_intermediate_size": f"{ARCH}.expert_shared_feed_forward_length"}  # the last one where there are experts
+DOWN = (".ffn_down.weight", ".ffn_down_exps.weight", ".ffn_down_shexp.weight")
 SPIKE_KEYS = tuple(f"{ARCH}.spike.{name}" for name in ("enable", "k", "scope"))
 
 
 def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool, say=print) -> str:
     """Copies a GGUF with its spike keys set; returns a line on what was written."""
     reader = read(path)
+    refuse_sinks(reader, path, options)
     had = keys_of(reader, path)
     keys = resolve(options, path, had)
     assert keys is not None
@@ -31,7 +35,7 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
         raise bad(path, "--spike-scope", f"{keys.scope}, and a file of scope {had.scope}", "the scope it was converted with",
                   "its down projections are stored for that scope; convert the checkpoint again")
     check_down(reader, path, keys)
-    check_widths(keys, *(reader.get_field(f"{ARCH}.{name}").contents() for name in ("embedding_length", "feed_forward_length")), path)  # type: ignore[union-attr]
+    check_widths(keys, {name: reader.get_field(key).contents() for name, key in WIDTHS.items() if reader.get_field(key) is not None}, path)  # type: ignore[union-attr]
     target = outfile or path.with_name(f"{path.stem}-spike.gguf")
     output = Output(target / path.name if target.is_dir() else target, force, inputs=[path])
     copy_keys(reader, output.writer, keys)
@@ -56,13 +60,21 @@ def read(path: Path) -> gguf.GGUFReader:
     arch = reader.get_field("general.architecture")
     if arch is None or arch.contents() != ARCH:
         raise bad(path, "general.architecture", repr(arch.contents()) if arch else "nothing", repr(ARCH), "give a GGUF written by sb-convert")
-    for name in ("embedding_length", "feed_forward_length"):
-        if reader.get_field(f"{ARCH}.{name}") is None:
-            raise bad(path, f"{ARCH}.{name}", "nothing", "a number", "give a GGUF written by sb-convert")
+    for key in (WIDTHS["hidden_size"], WIDTHS["intermediate_size"]):
+        if reader.get_field(key) is None:
+            raise bad(path, key, "nothing", "a number", "give a GGUF written by sb-convert")
     split = reader.get_field("split.count")
     if split is not None and split.contents() > 1:
         raise bad(path, "split.count", split.contents(), "a model in one file", "join its parts first with sb-gguf-split --merge")
     return reader
+
+
+def refuse_sinks(reader: gguf.GGUFReader, path: Path, options: SpikeOptions) -> None:
+    """The constants of sinks were computed with the model's own spikes: others would need them anew, from all weights."""
+    sinks = reader.get_field(f"{ARCH}.sink_count")
+    if sinks is not None and sinks.contents() != 0:
+        raise bad(path, ", ".join(options.given()), f"a model with {sinks.contents()} sinks", "one without",
+                  "their stored constants belong to the spikes that it has: convert the checkpoint again with this option")
 
 
 def keys_of(reader: gguf.GGUFReader, path: Path) -> SpikeKeys | None:
@@ -80,7 +92,7 @@ def keys_of(reader: gguf.GGUFReader, path: Path) -> SpikeKeys | None:
 
 def check_down(reader: gguf.GGUFReader, path: Path, keys: SpikeKeys) -> None:
     for t in reader.tensors:
-        if keys.scope == "released" and t.name.endswith(".ffn_down.weight") and t.tensor_type not in RAW:
+        if keys.scope == "released" and t.name.endswith(DOWN) and t.tensor_type not in RAW:
             raise bad(path, t.name, f"type {t.tensor_type.name} for scope released", f"one of {', '.join(r.name for r in RAW)}",
                       "it is fed ordinary activations there: convert the checkpoint again, or choose --spike-scope paper")
 

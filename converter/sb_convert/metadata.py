@@ -148,10 +148,12 @@ def drop_unfit(meta: gguf.Metadata, path: Path) -> None:
 
 
 def add_general(w: gguf.GGUFWriter, folder: Path, override: dict[str, Any], model_name: str | None, n_params: int,
-                file_type: gguf.LlamaFileType) -> None:
+                file_type: gguf.LlamaFileType, experts: tuple[int, int] = (0, 0)) -> None:
+    """experts: how many there are, and how many weights each has in all layers."""
     meta = load_metadata(folder, override, model_name, n_params)
     if meta.size_label is None and n_params > 0 and "size_label" not in override:
-        meta.size_label = gguf.size_label(n_params, n_params, 0, 0)
+        n, each = experts
+        meta.size_label = gguf.size_label(n_params, n_params - n * each, each, n)
     w.add_type(gguf.GGUFType.MODEL)
     meta.set_gguf_meta_model(w)
     w.add_file_type(file_type)

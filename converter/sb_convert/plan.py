@@ -61,6 +61,12 @@ class Plan:
     def n_params(self) -> int:
         return sum(gguf_size(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers", "constant"))
 
+    @property
+    def experts(self) -> tuple[int, int]:
+        """How many routed experts there are, and the weights of each in all layers."""
+        stacks = [p.target.shape for p in self.tensors if p.target.made == "stack" and p.target.kind not in ("scales", "outliers")]
+        return (stacks[0][0], sum(gguf_size(shape[1:]) for shape in stacks)) if stacks else (0, 0)
+
     def notes(self) -> list[str]:
         """One line per tensor that could not take the type asked for."""
         return [f"{p.target.gguf}: rows of {p.target.shape[-1]} are no whole blocks of {'INT8 (128)' if p.wanted == T.I8 else p.wanted.name}: "

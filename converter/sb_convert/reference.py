@@ -52,9 +52,9 @@ def rounded_int8(x: Tensor) -> Tensor:
 
 def rope(x: Tensor, pos: Tensor, theta: float) -> Tensor:
     """Half-rotation form over the whole head. x [B, H, T, D], pos [T]."""
-    half = x.shape[-1] // 2
-    freq = theta ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = pos[:, None].float() * freq  # [T, D / 2]
+    half, kind = x.shape[-1] // 2, torch.promote_types(x.dtype, torch.float32)
+    freq = theta ** (-torch.arange(half, device=x.device, dtype=kind) / half)
+    angle = pos[:, None].to(kind) * freq  # [T, D / 2]
     cos, sin = angle.cos(), angle.sin()
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
@@ -116,7 +116,8 @@ class Projection(nn.Linear):
             return self.weight
         scales = self.weight_quantizer.scales
         groups = self.weight.view(*scales.shape[:2], GROUP)
-        return (torch.round(groups / scales) * scales).view_as(self.weight)  # not clamped: codes may leave int8
+        codes = torch.round(groups.float() / scales.float())  # not clamped: they may leave int8
+        return (codes * scales).view_as(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.spike is None:
@@ -257,7 +258,7 @@ class Experts(nn.Module):
 
     def route(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Rows u [..., n_embd]: the weight of the chosen expert, and which [...]; a tie goes to the lowest index."""
-        p, expert = self.gate(u).float().softmax(-1).max(-1)
+        p, expert = self.gate(u).softmax(-1).max(-1)
         return torch.ones_like(p) if self.norm else p, expert
 
     def forward(self, u: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from .config import ModelConfig
+from .config import ModelConfig, ParallelConfig
 from .convert import Options, Result, convert
 from .errors import bad
 from .formats import GROUP, decode, error_bound, rows_per_block
 from .int8 import LARGEST_STORED, PARTS, Part, own_scales
 from .plan import Plan, Planned
 from .sources import import_torch
+from .tensors import BOUNDS, CONSTANTS
 
 N_TOKENS = 96  # tokens of the logit check; past the window where that is shorter
 # fork against the reference on the SAME dequantised weights: what is left is the fork's activation and window types.
@@ -28,6 +29,7 @@ MEAN_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 3e-2, "q8_0": 1e-1, "q4_0": 1e-1, "
 # spiking: integer products are exact but for counts that flip at rounding boundaries; F16 and BF16 products round v_th * count,
 # and the output product its input
 MEAN_KL_SPIKE = {"f32": 1e-3, "f16": 1e-2, "bf16": 1e-2, "q8_0": 1e-2, "q4_0": 1e-2, "int8": 1e-3}
+MAX_CONSTANT = 1e-5  # of the sinks, relative to the largest; both sides compute in float64, so that no count flips
 
 
 def check_requirements() -> None:
@@ -39,8 +41,8 @@ def check_requirements() -> None:
 
 
 def verify(folder: Path, result: Result, say=print) -> bool:
-    """Both parts; says what it finds and returns whether all of it is right."""
-    return verify_tensors(result, say) and verify_logits(Path(folder), result, say)
+    """All parts; says what it finds and returns whether all of it is right."""
+    return verify_tensors(result, say) and verify_sinks(Path(folder), result, say) and verify_logits(Path(folder), result, say)
 
 
 # --- part 1: tensors ------------------------------------------------------------------------------------------
@@ -54,25 +56,31 @@ class Stored:
     def open(cls, files: list[Path]) -> "Stored":
         return cls({t.name: t for f in files for t in gguf.GGUFReader(f).tensors})
 
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+    def data(self, name: str) -> Any:
+        """Its rows as stored; those of a stack one after the other."""
+        data = self.by_name[name].data
+        return data.reshape(-1, data.shape[-1]) if data.ndim > 2 else data
+
+    def rows(self, name: str, start: int, stop: int | None) -> np.ndarray:
         """Rows start..stop, dequantised, [rows, n] (or [n] of a 1-D tensor)."""
-        t = self.by_name[name]
-        return decode(np.ascontiguousarray(t.data[start:stop]), t.tensor_type)
+        return decode(np.ascontiguousarray(self.data(name)[start:stop]), self.by_name[name].tensor_type)
 
     def array(self, name: str) -> np.ndarray:
+        """All of it, dequantised, in its shape [out, in], of a stack [n, out, in]."""
+        shape = tuple(map(int, reversed(self.by_name[name].shape)))
         if self.by_name[name].tensor_type != T.I8:
-            return self.rows(name, 0, None)  # type: ignore[arg-type]
+            return self.rows(name, 0, None).reshape(shape)
         codes, scales = self.codes(name, 0, None)
-        return (codes.reshape(*scales.shape, GROUP) * scales[..., None]).reshape(codes.shape)
+        return (codes.reshape(*scales.shape, GROUP) * scales[..., None]).reshape(shape)
 
     def codes(self, name: str, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Rows start..stop of INT8 weights: codes with their outliers added, float32, and scales."""
-        stem, codes = name.removesuffix("weight"), np.array(self.by_name[name].data[start:stop], np.float32)
+        stem, codes = name.removesuffix("weight"), np.array(self.data(name)[start:stop], np.float32)
         if stem + "outlier_index" in self.by_name:
             index, n_in = self.by_name[stem + "outlier_index"].data, codes.shape[1]
             here = slice(*np.searchsorted(index, [start * n_in, start * n_in + codes.size]))
             codes.reshape(-1)[index[here] - start * n_in] += self.by_name[stem + "outlier_value"].data[here]
-        return codes, self.by_name[stem + "scales"].data[start:stop]
+        return codes, self.data(stem + "scales")[start:stop]
 
 
 def verify_tensors(result: Result, say=print) -> bool:
@@ -98,8 +106,8 @@ def tensor_error(p: Planned, stored: Stored) -> float:
         return float("inf")
     if isinstance(p.source, Part) and p.source.what in PARTS:
         return 0.0 if p.target.kind != "codes" or codes_are_right(p, stored) else float("inf")
-    worst, step = 0.0, rows_per_block(p.target.shape)
-    for start in range(0, p.target.shape[0], step):
+    worst, step = 0.0, rows_per_block(p.source.shape)
+    for start in range(0, p.source.shape[0], step):
         x = p.source.rows(start, start + step)
         off = np.abs(stored.rows(p.target.gguf, start, start + step) - x)
         bound = error_bound(x, p.qtype)
@@ -110,11 +118,11 @@ def tensor_error(p: Planned, stored: Stored) -> float:
 
 def codes_are_right(p: Planned, stored: Stored) -> bool:
     """Of INT8 weights, all their tensors together: the checkpoint's scales, and round(weight / scale) with them, both exactly."""
-    codes_of, step = p.source.data, rows_per_block(p.target.shape)
+    codes_of, step = p.source.data, rows_per_block(p.source.shape)
     index = stored.by_name.get(p.target.gguf.removesuffix("weight") + "outlier_index")
     if index is not None and not (np.diff(index.data) > 0).all():
         return False
-    for start in range(0, p.target.shape[0], step):
+    for start in range(0, p.source.shape[0], step):
         codes, scales = stored.codes(p.target.gguf, start, start + step)
         groups = codes_of.weight.rows(start, start + step).reshape(*scales.shape, GROUP)
         expected_scales = codes_of.scales.rows(start, start + step)[..., 0] if codes_of.scales is not None else own_scales(groups)
@@ -126,7 +134,35 @@ def codes_are_right(p: Planned, stored: Stored) -> bool:
     return True
 
 
-# --- part 2: logits -------------------------------------------------------------------------------------------
+# --- part 2: sinks ---------------------------------------------------------------------------------------------
+
+def verify_sinks(folder: Path, result: Result, say=print) -> bool:
+    """Their constants are what the reference computes in float64, from the checkpoint's own weights."""
+    plan = result.plan
+    if not plan.config.n_sinks:
+        return True
+    torch = import_torch("--verify")
+    from .reference import Model
+    with torch.no_grad():
+        expected = Model.from_pretrained(folder, reference_spike(plan), torch.float64).start().layers
+    stored, worst, where = Stored.open(result.files), 0.0, ""
+    for il, layer in enumerate(expected):
+        for name, x in zip(constants_of(il), layer):
+            off = np.abs(stored.array(name) - x[0].numpy()).max() / max(float(x.abs().max()), 1e-30)
+            if not off <= worst:
+                worst, where = float(off), name
+    right = worst <= MAX_CONSTANT
+    say(f"verify: constants of {plan.config.n_sinks} sinks against the reference: largest difference {worst:.2g} of the largest value"
+        f"{f' ({where})' if where else ''}: {'ok' if right else f'WRONG; expected at most {MAX_CONSTANT:g}'}")
+    return right
+
+
+def constants_of(il: int) -> list[str]:
+    """The names of a layer's constants, in the order of the reference's state."""
+    return [row.gguf.format(i=il) for row in CONSTANTS]
+
+
+# --- part 3: logits -------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Difference:
@@ -186,16 +222,37 @@ def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
 def reference_logits(result: Result, tokens: list[int]) -> np.ndarray:
     """The plain PyTorch model on the weights as the file holds them."""
     torch = import_torch("--verify")
-    from .reference import Model, Spike
+    from .reference import Model, State
     plan = result.plan
     stored = Stored.open(result.files)
     with torch.device("meta"):
-        model = Model(plan.config, Spike(plan.spike.k, plan.spike.scope) if plan.spike and spikes(plan) else None)
-    state = {p.target.checkpoint: torch.from_numpy(stored.array(p.target.gguf).copy()) for p in plan.tensors
-             if p.target.kind not in ("scales", "outliers")}
-    model.load_state_dict(state, assign=True)
+        model = Model(plan.config, reference_spike(plan))
+    model.load_state_dict({name: torch.from_numpy(x) for name, x in checkpoint_of(plan, stored).items()}, assign=True)
+    start = None
+    if plan.config.n_sinks:  # not computed from these weights
+        layers = [[torch.from_numpy(stored.array(name).copy())[None] for name in constants_of(il)] for il in range(plan.config.num_hidden_layers)]
+        start = State(0, layers)
     with torch.no_grad():
-        return model(torch.tensor([tokens]))[0][0].double().numpy()
+        return model(torch.tensor([tokens]), start)[0][0].double().numpy()
+
+
+def reference_spike(plan: Plan) -> Any:
+    from .reference import Spike
+    return Spike(plan.spike.k, plan.spike.scope) if plan.spike and spikes(plan) else None
+
+
+def checkpoint_of(plan: Plan, stored: Stored) -> dict[str, np.ndarray]:
+    """The file's weights as a checkpoint's, dequantised; but the lower bounds, of which only sums are stored, as they were read."""
+    held: dict[str, np.ndarray] = {}
+    if isinstance(plan.config, ParallelConfig) and plan.config.use_lower_bound:
+        held[BOUNDS] = np.zeros((plan.config.bound_rows, plan.config.hidden_size), np.float32)
+    for p in plan.tensors:
+        if p.target.made == "bound":
+            held[BOUNDS] = np.array(p.source.members()[0].rows(0, None))
+        elif p.target.kind not in ("scales", "outliers", "constant"):
+            x = stored.array(p.target.gguf) * np.float32(2 if p.target.made == "half" else 1)
+            held |= dict(zip(p.target.sources(), x if p.target.made == "stack" else [x]))
+    return held
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> Difference:

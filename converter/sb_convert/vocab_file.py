@@ -16,9 +16,9 @@ from .vocab import Vocab
 
 
 def add_keys(writer: gguf.GGUFWriter, folder: Path, config: ModelConfig, vocab: Vocab, file_type: gguf.LlamaFileType, override: dict[str, Any] | None = None,
-             model_name: str | None = None, n_params: int = 0, spike: SpikeKeys | None = None) -> None:
+             model_name: str | None = None, n_params: int = 0, spike: SpikeKeys | None = None, experts: tuple[int, int] = (0, 0)) -> None:
     """Every key: general ones (with those to override), hyperparameters, spikes, vocabulary."""
-    add_general(writer, folder, override or {}, model_name, n_params, file_type)
+    add_general(writer, folder, override or {}, model_name, n_params, file_type, experts)
     add_hparams(writer, config)
     if config.n_sinks:
         add_sink_keys(writer, spike)
