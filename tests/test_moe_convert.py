@@ -19,7 +19,7 @@ from sb_convert.convert import Options, convert
 from sb_convert.sources import open_checkpoint
 from sb_convert.spike import SpikeOptions
 from sb_convert.tensors import checkpoint_shapes
-from sb_convert.verify import Stored, verify_tensors
+from sb_convert.verify import Stored, verify_sinks, verify_tensors
 
 
 def written(folder: Path, outtype: str = "f32", said: list | None = None, out: str = "out.gguf", **options):
@@ -228,6 +228,18 @@ def test_the_reference_computes_the_files_logits(plain, outtype, spike):
     with torch.no_grad():
         again, quantised = (model(torch.tensor([tokens]), start)[0][0].numpy() for start in (own.start(), None))
     assert np.abs(got - again).max() < 1e-3 * np.abs(got).max() and np.abs(got - quantised).max() > 1e-3
+
+
+@pytest.mark.parametrize("base, options, spike", [(MOE, {"scales": True}, SpikeOptions()), (OTHER, {}, SpikeOptions(True, 2.0)), (OTHER, {}, SpikeOptions())])
+def test_verify_checks_the_constants(tmp_path, base, options, spike):
+    pytest.importorskip("torch")
+    folder = write_moe(tmp_path / "x", base=base, **options)
+    result = written(folder, "q4_0", spike=spike)
+    assert verify_sinks(folder, result, (said := []).append) and said[0].endswith(": ok") and "constants of 5 sinks" in said[0]
+    with open(result.files[0], "r+b") as f:
+        f.seek(int(tensors_of(result.files[0])["blk.2.time_mix_key.state"].data_offset))
+        f.write(np.float32(7).tobytes())
+    assert not verify_sinks(folder, result, said.append) and "(blk.2.time_mix_key.state): WRONG" in said[1]
 
 
 def test_calibration(plain, tmp_path, monkeypatch):
