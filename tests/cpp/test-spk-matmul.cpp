@@ -599,6 +599,7 @@ int main() {
             test_ordinary(type, 384,  37, 11, encoding);
             test_ordinary(type, 640,  32, 6,  encoding);
             test_ordinary(type, 2048, 64, 13, encoding);
+            test_ordinary(type, group == 32 ? 1056 : 1152, 48, 31, encoding); // several batches, more columns than are unpacked at a time
         }
     }
     ggml_backend_free(cpu);

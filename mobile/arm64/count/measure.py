@@ -40,7 +40,7 @@ def requests(case: Case, variant: Variant, model: Path | None) -> tuple[list[Req
         return [*start, {"cmd": "prefill", "n": 64}, {"cmd": "prefill", "n": 64}, {"cmd": "prefill", "n": 128}], 64, 128
     build = {"cmd": "op_build", "n_threads": 1, **case.request}
     if case.kind == "product":
-        build |= {"spikes": not variant.upstream}
+        build |= {"activations": "float" if variant.upstream else "spikes"}
     if variant.upstream:
         build |= {"weights_in": variant.weights_in, "type": {"i8": "q8_0"}.get(case.request["type"], case.request["type"])}
     return [build, *({"cmd": "op_time", "repeat": n} for n in (1, 1, 3))], 1, 3

@@ -8,7 +8,7 @@
 
 // Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. The counter lies in
 // op_params and the last thread to leave resets it: no barrier before the work of one token (a barrier costs milliseconds where
-// threads are more than free cores). A chunk goes through all tokens, SPK_BATCH at a time, while its weights stay in
+// threads are more than free cores). A chunk goes through all tokens, isa.n_tok at a time, while its weights stay in
 // the second-level cache.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
@@ -60,7 +60,7 @@ struct shape {
     size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
 
     // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
-    size_t batch_size()   const { return n/32*sizeof(spk_batch_block); }
+    size_t batch_size()   const { return n/32*spk_get_isa().batch_block; }
     size_t batches_size() const { return n_batches*batch_size(); }
     bool   own_batch()    const { return n_batches == 1; }
 
@@ -141,8 +141,8 @@ struct mul_mat {
         }
     }
 
-    spk_batch_block * batch(int64_t i) const {
-        return (spk_batch_block *) (batches + i*sh.batch_size());
+    void * batch(int64_t i) const {
+        return batches + i*sh.batch_size();
     }
 
     void get_rows(ggml_spk_row * rows, int64_t t0, int n_tok) const {
@@ -188,9 +188,9 @@ struct mul_mat {
             }
         }
 
-        for (int64_t t0 = 0; t0 < sh.n_tok; t0 += SPK_BATCH) {
-            const int n_tok = (int) std::min<int64_t>(SPK_BATCH, sh.n_tok - t0);
-            ggml_spk_row rows[SPK_BATCH];
+        for (int64_t t0 = 0; t0 < sh.n_tok; t0 += isa.n_tok) {
+            const int n_tok = (int) std::min<int64_t>(isa.n_tok, sh.n_tok - t0);
+            ggml_spk_row rows[SPK_MOST_TOKENS];
             get_rows(rows, t0, n_tok);
             const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & row) { return row.n_outliers > 0; });
             const bool batched = t0/SPK_BATCH < sh.n_batches;
@@ -198,7 +198,7 @@ struct mul_mat {
                 const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
                 const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
 
-                double corr[SPK_BATCH*SPK_ROWS];
+                double corr[SPK_MOST_TOKENS*SPK_ROWS];
                 if (outliers || sh.has_rest) {
                     memset(corr, 0, n_tok*SPK_ROWS*sizeof(double));
                 }
@@ -207,8 +207,8 @@ struct mul_mat {
                         (by_tile ? isa.tile_outliers : isa.rows_outliers)(sh.type, sh.n, tile, tile_scales, n_rows(i), &rows[t], corr + t*SPK_ROWS);
                     }
                 }
-                if (sh.has_rest) {
-                    add_rest(i, spread + t0*sh.n, (ggml_spk_encoding) rows[0].encoding, n_tok, corr);
+                for (int t = 0; sh.has_rest && t < n_tok; t += SPK_BATCH) {
+                    add_rest(i, spread + (t0 + t)*sh.n, (ggml_spk_encoding) rows[0].encoding, std::min(SPK_BATCH, n_tok - t), corr + t*SPK_ROWS);
                 }
                 const double * added = outliers || sh.has_rest ? corr : nullptr;
                 float        * out   = y + t0*sh.m + i*SPK_ROWS;

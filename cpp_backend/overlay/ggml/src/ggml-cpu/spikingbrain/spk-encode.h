@@ -31,15 +31,18 @@ static T * in_row(void * dst, const T * p) {
     return (T *) ((char *) dst + ((const char *) p - (const char *) dst));
 }
 
-// 32 counts
+// 32 counts; outliers: whether there may be any, beyond +-127
 template <class I>
-SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi) {
-    const I s[2] = { i_clamp(lo), i_clamp(hi) };
+SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi, bool outliers) {
+    const I s[2] = { outliers ? i_clamp(lo) : lo, outliers ? i_clamp(hi) : hi };
     int8_t * s8 = row.s8 + 32*b;
     i_store_s8(s8,      s[0]);
     i_store_s8(s8 + 16, s[1]);
     row.bias[b] = -8*i_sum(s[0], s[1]);
 
+    if (!outliers) {
+        return;
+    }
     if (i_differ(lo, s[0]) || i_differ(hi, s[1])) {
         int32_t count[32];
         i_store(count,      lo);
@@ -49,6 +52,24 @@ SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi) {
                 row.outliers[row.n_outliers++] = { (int32_t) (32*b + i), count[i] - s8[i] };
             }
         }
+    }
+}
+
+template <bool OUTLIERS>
+static void write_counts(row_writer & row, const float * x, int64_t n, float v_th) {
+    for (int64_t b = 0; b < n/32; ++b) {
+        write_block(row, b, f_quotient(f_load(x + 32*b), v_th), f_quotient(f_load(x + 32*b + 16), v_th), OUTLIERS);
+    }
+}
+
+static void write_q8(row_writer & row, const float * x, int64_t n) {
+    for (int64_t b = 0; b < n/32; ++b) {
+        const spk_f lo = f_load(x + 32*b), hi = f_load(x + 32*b + 16);
+        const float max   = f_top(f_max(f_abs(lo), f_abs(hi)));
+        const float scale = max < 1e-30f ? 0.0f : max/127.0f; // below, the scale would lose its bits
+        const float by    = scale > 0.0f ? scale : 1.0f;
+        row.scales[b] = scale;
+        write_block(row, b, f_quotient(lo, by), f_quotient(hi, by), false);
     }
 }
 
@@ -110,16 +131,12 @@ static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk
         return;
     }
 
-    for (int64_t b = 0; b < n/32; ++b) {
-        const spk_f lo = f_load(x + 32*b), hi = f_load(x + 32*b + 16);
-        float scale = v_th;
-        if (encoding == GGML_SPK_Q8) {
-            const float max = f_top(f_max(f_abs(lo), f_abs(hi)));
-            scale = max < 1e-30f ? 0.0f : max/127.0f; // below, the scale would lose its bits
-            row.scales[b] = scale;
-            scale = scale > 0.0f ? scale : 1.0f;
-        }
-        write_block(row, b, f_quotient(lo, scale), f_quotient(hi, scale));
+    if (encoding == GGML_SPK_Q8) {
+        write_q8(row, x, n);
+    } else if (f_top(magnitudes.top)/v_th < 127.5f) { // the largest rounds to 127 at most: most rows
+        write_counts<false>(row, x, n, v_th);
+    } else {
+        write_counts<true>(row, x, n, v_th);
     }
     *header = { v_th, encoding, row.n_outliers };
 }

@@ -5,8 +5,9 @@
 // Kernels that exist once per instruction set inside one library. Each spk-isa-*.cpp compiles the same sources
 // (spk-kernels.h) over its own vector wrapper (spk-simd-*.h); the table is picked once, at run time.
 
-// tokens that a kernel is given at a time
-static const int SPK_BATCH = 8;
+// tokens whose activations a kernel may want side by side, and how many it is given together at most
+static const int SPK_BATCH       = 8;
+static const int SPK_MOST_TOKENS = 32;
 
 // keys that window attention scores together
 static const int SPK_SWA_TILE = 64;
@@ -14,11 +15,11 @@ static const int SPK_SWA_TILE = 64;
 static const int SPK_SWA_DIGITS    = 6;
 static const int SPK_SWA_MAX_COUNT = 1 << 30; // below
 
-// 32 columns of that many rows of activations, side by side
+// 32 columns of that many rows of activations, side by side; i8mm has a form of its own (spk-mmla-neon.h)
 struct spk_batch_block {
     int32_t bias[SPK_BATCH];
     float   scales[SPK_BATCH];    // with GGML_SPK_Q8
-    int8_t  s8[2][SPK_BATCH][16]; // 16 columns of each; i8mm: columns 0 to 7 of two rows, then their columns 8 to 15
+    int8_t  s8[2][SPK_BATCH][16]; // 16 columns of each
 };
 
 // what an encoder does to a row before: RMSNorm over each `width` values, times weight
@@ -72,15 +73,18 @@ struct spk_isa {
 
     void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm);
 
-    // batch [n/32] of act [SPK_BATCH]; NULL where mul_tile reads rows as they are
-    void (*pack_batch)(spk_batch_block * batch, int64_t n, const ggml_spk_row * act);
+    int    n_tok;       // that mul_tile and mul_rows are given together at most: a multiple of SPK_BATCH
+    size_t batch_block; // bytes of 32 columns of a batch
 
-    // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok <= SPK_BATCH; corr may be NULL
+    // batch [n/32] of act [SPK_BATCH]; NULL where mul_tile reads rows as they are
+    void (*pack_batch)(void * batch, int64_t n, const ggml_spk_row * act);
+
+    // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok; corr may be NULL
     // mul_tile: an interleaved tile (spk-layout.h); scales as spk_pack_scales leaves them, for I8 only
-    //           batch: what pack_batch, where there is one, made of act, for n_tok == SPK_BATCH only
+    //           batch: [n_tok/SPK_BATCH], what pack_batch, where there is one, made of act; tokens beyond are read as they are
     // mul_rows: rows as they are on disk; scales [n_rows][n/128], for I8 only
     void (*mul_tile)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
-                     const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
+                     const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
     void (*mul_rows)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
                      const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
 

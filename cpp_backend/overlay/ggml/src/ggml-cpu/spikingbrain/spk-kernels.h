@@ -34,6 +34,10 @@ SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
     }
 }
 
+#ifdef SPK_I8MM
+#include "spk-mmla-neon.h"
+#endif
+
 // 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8, int PART = 0>
 static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, float * out) {
@@ -62,12 +66,9 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
     }
 }
 
-template <class W, int NT, bool Q8>
-static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
-                        const double * corr, float * y, int64_t stride_y, int n_rows) {
-    float out[NT*SPK_ROWS];
-    tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
-    for (int t = 0; t < NT; ++t) {
+// the sums [n_tok][SPK_ROWS] become results
+SPK_INLINE void put_tokens(const float * out, const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    for (int t = 0; t < n_tok; ++t) {
         if (!corr && n_rows == SPK_ROWS) {
             f_store(y + t*stride_y, f_scale(f_load(out + t*SPK_ROWS), act[t].v_th));
             continue;
@@ -77,6 +78,14 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
             y[t*stride_y + r] = corr ? (float) (act[t].v_th*(sum + corr[t*SPK_ROWS + r])) : act[t].v_th*sum;
         }
     }
+}
+
+template <class W, int NT, bool Q8>
+static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
+                        const double * corr, float * y, int64_t stride_y, int n_rows) {
+    float out[NT*SPK_ROWS];
+    tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
+    put_tokens(out, act, NT, corr, y, stride_y, n_rows);
 }
 
 template <class W, int NT, bool Q8>
@@ -91,6 +100,24 @@ static void tile_all(int64_t n, const uint8_t * tile, const float * scales, cons
             tile_all<W, NT/2, Q8>(n, tile, scales, act + t, batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
         }
     }
+}
+
+template <class W, bool Q8>
+static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const void * batch, int n_tok,
+                         const double * corr, float * y, int64_t stride_y, int n_rows) {
+    int t = 0;
+#ifdef SPK_I8MM
+    const int n_batch = n_tok/SPK_BATCH;
+    if (n_batch > 0 && !corr && n_rows == SPK_ROWS) {
+        batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, act, y, stride_y);
+    } else if (n_batch > 0) {
+        float out[SPK_TOGETHER*SPK_ROWS];
+        batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, nullptr, out, SPK_ROWS);
+        put_tokens(out, act, n_batch*SPK_BATCH, corr, y, stride_y, n_rows);
+    }
+    t = n_batch*SPK_BATCH;
+#endif
+    tile_all<W, SPK_NT, Q8>(n, tile, scales, act + t, (const spk_batch_block *) batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
 }
 
 template <class W, bool Q8>
@@ -126,11 +153,11 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
     }
 
 static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
-                     const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+                     const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
     if (act->encoding == GGML_SPK_Q8) {
-        SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, true>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
+        SPK_FOR_TYPE(type, (tile_batches<W, true>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
     }
-    SPK_FOR_TYPE(type, (tile_all<W, SPK_NT, false>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
+    SPK_FOR_TYPE(type, (tile_batches<W, false>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
 }
 
 static void mul_rows(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,

@@ -54,14 +54,14 @@ SPK_INLINE spk_f f_fma(spk_f a, spk_f b, spk_f c) { SPK_EACH c.v[q] = vfmaq_f32(
 // encoding
 struct spk_n { int32x4_t v[4]; }; // 16 counts
 
-SPK_INLINE spk_d d_zero() { spk_d d; for (int j = 0; j < 8; ++j) d.v[j] = vdupq_n_f64(0.0); return d; }
+SPK_INLINE spk_d d_zero() { spk_d d; SPK_UNROLL for (int j = 0; j < 8; ++j) d.v[j] = vdupq_n_f64(0.0); return d; }
 SPK_INLINE void  d_add(spk_d & d, spk_f x) {
     SPK_EACH {
         d.v[2*q]     = vaddq_f64(d.v[2*q],     vcvt_f64_f32(vget_low_f32(x.v[q])));
         d.v[2*q + 1] = vaddq_f64(d.v[2*q + 1], vcvt_high_f64_f32(x.v[q]));
     }
 }
-SPK_INLINE void  d_store(double * p, spk_d d)  { for (int j = 0; j < 8; ++j) vst1q_f64(p + 2*j, d.v[j]); }
+SPK_INLINE void  d_store(double * p, spk_d d)  { SPK_UNROLL for (int j = 0; j < 8; ++j) vst1q_f64(p + 2*j, d.v[j]); }
 SPK_INLINE spk_f f_mul(spk_f a, spk_f b)       { SPK_EACH a.v[q] = vmulq_f32(a.v[q], b.v[q]); return a; }
 SPK_INLINE spk_f f_abs(spk_f a)                { SPK_EACH a.v[q] = vabsq_f32(a.v[q]); return a; }
 SPK_INLINE spk_f f_max(spk_f a, spk_f b)       { SPK_EACH a.v[q] = vmaxq_f32(a.v[q], b.v[q]); return a; }

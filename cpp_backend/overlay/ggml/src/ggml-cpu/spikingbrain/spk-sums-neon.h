@@ -3,9 +3,10 @@
 
 #if !defined(SPK_DOTPROD)
 
-static const int SPK_NT = 2; // tokens whose sums stay in registers together
+typedef spk_batch_block spk_batch;
+static const int SPK_NT = 2, SPK_TOGETHER = SPK_BATCH; // tokens whose sums stay in registers together, that are given together
 
-static void (* const pack_batch)(spk_batch_block *, int64_t, const ggml_spk_row *) = nullptr; // rows are read as they are
+static void (* const pack_batch)(void *, int64_t, const ggml_spk_row *) = nullptr; // rows are read as they are
 
 // Products of bytes are added in 16 bits while they cannot overflow: the 8 steps of a block where a weight is below 32
 // (31*127*8 < 2^15), two of int8 weights (128*127*2 < 2^15).
@@ -86,7 +87,12 @@ struct spk_sums {
 
 #else
 
-static const int SPK_NT = SPK_BATCH;
+#ifdef SPK_I8MM
+static const int SPK_NT = 4, SPK_TOGETHER = SPK_MOST_TOKENS; // batches: spk-mmla-neon.h
+#else
+static const int SPK_NT = SPK_BATCH, SPK_TOGETHER = SPK_BATCH;
+typedef spk_batch_block spk_batch;
+#endif
 
 #include "spk-batch-neon.h"
 
@@ -159,10 +165,8 @@ struct spk_mmlas {
     }
     SPK_MEMBER void load(source from, int64_t b, int half) {
         tokens::columns(x, from, b, half);
-        if (NT < SPK_BATCH) { // a batch is packed so
-            SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
-                zip_pair(x[2*p], x[2*p + 1]);
-            }
+        SPK_UNROLL for (int p = 0; p < NT/2; ++p) {
+            zip_pair(x[2*p], x[2*p + 1]);
         }
     }
     template <int ODD> SPK_MEMBER void dot(int32x4_t * acc, const int8x16_t * lo, const int8x16_t * hi) {
@@ -201,7 +205,7 @@ private:
     }
 };
 static constexpr bool MMLA = true;
-template <int NT, int NQ> using spk_products = std::conditional_t<(NT >= 4), spk_mmlas<NT, NQ>, spk_dots<NT, NQ>>;
+template <int NT, int NQ> using spk_products = std::conditional_t<NT == 4, spk_mmlas<NT, NQ>, spk_dots<NT, NQ>>;
 #else
 static constexpr bool MMLA = false;
 template <int NT, int NQ> using spk_products = spk_dots<NT, NQ>;
@@ -250,7 +254,7 @@ struct spk_sums {
         }
     }
     template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, source from, int64_t b) {
-        if (NT == SPK_BATCH && !MMLA) {
+        if (NT == SPK_BATCH) {
             SPK_UNROLL16 for (int i = 0; i < NT*NQ; ++i) {
                 asm("" : "+w"(acc[i])); // GCC 12 would move them from register to register between the dot products
             }

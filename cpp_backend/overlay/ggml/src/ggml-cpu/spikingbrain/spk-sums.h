@@ -1,7 +1,11 @@
 // The sums of a tile product: 16 rows times NT tokens, an integer register set per token.
 // Over the wrapper included before; NEON has its own (spk-sums-neon.h). Included inside the namespace of the instruction set.
 
-static void pack_rows(spk_batch_block * batch, int64_t n, const ggml_spk_row * act) {
+static const int SPK_TOGETHER = SPK_BATCH;
+typedef spk_batch_block spk_batch;
+
+static void pack_rows(void * dst, int64_t n, const ggml_spk_row * act) {
+    spk_batch * batch = (spk_batch *) dst;
     const bool q8 = act->encoding == GGML_SPK_Q8;
     for (int64_t b = 0; b < n/32; ++b) {
         for (int t = 0; t < SPK_BATCH; ++t) {
@@ -14,7 +18,7 @@ static void pack_rows(spk_batch_block * batch, int64_t n, const ggml_spk_row * a
 }
 
 // NULL: rows are read as they are
-static void (* const pack_batch)(spk_batch_block *, int64_t, const ggml_spk_row *) = SPK_NT == SPK_BATCH ? pack_rows : nullptr;
+static void (* const pack_batch)(void *, int64_t, const ggml_spk_row *) = SPK_NT == SPK_BATCH ? pack_rows : nullptr;
 
 // what a product reads of its tokens: rows
 template <bool BATCHED>
