@@ -6,10 +6,10 @@
 
 #include <cstring>
 
-// Threads take chunks of tiles (16 rows each) from a shared counter, so that slow cores take fewer. The counter lies in
-// op_params and the last thread to leave resets it: no barrier before the work of one token (a barrier costs milliseconds where
-// threads are more than free cores). A chunk goes through all tokens, isa.n_tok at a time, while its weights stay in
-// the second-level cache.
+// Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter, so that slow cores take fewer. The counter
+// lies in op_params and the last thread to leave resets it: no barrier before the work of one token (a barrier costs milliseconds where
+// threads are more than free cores). A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level
+// cache. Its results lie side by side in a buffer until what follows the product is done to them.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
 namespace {
@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens go over together
 constexpr int64_t MIN_CHUNKS  = 64;       // enough for every thread to get some
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
+constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
 struct shape {
     ggml_type type;
@@ -28,6 +29,7 @@ struct shape {
     int64_t   n_batches;   // of tokens that are packed side by side
     bool      has_rest;
     int64_t   chunk;       // tiles
+    int64_t   part;        // tokens
     int       width;       // tokens side by side in what the rest is multiplied with
 
     explicit shape(const ggml_tensor * dst) {
@@ -50,14 +52,19 @@ struct shape {
         n_batches   = (interleaved || pack) && spk_get_isa().pack_batch ? n_tok/SPK_BATCH : 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
-        chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
+        part  = pack ? n_tok : std::min(n_tok, PART);
+        chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles*n_parts()/MIN_CHUNKS));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
-    // per thread: interleaved tiles of a chunk, their scales (I8)
+    int64_t n_parts()  const { return (n_tok + part - 1)/part; }
+    int64_t n_chunks() const { return (n_tiles + chunk - 1)/chunk; }
+
+    // per thread: interleaved tiles of a chunk, their scales (I8), results of isa.n_tok tokens
     size_t pack_size()   const { return pack ? GGML_PAD(chunk*tile_size, 64) : 0; }
     size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
-    size_t thread_size() const { return GGML_PAD(pack_size() + scales_size(), 64) + 64; }
+    size_t results_at()  const { return GGML_PAD(pack_size() + scales_size(), 64); }
+    size_t thread_size() const { return GGML_PAD(results_at() + spk_get_isa().n_tok*chunk*SPK_ROWS*sizeof(float), 64) + 64; }
 
     // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
     size_t batch_size()   const { return n/32*spk_get_isa().batch_block; }
@@ -157,26 +164,31 @@ struct mul_mat {
         isa.pack_batch(batch(i), sh.n, rows);
     }
 
-    // what follows the product, for rows of a tile that starts at row r0
-    void finish(int64_t r0, int n_rows, int64_t t0, int n_tok) const {
-        for (int64_t t = t0; t < t0 + n_tok; ++t) {
-            float       * out = y + t*sh.m + r0;
-            const float * old = residual ? residual + t*sh.m + r0 : nullptr;
-            for (int r = 0; (bias || old || relu) && r < n_rows; ++r) {
-                float v = out[r];
-                v = bias ? v + bias[r0 + r] : v;
-                v = relu ? (v > 0.0f ? v : 0.0f) : v;
-                out[r] = old ? v + old[r] : v;
-            }
-            if (gate) {
-                ggml_vec_swiglu_f32(n_rows, out, gate + t*sh.m + r0, out);
-            }
+    // what follows the product: n rows from r0 on of a token's results become those of y. A loop each: in one for all of them the compiler
+    // loads through a mask what is not there, and on a Zen 4 each such load at an address that does not exist takes 100 cycles
+    void finish(float * result, int64_t r0, int64_t n, int64_t t) const {
+        const int64_t at = t*sh.m + r0;
+        for (int64_t r = 0; bias && r < n; ++r) {
+            result[r] += bias[r0 + r];
         }
+        for (int64_t r = 0; relu && r < n; ++r) {
+            result[r] = result[r] > 0.0f ? result[r] : 0.0f;
+        }
+        for (int64_t r = 0; residual && r < n; ++r) {
+            result[r] += residual[at + r];
+        }
+        if (gate) {
+            ggml_vec_swiglu_f32(n, result, gate + at, result);
+        }
+        memcpy(y + at, result, n*sizeof(float));
     }
 
-    void run_chunk(int64_t tile0, int64_t tile1) const {
+    // tiles tile0 .. tile1 times tokens first .. last
+    void run_chunk(int64_t tile0, int64_t tile1, int64_t first, int64_t last) const {
         uint8_t * packed        = buf;
         float   * packed_scales = (float *) (buf + sh.pack_size());
+        float   * results       = (float *) (buf + sh.results_at());
+        const int64_t stride    = (tile1 - tile0)*SPK_ROWS;
         const bool by_tile      = sh.interleaved || sh.pack;
 
         for (int64_t i = tile0; i < tile1; ++i) {
@@ -188,8 +200,8 @@ struct mul_mat {
             }
         }
 
-        for (int64_t t0 = 0; t0 < sh.n_tok; t0 += isa.n_tok) {
-            const int n_tok = (int) std::min<int64_t>(isa.n_tok, sh.n_tok - t0);
+        for (int64_t t0 = first; t0 < last; t0 += isa.n_tok) {
+            const int n_tok = (int) std::min<int64_t>(isa.n_tok, last - t0);
             ggml_spk_row rows[SPK_MOST_TOKENS];
             get_rows(rows, t0, n_tok);
             const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & row) { return row.n_outliers > 0; });
@@ -211,13 +223,15 @@ struct mul_mat {
                     add_rest(i, spread + (t0 + t)*sh.n, (ggml_spk_encoding) rows[0].encoding, std::min(SPK_BATCH, n_tok - t), corr + t*SPK_ROWS);
                 }
                 const double * added = outliers || sh.has_rest ? corr : nullptr;
-                float        * out   = y + t0*sh.m + i*SPK_ROWS;
+                float        * out   = results + (i - tile0)*SPK_ROWS;
                 if (by_tile) {
-                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batched ? batch(t0/SPK_BATCH) : nullptr, n_tok, added, out, sh.m, n_rows(i));
+                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batched ? batch(t0/SPK_BATCH) : nullptr, n_tok, added, out, stride, n_rows(i));
                 } else {
-                    isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, sh.m, n_rows(i));
+                    isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, stride, n_rows(i));
                 }
-                finish(i*SPK_ROWS, n_rows(i), t0, n_tok);
+            }
+            for (int t = 0; t < n_tok; ++t) {
+                finish(results + t*stride, tile0*SPK_ROWS, std::min(tile1*SPK_ROWS, sh.m) - tile0*SPK_ROWS, t0 + t);
             }
         }
     }
@@ -263,9 +277,10 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         ggml_barrier(params->threadpool);
     }
 
-    const int64_t n_chunks = (sh.n_tiles + sh.chunk - 1)/sh.chunk;
-    for (int64_t c = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); c < n_chunks; c = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
-        mm.run_chunk(c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
+    const int64_t n_parts = sh.n_parts(), n_items = sh.n_chunks()*n_parts;
+    for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_items; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
+        const int64_t tile = i/n_parts*sh.chunk, token = i % n_parts*sh.part;
+        mm.run_chunk(tile, std::min(tile + sh.chunk, sh.n_tiles), token, std::min(token + sh.part, sh.n_tok));
     }
     if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
         dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
