@@ -52,7 +52,7 @@ struct shape {
         n_batches   = (interleaved || pack) && spk_get_isa().pack_batch ? n_tok/SPK_BATCH : 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
-        part  = pack ? n_tok : std::min(n_tok, PART);
+        part  = std::max<int64_t>(1, pack ? n_tok : std::min(n_tok, PART)); // no tokens: none is asked for its logits
         chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles*n_parts()/MIN_CHUNKS));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
