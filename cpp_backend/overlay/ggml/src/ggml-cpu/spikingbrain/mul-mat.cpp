@@ -183,6 +183,14 @@ struct mul_mat {
         memcpy(y + at, result, n*sizeof(float));
     }
 
+    // asks for the scales of a chunk that this thread will likely take next: they lie apart from the weights, so no processor foresees them
+    void prefetch_scales(int64_t tile0) const {
+        const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + sh.chunk)*SPK_ROWS, sh.m);
+        for (int64_t i = first*sh.n_groups; scales && i < last*sh.n_groups; i += 64/sizeof(float)) {
+            __builtin_prefetch(scales + i, 0, 2);
+        }
+    }
+
     // tiles tile0 .. tile1 times tokens first .. last
     void run_chunk(int64_t tile0, int64_t tile1, int64_t first, int64_t last) const {
         uint8_t * packed        = buf;
@@ -280,6 +288,7 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     const int64_t n_parts = sh.n_parts(), n_items = sh.n_chunks()*n_parts;
     for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_items; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
         const int64_t tile = i/n_parts*sh.chunk, token = i % n_parts*sh.part;
+        mm.prefetch_scales(tile + nth*sh.chunk);
         mm.run_chunk(tile, std::min(tile + sh.chunk, sh.n_tiles), token, std::min(token + sh.part, sh.n_tok));
     }
     if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
