@@ -19,7 +19,7 @@ from sb_convert.convert import Options, convert
 from sb_convert.sources import open_checkpoint
 from sb_convert.spike import SpikeOptions
 from sb_convert.tensors import checkpoint_shapes
-from sb_convert.verify import Stored, verify_sinks, verify_tensors
+from sb_convert.verify import Stored, roundings, verify_sinks, verify_tensors
 
 
 def written(folder: Path, outtype: str = "f32", said: list | None = None, out: str = "out.gguf", **options):
@@ -240,6 +240,21 @@ def test_verify_checks_the_constants(tmp_path, base, options, spike):
         f.seek(int(tensors_of(result.files[0])["blk.2.time_mix_key.state"].data_offset))
         f.write(np.float32(7).tobytes())
     assert not verify_sinks(folder, result, said.append) and "(blk.2.time_mix_key.state): WRONG" in said[1]
+
+
+@pytest.mark.parametrize("outtype, spike, rounded", [
+    ("f32", SpikeOptions(), {}), ("f16", SpikeOptions(), {"q": 1.0009765625, "experts": 1.0009765625}), ("bf16", SpikeOptions(True), {"q": 1.0, "experts": 1.0}),
+    ("q4_0", SpikeOptions(), {"q": 1.0, "experts": 1.0}), ("q8_0", SpikeOptions(True), {}), ("int8", SpikeOptions(True, scope="released"), {"experts": 1.0009765625})])
+def test_the_reference_of_verify_rounds_inputs_as_products_do(plain, outtype, spike, rounded):
+    torch = pytest.importorskip("torch")
+    found = roundings(written(plain[0], outtype, spike=spike).plan)
+    x = torch.zeros(1, 64)
+    x[0, :3] = torch.tensor([127.0, 1 + 2**-10 + 2**-13, -0.6])
+    for key, name in {"q": "model.layers.0.attn.linear_attn.q_proj", "experts": "model.layers.1.block_sparse_moe.experts.2.down_proj"}.items():
+        assert (name in found) == (key in rounded)
+        if key in rounded:
+            assert found[name](x)[0, 1].item() == rounded[key] and found[name](x)[0, 2].item() == (-1 if outtype == "q4_0" else pytest.approx(-0.6, rel=1e-2))
+    assert not [name for name in found if name.endswith(".gate") or "norm" in name]
 
 
 def test_calibration(plain, tmp_path, monkeypatch):

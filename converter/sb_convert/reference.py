@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,10 @@ class Scales(nn.Module):
 
 
 class Projection(nn.Linear):
-    """y = W x + b. Spiking: x becomes v_th * s, and W its integer codes times their scales where there are scales."""
+    """y = W x + b. Spiking: x becomes v_th * s, and W its integer codes times their scales where there are scales.
+    rounded: what the inputs go through last, as in a product that rounds them (--verify)."""
+    rounded: Callable[[Tensor], Tensor] | None = None
+
     def __init__(self, n_in: int, n_out: int, bias: bool, spike: Spike | None = None, scales: bool = False):
         super().__init__(n_in, n_out, bias)
         self.spike = spike
@@ -120,9 +124,10 @@ class Projection(nn.Linear):
         return (codes * scales).view_as(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.spike is None:
-            return F.linear(x, self.weight, self.bias)
-        return F.linear(spiked(x, self.spike.k), self.coded_weight(), self.bias)
+        weight = self.weight
+        if self.spike is not None:
+            x, weight = spiked(x, self.spike.k), self.coded_weight()
+        return F.linear(x if self.rounded is None else self.rounded(x), weight, self.bias)
 
 
 # --- layers ---------------------------------------------------------------------------------------------------

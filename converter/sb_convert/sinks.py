@@ -132,7 +132,7 @@ class Sinks:
             w = Part.of(Codes(w, scales), "values")
         y, step = np.empty((len(x), w.shape[0])), max(1, BLOCK_VALUES // w.shape[1])
         for at in range(0, w.shape[0], step):
-            y[:, at:at + step] = x @ w.rows(at, at + step).T.astype(np.float64)
+            y[:, at:at + step] = (w.rows(at, at + step).astype(np.float64) @ x.T).T
         return y + self._vector(name + ".bias") if name + ".bias" in self.tensors else y
 
     def _heads(self, h: np.ndarray, name: str) -> np.ndarray:  # [m, heads, D]
