@@ -369,6 +369,16 @@ py::list context::spike_stats() const {
     return to_list(spikes("spike_stats"));
 }
 
+py::list context::expert_stats() const {
+    SB_USE("expert_stats");
+    using namespace py::literals;
+    py::list out;
+    for (const auto & [name, layer] : spikes("expert_stats").experts()) {
+        out.append(py::dict("name"_a = name, "n"_a = py::array_t<int64_t>(layer.n.size(), layer.n.data()), "kept"_a = py::array_t<int32_t>(layer.kept.size(), layer.kept.data())));
+    }
+    return out;
+}
+
 void context::reset_spike_stats() {
     SB_USE("reset_spike_stats");
     spikes("reset_spike_stats").reset();

@@ -94,6 +94,7 @@ static void bind_context(py::module_ & m) {
         .def("fingerprint", &context::fingerprint)
         .def("state_bytes", &context::state_bytes)
         .def("spike_stats", &context::spike_stats)
+        .def("expert_stats", &context::expert_stats)
         .def("reset_spike_stats", &context::reset_spike_stats);
 }
 
@@ -147,7 +148,7 @@ static py::dict measure_model(const std::string & path, const py::dict & kv_over
         py::gil_scoped_release nogil;
         use = measure(model_file(path), given, params);
     }
-    return py::dict("model"_a = use.model, "state"_a = use.state, "compute"_a = use.compute, "n_vocab"_a = use.n_vocab);
+    return py::dict("model"_a = use.model, "state"_a = use.state, "cache"_a = use.cache, "compute"_a = use.compute, "n_vocab"_a = use.n_vocab);
 }
 
 PYBIND11_MODULE(_core, m) {

@@ -172,6 +172,7 @@ public:
     llama_pos seq_pos_max(llama_seq_id seq) const;
 
     py::list  spike_stats() const;
+    py::list  expert_stats() const;
     void      reset_spike_stats();
 
     std::string fingerprint() const; // of what its states belong to, see runtime.h

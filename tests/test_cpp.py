@@ -53,6 +53,11 @@ def test_integer_products_are_exact(isa: str) -> None:
     assert " 0 failed" in found
 
 
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "generic"])
+def test_experts_and_sinks_agree_with_plain_loops(isa: str) -> None:
+    assert " 0 failed" in run(built("test-spk-experts"), env={"SPIKINGBRAIN_ISA": isa})
+
+
 def converted(checkpoint: Path, model: Path, *options: str) -> Path:
     from sb_convert.cli import main
 

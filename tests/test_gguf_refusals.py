@@ -236,7 +236,7 @@ REFUSED = {  # of a file that is right but for one key: what the sentence says
     "rope.scaling.type": (Value.STRING, "yarn", "got yarn, expected none or linear"),
     "rope.scaling.attn_factor": (Value.FLOAT32, 2.0, "got a key that is not known here"),
     "attention.causal": (Value.BOOL, False, "got a key that is not known here"),
-    "expert_count": (Value.UINT32, 8, "got a key that is not known here"),
+    "expert_count": (Value.UINT32, 2000, "got 2000, expected 0 to 1024"),
 }
 
 

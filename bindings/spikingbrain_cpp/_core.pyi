@@ -37,7 +37,8 @@ def gguf_tensor_types(path: str) -> list[str]:
 
 def measure(path: str, *, kv_overrides: dict[str, Any] = {}, n_ctx: int = 0, n_batch: int = 512, n_ubatch: int = 512, n_seq_max: int = 1, n_rs_seq: int = 0,
             n_outputs_max: int = 1, type_k: int = -1, type_v: int = -1) -> dict[str, int]:
-    """Bytes that llama.cpp would allocate for model, state and compute; n_vocab. Nothing is allocated."""
+    """Bytes that llama.cpp would allocate for model, state and compute; cache: those of the state that are taken only as texts grow to n_ctx;
+    n_vocab. Nothing is allocated."""
 def missing_bytes(path: str) -> int:
     """By which a GGUF file is shorter than its header says, 0 for a whole one."""
 def spike_isa() -> str:
@@ -178,6 +179,9 @@ class Context:
         """Per encoded input: name ("spike_attn-0"), n (channels), n_tokens, n_refused (rows that could not be encoded, in
         no histogram), bins int64 [4096] of |s|, n_over and over_spikes (of counts above), largest, weights (names of those
         that read it), kept int32 [tokens, neurons]."""
+    def expert_stats(self) -> list[dict[str, Any]]:
+        """Of a context with spike_stats, whether the model spikes or not, per layer with experts: name ("ffn_moe_topk-3"), n int64 [experts], how many
+        tokens chose each, kept int32, the choices of the first spike_keep_tokens tokens."""
     def reset_spike_stats(self) -> None: ...
     def fingerprint(self) -> str:
         """64 hex digits, what a state of it belongs to: 16 each of weights, settings, adapters, types of keys and values."""

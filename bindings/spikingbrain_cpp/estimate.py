@@ -22,12 +22,14 @@ _SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes. model: weights, repacked ones included; state: of the sequence, whatever its length; compute: work buffers of one
-    micro-batch; output: rows of logits."""
+    micro-batch; output: rows of logits. cache: the part of the state that is taken only as the text grows to n_ctx, 0 where no layer
+    sees all of the text."""
 
     model: int
     state: int
     compute: int
     output: int
+    cache: int = 0
 
     @property
     def total(self) -> int:
@@ -73,7 +75,7 @@ def memory_estimate(
     except RuntimeError as error:
         raise ModelLoadError(f"memory_estimate: {path}: got a file that llama.cpp cannot load: {error}; change the arguments, or "
                              "convert or copy it again") from error
-    return MemoryEstimate(got["model"], got["state"], got["compute"], 2 * 4 * rows * got["n_vocab"])
+    return MemoryEstimate(got["model"], got["state"], got["compute"], 2 * 4 * rows * got["n_vocab"], got["cache"])
 
 
 class _sparse_copy:

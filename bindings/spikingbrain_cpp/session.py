@@ -93,7 +93,7 @@ class Session(LoadedModel):
         """Load a GGUF file (the first part of a split one).
 
         n_ctx: bound on prompt plus generation, in tokens; None or 0: the model's own, which for `spikingbrain` is none
-            (2^30, near the end of 32-bit positions).
+            (2^30, near the end of 32-bit positions), or the trained length where a layer sees all of the text (76B).
         n_batch, n_ubatch: tokens handed to llama.cpp at once, and computed at once.
         n_threads, n_threads_batch: for single tokens and for prompts; None: every CPU this process may use.
         seed: of sampling; the default draws a new one each time.
@@ -192,7 +192,7 @@ class Session(LoadedModel):
         return self._model.n_evaluated
 
     def n_ctx(self) -> int:
-        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain`)."""
+        """Most tokens the sequence may hold: the n_ctx given, else the model's own (2^30 for `spikingbrain` without layers that see all of the text)."""
         return self._sequence.context.n_ctx()
 
     def default_max_tokens(self, n_prompt: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 #include "../src/llama-ext.h"
 #include "ggml-backend.h"
+#include "llama-spikingbrain.h"
 
 #include <algorithm>
 
@@ -26,6 +27,7 @@ memory_use measure(const model_file & file, const overrides & o, const llama_con
         sum.state   += one.context;
         sum.compute += one.compute;
     }
+    sum.cache   = llama_spikingbrain_cache_bytes(ctx.get());
     sum.n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(m.get()));
     return sum;
 }

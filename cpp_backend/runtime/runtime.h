@@ -80,6 +80,7 @@ std::vector<std::string> tensor_types(const std::string & path);
 
 struct memory_use {
     uint64_t model = 0, state = 0, compute = 0; // bytes
+    uint64_t cache = 0;                         // of the state: taken only as texts grow to n_ctx
     int64_t  n_vocab = 0;
 };
 
@@ -154,6 +155,12 @@ public:
         std::set<std::string> weights;
     };
 
+    // which experts the tokens of a layer chose, spikes or not
+    struct choices {
+        std::vector<int64_t> n;    // of each expert
+        std::vector<int32_t> kept; // of the first tokens
+    };
+
     spike_collector(int64_t keep_tokens, int64_t keep_neurons);
     spike_collector(const spike_collector &) = delete;
 
@@ -161,15 +168,19 @@ public:
 
     void check(); // throws when something was left out since the last call
     void reset();
-    const std::map<std::string, input> & inputs() const { return inputs_; }
+    const std::map<std::string, input>   & inputs()  const { return inputs_; }
+    const std::map<std::string, choices> & experts() const { return experts_; }
     int64_t keep_neurons() const { return keep_neurons_; }
 
 private:
     void add(const ggml_tensor * t);
+    void add_choices(const ggml_tensor * t);
+    const char * data_of(const ggml_tensor * t);
     void keep(input & in, const char * row, int64_t n);
     static void count(input & in, const ggml_spk_row & row, int64_t n);
 
-    std::map<std::string, input> inputs_;
+    std::map<std::string, input>   inputs_;
+    std::map<std::string, choices> experts_;
     std::vector<char>            copy_;
     std::vector<int32_t>         counts_;
     int64_t                      keep_tokens_;

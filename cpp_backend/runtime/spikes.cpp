@@ -18,7 +18,9 @@ static bool is_spikes(const ggml_tensor * t) {
 
 // the tensor an integer or a float product reads its counts from, nullptr: none
 static const ggml_tensor * spikes_read_by(const ggml_tensor * t) {
-    const ggml_tensor * act = t->op == GGML_OP_SPK_MUL_MAT ? t->src[1] : t->op == GGML_OP_MUL_MAT && t->src[1]->op == GGML_OP_SPK_DECODE ? t->src[1]->src[0] : nullptr;
+    const bool in_integers = t->op == GGML_OP_SPK_MUL_MAT || t->op == GGML_OP_SPK_MUL_MAT_ID, of_floats = t->op == GGML_OP_MUL_MAT || t->op == GGML_OP_MUL_MAT_ID;
+    const ggml_tensor * x   = of_floats && t->src[1]->op == GGML_OP_RESHAPE ? t->src[1]->src[0] : t->src[1];
+    const ggml_tensor * act = in_integers ? t->src[1] : of_floats && x->op == GGML_OP_SPK_DECODE ? x->src[0] : nullptr;
     return act && is_spikes(act) ? act : nullptr;
 }
 
@@ -34,7 +36,7 @@ bool spike_collector::on_node(ggml_tensor * t, bool ask, void * self) {
     auto & me = *static_cast<spike_collector *>(self);
     try {
         if (!ask) {
-            me.add(t);
+            t->op == GGML_OP_SPK_TOP1 ? me.add_choices(t) : me.add(t);
         } else if (const ggml_tensor * act = spikes_read_by(t)) {
             const auto weight = weight_of(t);
             if (!weight.empty()) {
@@ -44,17 +46,33 @@ bool spike_collector::on_node(ggml_tensor * t, bool ask, void * self) {
     } catch (const std::exception &) { // no memory: ggml is C, so it is said after the run
         me.failed_ = true;
     }
-    return !ask || is_spikes(t);
+    return !ask || is_spikes(t) || t->op == GGML_OP_SPK_TOP1;
+}
+
+const char * spike_collector::data_of(const ggml_tensor * t) {
+    if (!t->buffer || ggml_backend_buffer_is_host(t->buffer)) {
+        return static_cast<const char *>(t->data);
+    }
+    copy_.resize(ggml_nbytes(t));
+    ggml_backend_tensor_get(t, copy_.data(), 0, copy_.size());
+    return copy_.data();
+}
+
+void spike_collector::add_choices(const ggml_tensor * t) {
+    const int32_t * chosen = reinterpret_cast<const int32_t *>(data_of(t));
+    auto & layer = experts_[t->name];
+    layer.n.resize(t->src[0]->ne[0]);
+    for (int64_t i = 0; i < ggml_nelements(t); ++i) {
+        ++layer.n[chosen[i]];
+        if ((int64_t) layer.kept.size() < keep_tokens_) {
+            layer.kept.push_back(chosen[i]);
+        }
+    }
 }
 
 void spike_collector::add(const ggml_tensor * t) {
     const int64_t n = t->src[0]->ne[0];
-    const char *  rows = static_cast<const char *>(t->data);
-    if (t->buffer && !ggml_backend_buffer_is_host(t->buffer)) {
-        copy_.resize(ggml_nbytes(t));
-        ggml_backend_tensor_get(t, copy_.data(), 0, copy_.size());
-        rows = copy_.data();
-    }
+    const char *  rows = data_of(t);
     auto & in = inputs_[t->name];
     in.n = n;
     in.bins.resize(N_BINS);
@@ -113,6 +131,7 @@ void spike_collector::keep(input & in, const char * row, int64_t n) {
 
 void spike_collector::reset() {
     inputs_.clear();
+    experts_.clear();
     failed_ = false;
 }
 

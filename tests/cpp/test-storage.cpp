@@ -141,10 +141,69 @@ static void test_states() {
     }
 }
 
+// Rows of sinks in windows and in a cache that grows, in every type; states per query head in one layer and per key/value head in another
+static void test_sinks(ggml_type type) {
+    const int64_t n_head = 6, n_sinks = 5;
+    auto p = params();
+    p.type_k = p.type_v = type;
+    p.n_sinks = n_sinks;
+    p.layers[0].n_head = n_head;
+    spikingbrain_sequences seqs(n_seq, n_back, n_positions, true);
+    spikingbrain_storage storage(seqs, p);
+    check(storage.n_head(0) == n_head && storage.n_head(3) == n_kv, "states of as many heads as a layer has");
+    check(storage.get_s(0)->ne[1] == ggml_spk_gla_rows(d, n_head, seqs.n_rows(), n_seq*seqs.n_journal()), "and room for them");
+
+    random_floats rnd(3);
+    const auto state = rnd.normal(d*d*n_head), k = rnd.normal(d*n_sinks*n_kv), v = rnd.normal(d*n_sinks*n_kv);
+    storage.set_initial(0, state.data());
+    std::vector<bytes> before;
+    for (int il : { 0, 1, 2 }) {
+        storage.set_sinks(il, k.data(), v.data());
+        for (ggml_tensor * t : { storage.get_k(il), storage.get_v(il) }) {
+            check(t->ne[1] == n_seq*storage.n_ring(il) + n_sinks, "rows of sinks behind those of all sequences");
+            before.push_back(read(t, 0, ggml_nbytes(t)));
+            const std::vector<float> & x = t == storage.get_k(il) ? k : v;
+            for (int64_t i = 0; i < d*n_sinks*n_kv; ++i) {
+                const int64_t h = i/(d*n_sinks), j = i/d % n_sinks;
+                const uint8_t * row = before.back().data() + h*t->nb[2] + (t->ne[1] - n_sinks + j)*t->nb[1];
+                float scale;
+                memcpy(&scale, row + t->nb[1] - sizeof(float), sizeof(float));
+                const float got = type == GGML_TYPE_F32 ? ((const float *) row)[i % d] : type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(((const ggml_fp16_t *) row)[i % d]) : scale*((const int8_t *) row)[i % d];
+                check(std::fabs(got - x[i]) < (type == GGML_TYPE_F32 ? 1e-9f : 0.02f), "a sink's value");
+            }
+        }
+    }
+    seqs.restore(0, 0, n_positions - 1);
+    seqs.copy(0, 2);
+    storage.copy(0, 2);
+    storage.reach(0, n_positions - 1);
+    mark(storage, 0, n_positions - 1, n_positions);
+    mark(storage, 2, n_positions - 1, n_positions);
+    storage.clear();
+    size_t i = 0;
+    for (int il : { 0, 1, 2 }) {
+        for (ggml_tensor * t : { storage.get_k(il), storage.get_v(il) }) {
+            const bytes now = read(t, 0, ggml_nbytes(t));
+            bool same = true, empty = true;
+            for (size_t at = 0; at < now.size(); ++at) {
+                const int64_t row = at % t->nb[2]/t->nb[1];
+                same  = same  && (row < t->ne[1] - n_sinks || now[at] == before[i][at]);
+                empty = empty && (row >= t->ne[1] - n_sinks || row/storage.n_ring(il) == 1 || now[at] == 0); // nothing was ever in slot 1
+            }
+            check(same && empty, "clear() leaves the sinks, and nothing of sequences");
+            ++i;
+        }
+    }
+    check(read(storage.get_s(0), seqs.row_initial()*d*d*n_head*sizeof(float), state.size()*sizeof(float)) == bytes((const uint8_t *) state.data(), (const uint8_t *) (state.data() + state.size())), "and the initial state");
+}
+
 int main() {
     cpu_backend(); // loads the backends
     test_rows();
     test_states();
+    for (ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_I8 }) {
+        test_sinks(type);
+    }
 
     spikingbrain_sequences seqs(n_seq, n_back);
     const spikingbrain_storage there(seqs, params()), measured(seqs, params(true));

@@ -6,9 +6,11 @@
 extern "C" {
 #endif
 
-// Bytes of memory allocated for the state of all sequences of a context: window rings and linear-attention
-// states. Fixed when the context is made; independent of n_ctx and of the tokens processed.
+// Bytes of memory allocated for the state of all sequences of a context: keys and values, and linear-attention states. Fixed when the
+// context is made; independent of the tokens processed and, where no layer sees all of the text, of n_ctx.
 LLAMA_API size_t llama_spikingbrain_state_bytes(const struct llama_context * ctx);
+// Those of them that belong to layers that see all of the text: allocated for n_ctx, but taken only as texts grow.
+LLAMA_API size_t llama_spikingbrain_cache_bytes(const struct llama_context * ctx);
 
 // How many of the last tokens of a sequence can be taken back (llama_memory_seq_rm): llama_context_params.n_rs_seq, where 0 stands
 // for the default. llama_n_rs_seq() tells it. Positions after llama_memory_seq_pos_min() can be removed: any number of them, in any

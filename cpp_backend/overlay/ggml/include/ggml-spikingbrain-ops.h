@@ -12,9 +12,12 @@
     X(GGML_OP_SPK_STORE,   "SPK_STORE",   "store(ring,x,rows)")  \
     X(GGML_OP_SPK_ENCODE,  "SPK_ENCODE",  "spikes(x)")           \
     X(GGML_OP_SPK_DECODE,  "SPK_DECODE",  "v_th*spikes")         \
-    X(GGML_OP_SPK_MUL_MAT, "SPK_MUL_MAT", "W*spikes")
+    X(GGML_OP_SPK_MUL_MAT, "SPK_MUL_MAT", "W*spikes")            \
+    X(GGML_OP_SPK_MUL_MAT_ID, "SPK_MUL_MAT_ID", "W[id]*spikes")  \
+    X(GGML_OP_SPK_TOP1,    "SPK_TOP1",    "top1(x)")             \
+    X(GGML_OP_SPK_KEY,     "SPK_KEY",     "k,w(z)")
 
-#define GGML_SPK_N_OPS 9
+#define GGML_SPK_N_OPS 12
 
 #define GGML_SPK_OP_ENUM(op, name, symbol)   op,
 #define GGML_SPK_OP_NAME(op, name, symbol)   name,

@@ -78,6 +78,7 @@ struct ggml_spk_plan {
 // max(first, p - window + 1) .. p, its own included. Their rows are in the ring already.
 // q F32 {d, H, T}; k_ring, v_ring F32 or F16 {d, n_ring*n_slots, G}, or I8 where it spikes, position p of a slot in row slot*n_ring + p % n_ring
 // pos I32 {T}; returns o F32 {d, H, T}
+// what lies behind the rows of the last slot is not read, but for sinks (ggml_spk_swa_sinks)
 // Spiking (spike_k > 0): rings as ggml_spk_store writes them; each query head is encoded as by GGML_SPK_SPIKE with k = spike_k, and its
 // counts times codes are exact integers. A query that cannot be encoded (NaN, infinity, a count of 2^30 or more) gives NaN, and so
 // does a row whose scale is NaN, to whoever sees it.
@@ -93,6 +94,9 @@ GGML_API struct ggml_tensor * ggml_spk_swa(
         int32_t               window,
         float                 scale,
         float                 spike_k);
+
+// The last n_sinks rows of the rings, behind those of the slots, are seen by every query, too, before all others and whatever the window.
+GGML_API void ggml_spk_swa_sinks(struct ggml_tensor * swa, int32_t n_sinks);
 
 // Row of an INT8 key or value: d codes, zeros up to a multiple of 4, the float scale.
 #define GGML_SPK_KV_ROW(d) ((((d) + 3) & ~3) + 4)
@@ -228,6 +232,41 @@ GGML_API void ggml_spk_mul_mat_then(
 GGML_API void ggml_spk_mul_mat_gate(
         struct ggml_tensor * product,
         struct ggml_tensor * gate);
+
+// The same with a stack of matrices, one for each expert: y[t] = W[ids[t]] x[t], each of them as ggml_spk_mul_mat computes it.
+// w {n, m, E}; I8: scales F32 {n/128, m, E}, out_index ascending (expert*m + row)*n + column; act {.., T}; ids I32 {1, T}, each below E
+// Tokens are grouped by their expert, so that rows of chosen experts are read, and once for each group; no others are read.
+// w may lie in CPU_SPK (m a multiple of 16).
+GGML_API struct ggml_tensor * ggml_spk_mul_mat_id(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act,
+        struct ggml_tensor  * ids);
+
+// What follows it, in one pass: y = weights[t]*y + residual, each optional. weights F32, T elements; residual F32 {m, T}.
+// The same bits as ggml_mul and ggml_add after it.
+GGML_API void ggml_spk_mul_mat_id_then(
+        struct ggml_tensor * product,
+        struct ggml_tensor * weights,
+        struct ggml_tensor * residual);
+
+// The index of the largest value of each column, the lowest one of equal values; of a column of NaN 0. x F32 {n, T}; returns I32 {1, T}
+GGML_API struct ggml_tensor * ggml_spk_top1(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * x);
+
+// Keys and decays of linear attention whose decay is 1 - k. z F32 {d, G, T}; returns F32 {d, heads, T, 2}: k, then w
+//   bound F32 {d*H} = 1 - lower bound, of each query head and channel:  k = bound*sigmoid(z)          w = 1 - bound + bound*sigmoid(-z), heads = H
+//   bound NULL:                                                         k = min(sigmoid(z), k_max)    w = max(sigmoid(-z), 1 - k_max),   heads = G
+// w does not come from 1 - sigmoid(z), where digits would cancel; it may be 0
+GGML_API struct ggml_tensor * ggml_spk_key(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * z,
+        struct ggml_tensor  * bound,
+        float                 k_max);
 
 // The decay of gated linear attention: w = exp(logsigmoid(x + bias)/norm) in (0, 1]. x F32 {n, T}, bias F32 {n} or NULL; returns F32 {n, T}
 GGML_API struct ggml_tensor * ggml_spk_decay(

@@ -110,7 +110,7 @@ struct ggml_tensor * ggml_spk_swa(
     GGML_ASSERT(k_ring->ne[0] == (int8 ? GGML_SPK_KV_ROW(q->ne[0]) : q->ne[0]) && q->ne[1] % k_ring->ne[2] == 0);
     GGML_ASSERT(ggml_are_same_shape(k_ring, v_ring) && ggml_is_contiguous(k_ring) && ggml_is_contiguous(v_ring));
     GGML_ASSERT(pos->type == GGML_TYPE_I32 && pos->ne[0] == q->ne[2]);
-    GGML_ASSERT(window > 0 && n_ring >= window && k_ring->ne[1] % n_ring == 0);
+    GGML_ASSERT(window > 0 && n_ring >= window && k_ring->ne[1] >= n_ring);
 
     struct ggml_tensor * result = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2]);
     ggml_set_op_params_f32(result, 0, scale);
@@ -126,6 +126,12 @@ struct ggml_tensor * ggml_spk_swa(
     result->src[4] = seqs;
 
     return result;
+}
+
+void ggml_spk_swa_sinks(struct ggml_tensor * swa, int32_t n_sinks) {
+    GGML_ASSERT(swa->op == GGML_OP_SPK_SWA && n_sinks >= 0);
+    GGML_ASSERT(swa->src[1]->ne[1] >= ggml_get_op_params_i32(swa, 2) + n_sinks);
+    ggml_set_op_params_i32(swa, 4, n_sinks);
 }
 
 struct ggml_tensor * ggml_spk_rope(
@@ -260,20 +266,20 @@ struct ggml_tensor * ggml_spk_decode(
     return result;
 }
 
-struct ggml_tensor * ggml_spk_mul_mat(
-        struct ggml_context * ctx,
-        struct ggml_tensor  * w,
-        struct ggml_tensor  * scales,
-        struct ggml_tensor  * out_index,
-        struct ggml_tensor  * out_value,
-        struct ggml_tensor  * act) {
-    GGML_ASSERT(ggml_is_contiguous(w) && w->ne[2] == 1 && w->ne[3] == 1 && w->ne[0] <= INT32_MAX);
+// shared by the product and the product with chosen experts, of which w has one matrix each
+static void check_mul_mat(
+        const struct ggml_tensor * w,
+        const struct ggml_tensor * scales,
+        const struct ggml_tensor * out_index,
+        const struct ggml_tensor * out_value,
+        const struct ggml_tensor * act) {
+    GGML_ASSERT(ggml_is_contiguous(w) && w->ne[3] == 1 && w->ne[0] <= INT32_MAX);
     GGML_ASSERT(act->type == GGML_TYPE_I8 && ggml_is_contiguous(act) && act->ne[2] == 1 && act->ne[3] == 1);
     GGML_ASSERT(act->ne[0] == (int64_t) ggml_spk_row_size(w->ne[0]));
     GGML_ASSERT(!out_index == !out_value);
     if (w->type == GGML_TYPE_I8) {
         GGML_ASSERT(scales && scales->type == GGML_TYPE_F32 && ggml_is_contiguous(scales));
-        GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1]);
+        GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1] && scales->ne[2] == w->ne[2]);
     } else {
         GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0);
         GGML_ASSERT(!scales && !out_index);
@@ -283,10 +289,20 @@ struct ggml_tensor * ggml_spk_mul_mat(
         GGML_ASSERT(ggml_is_contiguous(out_index) && ggml_is_contiguous(out_value));
         GGML_ASSERT(ggml_nelements(out_index) == ggml_nelements(out_value) && ggml_nelements(w) <= INT32_MAX);
     }
+}
 
+static struct ggml_tensor * new_product(
+        struct ggml_context * ctx,
+        enum ggml_op          op,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act) {
+    check_mul_mat(w, scales, out_index, out_value, act);
     struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, w->ne[1], act->ne[1]);
 
-    result->op     = GGML_OP_SPK_MUL_MAT;
+    result->op     = op;
     result->src[0] = w;
     result->src[1] = act;
     result->src[2] = scales;
@@ -294,6 +310,17 @@ struct ggml_tensor * ggml_spk_mul_mat(
     result->src[4] = out_value;
 
     return result;
+}
+
+struct ggml_tensor * ggml_spk_mul_mat(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act) {
+    GGML_ASSERT(w->ne[2] == 1);
+    return new_product(ctx, GGML_OP_SPK_MUL_MAT, w, scales, out_index, out_value, act);
 }
 
 static bool is_like(const struct ggml_tensor * t, const struct ggml_tensor * product) {
@@ -320,6 +347,65 @@ void ggml_spk_mul_mat_gate(
     GGML_ASSERT(product->op == GGML_OP_SPK_MUL_MAT && is_like(gate, product));
 
     product->src[7] = gate;
+}
+
+struct ggml_tensor * ggml_spk_mul_mat_id(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * w,
+        struct ggml_tensor  * scales,
+        struct ggml_tensor  * out_index,
+        struct ggml_tensor  * out_value,
+        struct ggml_tensor  * act,
+        struct ggml_tensor  * ids) {
+    GGML_ASSERT(ids->type == GGML_TYPE_I32 && ggml_is_contiguous(ids) && ids->ne[0] == 1 && ggml_nelements(ids) == act->ne[1]);
+
+    struct ggml_tensor * result = new_product(ctx, GGML_OP_SPK_MUL_MAT_ID, w, scales, out_index, out_value, act);
+    result->src[5] = ids;
+
+    return result;
+}
+
+void ggml_spk_mul_mat_id_then(
+        struct ggml_tensor * product,
+        struct ggml_tensor * weights,
+        struct ggml_tensor * residual) {
+    GGML_ASSERT(product->op == GGML_OP_SPK_MUL_MAT_ID);
+    GGML_ASSERT(!weights || (weights->type == GGML_TYPE_F32 && ggml_is_contiguous(weights) && ggml_nelements(weights) == product->ne[1]));
+    GGML_ASSERT(!residual || (residual->type == GGML_TYPE_F32 && ggml_is_contiguous(residual) && ggml_are_same_shape(residual, product)));
+
+    product->src[6] = weights;
+    product->src[7] = residual;
+}
+
+struct ggml_tensor * ggml_spk_top1(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * x) {
+    GGML_ASSERT(x->type == GGML_TYPE_F32 && ggml_is_contiguous(x) && x->ne[2] == 1 && x->ne[3] == 1);
+
+    struct ggml_tensor * result = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 1, x->ne[1]);
+
+    result->op     = GGML_OP_SPK_TOP1;
+    result->src[0] = x;
+
+    return result;
+}
+
+struct ggml_tensor * ggml_spk_key(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * z,
+        struct ggml_tensor  * bound,
+        float                 k_max) {
+    GGML_ASSERT(z->type == GGML_TYPE_F32 && ggml_is_contiguous(z) && z->ne[3] == 1);
+    GGML_ASSERT(!bound || (is_column(bound, bound->ne[0]) && bound->ne[0] % (z->ne[0]*z->ne[1]) == 0));
+
+    struct ggml_tensor * result = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, z->ne[0], bound ? bound->ne[0]/z->ne[0] : z->ne[1], z->ne[2], 2);
+    ggml_set_op_params_f32(result, 0, k_max);
+
+    result->op     = GGML_OP_SPK_KEY;
+    result->src[0] = z;
+    result->src[1] = bound;
+
+    return result;
 }
 
 struct ggml_tensor * ggml_spk_decay(

@@ -12,6 +12,7 @@ namespace {
 // the limits of llama-hparams.h
 const double MAX_EXPERTS = 1024;
 const double MAX_DUMMIES = 1 << 24; // tokens of a vocabulary that has no texts
+const double MAX_SINKS   = 1 << 20;
 
 struct key_rule {
     const char * name; // after "spikingbrain."
@@ -37,6 +38,7 @@ const key_rule RULES[] = {
     { "attention.layer_norm_rms_epsilon", GGUF_TYPE_FLOAT32, true,  0,       FLT_MAX,         "a number of 0 or more"      },
     { "attention.sliding_window",         GGUF_TYPE_UINT32,  true,  1,       (1u << 30) - 1,  "1 to 2^30 - 1"              },
     { "attention.recurrent_layers",       GGUF_TYPE_ARRAY,   true,  0,       0,               "an array of bool, one per layer" },
+    { "attention.sliding_window_pattern", GGUF_TYPE_ARRAY,   false, 0,       0,               "an array of bool, one per layer" },
     { "rope.dimension_count",             GGUF_TYPE_UINT32,  false, 1,       INT32_MAX,       "a positive int"             },
     { "rope.freq_base",                   GGUF_TYPE_FLOAT32, false, FLT_MIN, FLT_MAX,         "a positive number"          },
     { "rope.scaling.type",                GGUF_TYPE_STRING,  false, 0,       0,               "none or linear"             },
@@ -44,6 +46,19 @@ const key_rule RULES[] = {
     { "pooling_type",                     GGUF_TYPE_UINT32,  false, 0,       3,               "0 to 3: none, mean, cls or last" },
     { "gla.gate_logit_normalizer",        GGUF_TYPE_FLOAT32, false, FLT_MIN, FLT_MAX,         "a positive number"          },
     { "gla.gate_low_rank_dim",            GGUF_TYPE_UINT32,  false, 0,       INT32_MAX,       "0 (a full gate) or its rank" },
+    { "gla.q_activation",                 GGUF_TYPE_STRING,  false, 0,       0,               "relu or sigmoid"            },
+    { "gla.k_max",                        GGUF_TYPE_FLOAT32, false, FLT_MIN, 1,               "a number above 0, at most 1" },
+    { "hybrid",                           GGUF_TYPE_STRING,  false, 0,       0,               "alternate or parallel"      },
+    { "sink_count",                       GGUF_TYPE_UINT32,  false, 0,       MAX_SINKS,       "0 to 1048576"               },
+    { "sink_spike_k",                     GGUF_TYPE_FLOAT32, false, 0,       FLT_MAX,         "0 (no spikes) or a positive number" },
+    { "sink_spike_scope",                 GGUF_TYPE_STRING,  false, 0,       0,               "paper or released"          },
+    { "expert_count",                     GGUF_TYPE_UINT32,  false, 0,       MAX_EXPERTS,     "0 to 1024"                  },
+    { "expert_used_count",                GGUF_TYPE_UINT32,  false, 1,       1,               "1: no other was published"  },
+    { "expert_feed_forward_length",       GGUF_TYPE_UINT32,  false, 1,       INT32_MAX,       "a positive int"             },
+    { "expert_shared_count",              GGUF_TYPE_UINT32,  false, 0,       1,               "0 or 1"                     },
+    { "expert_shared_feed_forward_length", GGUF_TYPE_UINT32, false, 1,       INT32_MAX,       "a positive int"             },
+    { "expert_gating_func",               GGUF_TYPE_UINT32,  false, 1,       1,               "1: a softmax over all experts" },
+    { "expert_weights_norm",              GGUF_TYPE_BOOL,    false, 0,       1,               "true or false"              },
     { "spike.enable",                     GGUF_TYPE_BOOL,    false, 0,       1,               "true or false"              },
     { "spike.k",                          GGUF_TYPE_FLOAT32, false, FLT_MIN, FLT_MAX,         "a positive number"          },
     { "spike.scope",                      GGUF_TYPE_STRING,  false, 0,       0,               "paper or released"          },
@@ -97,6 +112,9 @@ public:
             }
         } else if (!vocab_only) {
             check_other();
+        }
+        if (!vocab_only) {
+            check_experts();
         }
         const int64_t normalizer = find("tokenizer.ggml.normalizer"); // ours alone (converter/README.md)
         if (normalizer >= 0 && (gguf_get_kv_type(gguf, normalizer) != GGUF_TYPE_STRING || text("tokenizer.ggml.normalizer", "") != "nfc")) {
@@ -230,20 +248,14 @@ private:
     // any architecture: what llama.cpp asserts
     //
 
+    double count(const char * name, double otherwise) const { return number(key(name)).value_or(otherwise); }
+
     void check_other() const {
-        const auto count = [this](const char * name, double otherwise) { return number(key(name)).value_or(otherwise); };
         const double n_layer = count("block_count", 1);
         require(n_layer >= 1 && n_layer <= LLAMA_MAX_LAYERS, key("block_count"), n_layer, "1 to 512");
         for (const char * name : { "nextn_predict_layers", "posnet.block_count", "convnext.block_count" }) {
             require(count(name, 0) <= n_layer, key(name), count(name, 0), "at most " + text_of(n_layer));
         }
-        const double n = count("expert_count", 0), used = count("expert_used_count", n > 0), groups = count("expert_group_count", 0);
-        const double groups_used = count("expert_group_used_count", 0);
-        require(n <= MAX_EXPERTS, key("expert_count"), n, "at most 1024");
-        require(n > 0 ? used >= 1 && used <= n : used == 0, key("expert_used_count"), used, "1 to expert_count");
-        require(groups == 0 || groups < n, key("expert_group_count"), groups, "less than expert_count");
-        require(groups <= 1 || (std::fmod(n, groups) == 0 && groups_used > 0 && groups_used < groups), key("expert_group_used_count"), groups_used,
-            "1 to less than expert_group_count, a divisor of expert_count");
         for (const char * name : { "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon" }) {
             require(count(name, 0) >= 0 && std::isfinite(count(name, 0)), key(name), count(name, 0), "a number of 0 or more");
         }
@@ -251,6 +263,16 @@ private:
         if (scaling != "none" && scaling != "linear" && scaling != "yarn" && scaling != "longrope") {
             refuse(key("rope.scaling.type"), scaling, "none, linear, yarn or longrope");
         }
+    }
+
+    void check_experts() const {
+        const double n = count("expert_count", 0), used = count("expert_used_count", ours ? 0 : n > 0), groups = count("expert_group_count", 0);
+        const double groups_used = count("expert_group_used_count", 0);
+        require(n <= MAX_EXPERTS, key("expert_count"), n, "at most 1024");
+        require(n > 0 ? used >= 1 && used <= n : used == 0, key("expert_used_count"), used, n > 0 ? "1 to expert_count" : "no such key without expert_count");
+        require(groups == 0 || groups < n, key("expert_group_count"), groups, "less than expert_count");
+        require(groups <= 1 || (std::fmod(n, groups) == 0 && groups_used > 0 && groups_used < groups), key("expert_group_used_count"), groups_used,
+            "1 to less than expert_group_count, a divisor of expert_count");
     }
 
     //
@@ -353,7 +375,8 @@ void llama_spikingbrain_check_overrides(const llama_model_loader & ml) {
     }
 }
 
-void llama_spikingbrain_check_adapter(const gguf_context * gguf) {
+void llama_spikingbrain_check_adapter(const gguf_context * gguf, const llama_model & model) {
+    llama_spikingbrain_warn_adapter(model);
     const std::pair<const char *, gguf_type> keys[] = {
         { "general.type", GGUF_TYPE_STRING }, { "general.architecture", GGUF_TYPE_STRING }, { "adapter.type", GGUF_TYPE_STRING }, { "adapter.lora.alpha", GGUF_TYPE_FLOAT32 },
     };

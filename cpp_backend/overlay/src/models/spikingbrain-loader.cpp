@@ -22,11 +22,20 @@ const struct { const char * name; type_set types; } TYPES[] = {
     { "ffn_gate.weight",          PROJECTION },
     { "ffn_up.weight",            PROJECTION },
     { "ffn_down.weight",          PROJECTION },
+    { "ffn_gate_inp.weight",      F32        }, // the router
+    { "_exps.weight",             PROJECTION },
+    { "_shexp.weight",            PROJECTION },
+    { "time_mix_receptance.weight", PROJECTION },
+    { "time_mix_key.weight",      PROJECTION },
+    { "time_mix_value.weight",    PROJECTION },
+    { "time_mix_decay.weight",    F32        },
     { "time_mix_decay_w1.weight", FLOATS     },
     { "time_mix_decay_w2.weight", FLOATS     },
     { "_norm.weight",             F32        },
     { ".bias",                    F32        },
     { ".scales",                  F32        },
+    { ".sinks",                   F32        },
+    { ".state",                   F32        },
     { ".outlier_index",           I32        },
     { ".outlier_value",           I16        },
 };
@@ -54,6 +63,12 @@ const char * text_of(type_set set) {
 }
 
 } // namespace
+
+void llama_spikingbrain_require(bool ok, const std::string & what) {
+    if (!ok) {
+        throw std::runtime_error("spikingbrain: " + what);
+    }
+}
 
 static const auto * find_row(const std::string & name) {
     const size_t      dot = name.compare(0, 4, "blk.") == 0 ? name.find('.', 4) : std::string::npos;
@@ -101,11 +116,15 @@ bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking) {
 }
 
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {
+    op = flags & LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT ? GGML_OP_ADD : op;
     return flags & LLAMA_SPIKINGBRAIN_TENSOR_SPK ? GGML_OP_SPK_MUL_MAT : op;
 }
 
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w) {
     ggml_tensor * act    = ggml_new_tensor_2d(ctx, GGML_TYPE_I8, ggml_spk_row_size(w->ne[0]), 512);
-    ggml_tensor * scales = w->type == GGML_TYPE_I8 ? ggml_new_tensor_2d(ctx, GGML_TYPE_F32, w->ne[0]/128, w->ne[1]) : nullptr;
+    ggml_tensor * scales = w->type == GGML_TYPE_I8 ? ggml_new_tensor_3d(ctx, GGML_TYPE_F32, w->ne[0]/128, w->ne[1], w->ne[2]) : nullptr;
+    if (w->ne[2] > 1) {
+        return ggml_spk_mul_mat_id(ctx, w, scales, nullptr, nullptr, act, ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 1, 512));
+    }
     return ggml_spk_mul_mat(ctx, w, scales, nullptr, nullptr, act);
 }

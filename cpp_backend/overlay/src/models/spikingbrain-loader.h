@@ -7,11 +7,13 @@
 
 // A flag of create_tensor beside llama.cpp's: the tensor is read by SPK_MUL_MAT, so that it may lie in the buffer type CPU_SPK.
 const int LLAMA_SPIKINGBRAIN_TENSOR_SPK = 1 << 24;
+// Another: the tensor is a constant that no product reads, whatever its name stands for, and lies in a plain buffer.
+const int LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT = 1 << 25;
 
 // The operator that a tensor created with these flags is used with, where the loader would take op.
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 
-// SPK_MUL_MAT over w, to ask a backend about
+// SPK_MUL_MAT over w, or SPK_MUL_MAT_ID over a stack, to ask a backend about
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
 
 // The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, Q8_0, Q5_0
@@ -21,6 +23,9 @@ int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking);
 // Whether the product with a matrix, as it was loaded, is one in integers: INT8 codes always, Q8_0, Q5_0 and Q4_0 when their input spikes or
 // they lie in CPU_SPK. So ordinary activations take llama.cpp's own product with --no-repack and on other machines.
 bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking);
+
+// Throws what is wrong.
+void llama_spikingbrain_require(bool ok, const std::string & what);
 
 // What is wrong with a tensor of this name and type; "" when nothing is, or the model has no such tensor, which is seen when none reads it.
 std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type);

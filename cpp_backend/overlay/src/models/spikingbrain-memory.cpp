@@ -11,29 +11,37 @@
 static const uint32_t STATE_MAGIC   = 0x54534253; // "SBST"
 static const uint32_t STATE_VERSION = 1;
 
-// the largest window of all layers; 0: none
+// the largest window of all layers that have one; 0: none
 static uint32_t window_of(const spikingbrain_storage_params & params) {
     uint32_t window = 0;
     for (const auto & layer : params.layers) {
-        window = std::max(window, layer.window);
+        window = layer.window == spikingbrain_layer_memory::ALL ? window : std::max(window, layer.window);
     }
     return window;
 }
 
+// what layers that see everything have room for; 0: none does
 static uint32_t positions_of(const spikingbrain_storage_params & params) {
-    return window_of(params) == spikingbrain_layer_memory::ALL ? params.n_positions : 0;
+    const bool all = std::any_of(params.layers.begin(), params.layers.end(), [](const auto & layer) { return layer.window == spikingbrain_layer_memory::ALL; });
+    return all ? params.n_positions : 0;
 }
 
 llama_memory_spikingbrain::llama_memory_spikingbrain(const spikingbrain_storage_params & params, uint32_t n_seq_max, uint32_t n_back, bool pooled) :
-    pooled(pooled), seqs(n_seq_max, n_back, positions_of(params)), storage(seqs, params),
+    pooled(pooled), seqs(n_seq_max, n_back, positions_of(params), params.n_sinks > 0), storage(seqs, params),
     shape { STATE_MAGIC, STATE_VERSION, (uint32_t) params.layers.size(), (uint32_t) params.d, (uint32_t) params.n_kv, window_of(params),
         (uint32_t) params.type_k, (uint32_t) params.type_v }, rows(n_seq_max) {
     size_t size = 0;
     for (const auto & [buft, n] : memory_breakdown()) {
         size += n;
     }
-    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%u sequences, window %u + %u rows, K (%s), V (%s)), independent of n_ctx\n", __func__,
-            size/1024.0/1024.0, n_seq_max, window_of(params), params.n_ubatch, ggml_type_name(params.type_k), ggml_type_name(params.type_v));
+    const uint32_t n_positions = positions_of(params);
+    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%u sequences, window %u + %u rows, K (%s), V (%s))%s\n", __func__,
+            size/1024.0/1024.0, n_seq_max, window_of(params), params.n_ubatch, ggml_type_name(params.type_k), ggml_type_name(params.type_v),
+            n_positions > 0 ? "" : ", independent of n_ctx");
+    if (n_positions > 0) {
+        LLAMA_LOG_INFO("%s: of it %7.2f MiB are for layers that see all of n_ctx = %u positions; the system gives them as positions come, %.2f KiB each\n", __func__,
+                storage.bytes_of_caches()/1024.0/1024.0, n_positions, storage.bytes_of_caches()/1024.0/n_positions/n_seq_max);
+    }
     LLAMA_LOG_INFO("%s: the last %u tokens of a sequence can be taken back (n_rs_seq), %.1f KiB each\n", __func__, n_back, storage.bytes_per_entry()/1024.0);
 }
 
@@ -142,6 +150,9 @@ bool llama_memory_spikingbrain::apply(const spikingbrain_groups & ubatch) {
     roll_back();
     std::vector<spikingbrain_advance> first;
     in_flight = seqs.begin(ubatch, first);
+    for (const auto & group : ubatch) {
+        storage.reach(group.seqs.front(), group.pos + group.n - 1);
+    }
     if (compute(first)) {
         return true;
     }
@@ -319,7 +330,11 @@ void llama_memory_spikingbrain::read_sequence(llama_io_read_i & io, llama_seq_id
     }
     touched.push_back(s);
     seqs.clear(s);
+    if (!seqs.fits(last)) {
+        throw std::runtime_error(format("spikingbrain: saved state: sequence %d: got position %d, expected less than n_ctx %d; raise n_ctx (-c)", s, last, seqs.n_fit()));
+    }
     if (last >= 0) {
+        storage.reach(s, last);
         seqs.restore(s, first, last);
         storage.for_each_part(s, [&](ggml_tensor * t, size_t offset, size_t size) { io.read_tensor(t, offset, size); });
     }
@@ -388,7 +403,8 @@ static spikingbrain_storage_params storage_params(const llama_model_spikingbrain
     spikingbrain_storage_params result = {};
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         ggml_backend_buffer_type_t buft = cparams.offload_kqv ? ggml_backend_dev_buffer_type(model.dev_layer(il)) : ggml_backend_cpu_buffer_type();
-        result.layers.push_back({ hparams.is_recr(il), hparams.is_recr(il) ? 0 : model.n_window, buft });
+        const uint32_t window = model.has_window(il) ? model.sees_all(il) ? spikingbrain_layer_memory::ALL : model.n_window : 0;
+        result.layers.push_back({ hparams.is_recr(il), window, buft, model.n_head_state(il) });
     }
     result.d           = hparams.n_embd_head_k();
     result.n_kv        = hparams.n_head_kv();
@@ -398,6 +414,7 @@ static spikingbrain_storage_params storage_params(const llama_model_spikingbrain
     result.n_positions = cparams.n_ctx_seq;
     result.n_threads   = 1; // milliseconds at most: threads made for that take as long, and share one CPU where this thread is bound to it
     result.no_alloc    = hparams.no_alloc;
+    result.n_sinks     = model.n_sinks;
     return result;
 }
 
@@ -412,8 +429,16 @@ llama_memory_i * llama_spikingbrain_create_memory(
     if (!cparams.causal_attn) {
         throw std::runtime_error("spikingbrain: attention: got non-causal, expected causal");
     }
+    if (sb.n_sinks > 0 && (cparams.rope_freq_base != sb.hparams.rope_freq_base_train || cparams.rope_freq_scale != sb.hparams.rope_freq_scale_train)) {
+        throw std::runtime_error(format("spikingbrain: rope: got base %g and scale %g, expected %g and %g: the constants of the sinks were computed with these",
+            cparams.rope_freq_base, cparams.rope_freq_scale, sb.hparams.rope_freq_base_train, sb.hparams.rope_freq_scale_train));
+    }
     const bool pooled = cparams.pooling_type == LLAMA_POOLING_TYPE_MEAN || cparams.pooling_type == LLAMA_POOLING_TYPE_CLS || cparams.pooling_type == LLAMA_POOLING_TYPE_RANK;
-    return new llama_memory_spikingbrain(storage_params(sb, params, cparams), cparams.n_seq_max, cparams.n_rs_seq, pooled);
+    auto mem = std::make_unique<llama_memory_spikingbrain>(storage_params(sb, params, cparams), cparams.n_seq_max, cparams.n_rs_seq, pooled);
+    if (!sb.hparams.no_alloc) {
+        sb.set_sinks(mem->get_storage());
+    }
+    return mem.release();
 }
 
 static std::atomic<uint32_t> n_rs_seq_default { LLAMA_SPIKINGBRAIN_N_RS_SEQ };
@@ -448,6 +473,11 @@ size_t llama_spikingbrain_state_bytes(const llama_context * ctx) {
 
 static llama_memory_spikingbrain * memory_of(const llama_context * ctx) {
     return dynamic_cast<llama_memory_spikingbrain *>(llama_get_memory(ctx));
+}
+
+size_t llama_spikingbrain_cache_bytes(const llama_context * ctx) {
+    const llama_memory_spikingbrain * mem = memory_of(ctx);
+    return mem ? mem->get_storage().bytes_of_caches() : 0;
 }
 
 bool llama_spikingbrain_remembers(const llama_context * ctx) {

@@ -61,6 +61,7 @@ public:
     void set_rows(const llama_ubatch & ubatch, int32_t n_ring, int64_t * rows) const;
 
     const spikingbrain_storage & get_storage() const { return storage; }
+    spikingbrain_storage       & get_storage()       { return storage; }
 
     //
     // a row of logits per sequence, forgotten when the sequence changes (llama_spikingbrain_set_row)

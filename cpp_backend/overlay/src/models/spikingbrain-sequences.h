@@ -94,6 +94,10 @@ public:
 
     void clear(llama_seq_id seq);
 
+    // whether a sequence may end at this position, of which layers that see everything have n_fit(); 0: no such layer
+    bool    fits(llama_pos last) const { return n_positions == 0 || last < (llama_pos) n_positions; }
+    int32_t n_fit() const { return n_positions; }
+
     // The sequence holds positions first .. last, whose state is read from elsewhere into row(seq).
     void restore(llama_seq_id seq, llama_pos first, llama_pos last);
 

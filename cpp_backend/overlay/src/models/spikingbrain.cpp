@@ -1,14 +1,9 @@
-#include "models.h"
-#include "spikingbrain-loader.h"
-#include "spikingbrain-memory.h"
+#include "spikingbrain-blocks.h"
 
 #include "../llama-impl.h"
 #include "llama-spikingbrain.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <map>
 #include <unordered_set>
 
 // No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
@@ -16,18 +11,18 @@
 static const uint32_t N_CTX_UNBOUNDED = 1u << 30;
 
 static void require(bool ok, const std::string & what) {
-    if (!ok) {
-        throw std::runtime_error("spikingbrain: " + what);
-    }
+    llama_spikingbrain_require(ok, what);
 }
 
 // llama_spikingbrain_check_header has seen each key's type and range; here is what one must be beside another
 void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_ATTENTION_LAYERNORM_RMS_EPS, hparams.f_norm_rms_eps);
     ml.get_key(LLM_KV_ATTENTION_SLIDING_WINDOW,    n_window);
-    ml.get_key(LLM_KV_GLA_GATE_LOGIT_NORMALIZER,   gate_norm,  false);
-    ml.get_key(LLM_KV_GLA_GATE_LOW_RANK_DIM,       n_low_rank, false);
     ml.get_key_or_arr(LLM_KV_ATTENTION_RECURRENT_LAYERS, hparams.is_recr_impl, hparams.n_layer());
+    is_sliding.fill(1);
+    ml.get_key_or_arr(LLM_KV_ATTENTION_SLIDING_WINDOW_PATTERN, is_sliding, hparams.n_layer(), false);
+    load_parallel_hparams(ml);
+    load_expert_hparams(ml);
 
     const uint32_t d = hparams.n_embd_head_k();
     require(n_window <= hparams.n_ctx_train, format("attention.sliding_window: got %u, expected at most context_length %u: no longer window was trained", n_window, hparams.n_ctx_train));
@@ -37,11 +32,15 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
 
     load_spike_hparams(ml);
 
-    n_ctx_file          = hparams.n_ctx_train;
-    hparams.n_ctx_train = N_CTX_UNBOUNDED;
+    n_ctx_file = hparams.n_ctx_train;
+    bool grows = false;
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        grows = grows || (has_window(il) && sees_all(il));
+    }
+    hparams.n_ctx_train = grows ? n_ctx_file : N_CTX_UNBOUNDED;
 
     switch (hparams.n_layer()) {
-        case 28: type = LLM_TYPE_7B; break;
+        case 28: type = parallel ? LLM_TYPE_UNKNOWN : LLM_TYPE_7B; break;
         default: type = LLM_TYPE_UNKNOWN;
     }
 }
@@ -54,19 +53,26 @@ void llama_model_spikingbrain::load_spike_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_SPIKE_SCOPE,  scope,   false);
 
     require(!ml.kv_overrides.count("spikingbrain.spike.scope"), "spike.scope: got an override, expected none: it is fixed when the checkpoint is converted (sb-convert --spike-scope)");
-    if (spike) {
-        require(hparams.n_embd % 32 == 0 && hparams.n_ff() % 32 == 0 && hparams.n_embd_head_k()*hparams.n_head() % 32 == 0,
-            format("spike.enable: got widths %u and %u, expected multiples of 32", hparams.n_embd, hparams.n_ff()));
+    for (uint32_t width : { hparams.n_embd, hparams.n_ff(), hparams.n_embd_head_k()*hparams.n_head(), n_ff_exp, n_ff_shexp }) {
+        require(!spike || width % 32 == 0, format("spike.enable: got a width of %u, expected multiples of 32", width));
     }
     spike_down = scope == "paper";
+
+    float sink_k = spike ? spike_k : 0.0f;
+    std::string sink_scope = scope;
+    const bool told = ml.get_key(LLM_KV_SINK_SPIKE_K, sink_k, false);
+    ml.get_key(LLM_KV_SINK_SPIKE_SCOPE, sink_scope, false);
+    require(!told || sink_k == (spike ? spike_k : 0.0f), format("sink_spike_k: got constants of the sinks for k = %g (0: no spikes), expected %g, which this model has; convert the checkpoint again", sink_k, spike ? spike_k : 0.0f));
+    require(!told || !spike || sink_scope == scope, format("sink_spike_scope: got constants of the sinks for scope %s, expected %s, which this model has; convert the checkpoint again", sink_scope.c_str(), scope.c_str()));
 }
 
 bool llama_model_spikingbrain::spikes(llm_tensor projection) const {
-    return spike && (projection != LLM_TENSOR_FFN_DOWN || spike_down);
+    const bool down = projection == LLM_TENSOR_FFN_DOWN || projection == LLM_TENSOR_FFN_DOWN_EXPS || projection == LLM_TENSOR_FFN_DOWN_SHEXP;
+    return spike && (!down || spike_down);
 }
 
 // a projection of a layer; INT8 codes come with their scales and, where codes lie outside int8, with the rest of them
-ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out) {
+ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out, int64_t n_expert) {
     const std::string   name = tn(tensor, "weight", il).str();
     const ggml_tensor * meta = ml.get_tensor_meta(name.c_str());
     const ggml_type     type = meta ? meta->type : GGML_TYPE_F32; // a missing one is said below
@@ -74,16 +80,21 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
     require(type != GGML_TYPE_I8 || n_in % 128 == 0, format("%s: got INT8 rows of %lld, expected a multiple of 128, the group of a scale; convert the checkpoint again with sb-convert",
         name.c_str(), (long long) n_in));
 
-    ggml_tensor * w = create_tensor(tn(tensor, "weight", il), {n_in, n_out}, llama_spikingbrain_weight_flags(meta, spikes(tensor)));
+    const int64_t n_all = n_in*n_out*std::max<int64_t>(n_expert, 1);
+    const auto create = [&](const char * suffix, int64_t n0, int flags) {
+        return n_expert > 0 ? create_tensor(tn(tensor, suffix, il), {n0, n_out, n_expert}, flags | TENSOR_READ_LAZY) : create_tensor(tn(tensor, suffix, il), {n0, n_out}, flags);
+    };
+    ggml_tensor * w = create("weight", n_in, llama_spikingbrain_weight_flags(meta, spikes(tensor)));
     if (type != GGML_TYPE_I8) {
         return w;
     }
     int8_parts parts;
-    parts.scales = create_tensor(tn(tensor, "scales", il), {n_in/128, n_out}, 0);
+    parts.scales = create("scales", n_in/128, n_expert > 0 ? LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT : 0);
     if (const ggml_tensor * index = ml.get_tensor_meta(tn(tensor, "outlier_index", il).str().c_str())) {
-        require(n_in*n_out <= INT32_MAX, format("%s: got outliers in %lld codes, expected at most 2^31 - 1 codes: an outlier's index has 32 bits", w->name, (long long) (n_in*n_out)));
-        parts.out_index = create_tensor(tn(tensor, "outlier_index", il), {index->ne[0]}, 0);
-        parts.out_value = create_tensor(tn(tensor, "outlier_value", il), {index->ne[0]}, 0);
+        require(n_all <= INT32_MAX, format("%s: got outliers in %lld codes, expected at most 2^31 - 1 codes: an outlier's index has 32 bits", w->name, (long long) n_all));
+        const int flags = n_expert > 0 ? LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT : 0;
+        parts.out_index = create_tensor(tn(tensor, "outlier_index", il), {index->ne[0]}, flags);
+        parts.out_value = create_tensor(tn(tensor, "outlier_value", il), {index->ne[0]}, flags);
     }
     int8[w] = parts;
     return w;
@@ -127,10 +138,48 @@ void llama_model_spikingbrain::check_int8() const {
     }
 }
 
+// of layers that have one kind of attention
+void llama_model_spikingbrain::load_attn_tensors(llama_model_loader & ml, int il) {
+    LLAMA_LOAD_LOCALS;
+    GGML_UNUSED(n_vocab);
+    const int64_t n_embd_q = n_embd_head_k*n_head;
+    auto & layer = layers[il];
+
+    layer.wq   = create_projection(ml, LLM_TENSOR_ATTN_Q,   il, n_embd,   n_embd_q);
+    layer.wk   = create_projection(ml, LLM_TENSOR_ATTN_K,   il, n_embd,   n_embd_k_gqa);
+    layer.wv   = create_projection(ml, LLM_TENSOR_ATTN_V,   il, n_embd,   n_embd_v_gqa);
+    layer.wo   = create_projection(ml, LLM_TENSOR_ATTN_OUT, il, n_embd_q, n_embd);
+    layer.wq_b = create_tensor(tn(LLM_TENSOR_ATTN_Q, "bias", il), {n_embd_q},     0);
+    layer.wk_b = create_tensor(tn(LLM_TENSOR_ATTN_K, "bias", il), {n_embd_k_gqa}, 0);
+    layer.wv_b = create_tensor(tn(LLM_TENSOR_ATTN_V, "bias", il), {n_embd_v_gqa}, 0);
+
+    if (hparams.is_recr(il)) {
+        if (n_low_rank > 0) {
+            layer.time_mix_decay_w1  = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W1, "weight", il), {n_embd, n_low_rank}, 0);
+            layer.time_mix_decay_w2  = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "weight", il), {n_low_rank, n_embd_k_gqa}, 0);
+            layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "bias",   il), {n_embd_k_gqa}, 0);
+        } else {
+            layer.wqkv_gate          = create_projection(ml, LLM_TENSOR_ATTN_GATE, il, n_embd, n_embd_k_gqa);
+            layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_ATTN_GATE, "bias",   il), {n_embd_k_gqa}, 0);
+        }
+        layer.ssm_norm = create_tensor(tn(LLM_TENSOR_SSM_NORM, "weight", il), {n_embd_head_v}, 0);
+    }
+}
+
+void llama_model_spikingbrain::load_ffn_tensors(llama_model_loader & ml, int il) {
+    const int64_t n_embd = hparams.n_embd, n_ff = hparams.n_ff(il);
+    auto & layer = layers[il];
+
+    layer.ffn_gate = create_projection(ml, LLM_TENSOR_FFN_GATE, il, n_embd,   n_ff);
+    layer.ffn_down = create_projection(ml, LLM_TENSOR_FFN_DOWN, il,   n_ff, n_embd);
+    layer.ffn_up   = create_projection(ml, LLM_TENSOR_FFN_UP,   il, n_embd,   n_ff);
+}
+
 void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     LLAMA_LOAD_LOCALS;
 
     check_types(ml);
+    choose_lazy_mode(ml);
 
     tok_embd = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {n_embd, n_vocab}, 0);
 
@@ -141,37 +190,17 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     const auto head = tn(tied ? LLM_TENSOR_TOKEN_EMBD : LLM_TENSOR_OUTPUT, "weight");
     output = create_tensor(head, {n_embd, n_vocab}, (tied ? TENSOR_DUPLICATED : 0) | llama_spikingbrain_weight_flags(ml.get_tensor_meta(head.str().c_str()), false));
 
-    const int64_t n_embd_q = n_embd_head_k*n_head;
-
+    sinks.resize(n_sinks > 0 ? n_layer : 0);
+    if (n_sinks > 0) {
+        create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "sinks"), {n_embd, n_sinks}, LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT); // its constants are read instead
+    }
     for (int i = 0; i < n_layer; ++i) {
-        auto & layer = layers[i];
+        layers[i].attn_norm = create_tensor(tn(LLM_TENSOR_ATTN_NORM, "weight", i), {n_embd}, 0);
+        parallel ? load_parallel_tensors(ml, i) : load_attn_tensors(ml, i);
 
-        layer.attn_norm = create_tensor(tn(LLM_TENSOR_ATTN_NORM, "weight", i), {n_embd}, 0);
-
-        layer.wq   = create_projection(ml, LLM_TENSOR_ATTN_Q,   i, n_embd,   n_embd_q);
-        layer.wk   = create_projection(ml, LLM_TENSOR_ATTN_K,   i, n_embd,   n_embd_k_gqa);
-        layer.wv   = create_projection(ml, LLM_TENSOR_ATTN_V,   i, n_embd,   n_embd_v_gqa);
-        layer.wo   = create_projection(ml, LLM_TENSOR_ATTN_OUT, i, n_embd_q, n_embd);
-        layer.wq_b = create_tensor(tn(LLM_TENSOR_ATTN_Q, "bias", i), {n_embd_q},     0);
-        layer.wk_b = create_tensor(tn(LLM_TENSOR_ATTN_K, "bias", i), {n_embd_k_gqa}, 0);
-        layer.wv_b = create_tensor(tn(LLM_TENSOR_ATTN_V, "bias", i), {n_embd_v_gqa}, 0);
-
-        if (hparams.is_recr(i)) {
-            if (n_low_rank > 0) {
-                layer.time_mix_decay_w1  = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W1, "weight", i), {n_embd, n_low_rank}, 0);
-                layer.time_mix_decay_w2  = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "weight", i), {n_low_rank, n_embd_k_gqa}, 0);
-                layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_TIME_MIX_DECAY_W2, "bias",   i), {n_embd_k_gqa}, 0);
-            } else {
-                layer.wqkv_gate          = create_projection(ml, LLM_TENSOR_ATTN_GATE, i, n_embd, n_embd_k_gqa);
-                layer.time_mix_decay     = create_tensor(tn(LLM_TENSOR_ATTN_GATE, "bias",   i), {n_embd_k_gqa}, 0);
-            }
-            layer.ssm_norm = create_tensor(tn(LLM_TENSOR_SSM_NORM, "weight", i), {n_embd_head_v}, 0);
-        }
-
-        layer.ffn_norm = create_tensor(tn(LLM_TENSOR_FFN_NORM, "weight", i), {n_embd}, 0);
-        layer.ffn_gate = create_projection(ml, LLM_TENSOR_FFN_GATE, i, n_embd,   n_ff);
-        layer.ffn_down = create_projection(ml, LLM_TENSOR_FFN_DOWN, i,   n_ff, n_embd);
-        layer.ffn_up   = create_projection(ml, LLM_TENSOR_FFN_UP,   i, n_embd,   n_ff);
+        layers[i].ffn_norm = create_tensor(tn(LLM_TENSOR_FFN_NORM, "weight", i), {n_embd}, 0);
+        const bool routed = ml.get_tensor_meta(tn(LLM_TENSOR_FFN_GATE_INP, "weight", i).str().c_str()) != nullptr;
+        routed ? load_expert_tensors(ml, i) : load_ffn_tensors(ml, i);
     }
 
     check_all_read(ml);
@@ -180,109 +209,6 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
 std::unique_ptr<llm_graph_context> llama_model_spikingbrain::build_arch_graph(const llm_graph_params & params) const {
     return std::make_unique<graph>(*this, params);
 }
-
-// what the operators need to know of a micro-batch: where its sequences lie, and the rotary angles
-class llm_graph_input_spikingbrain : public llm_graph_input_i {
-public:
-    llm_graph_input_spikingbrain(const llama_memory_spikingbrain * mem, float freq_base, float freq_scale) :
-        mem(mem), freq_base(freq_base), freq_scale(freq_scale) {}
-
-    void set_input(const llama_ubatch * ubatch) override {
-        mem->set_seqs(*ubatch, (int32_t *) seqs->data, (ggml_spk_plan *) plan->data);
-        for (const auto & [n_ring, t] : rows) {
-            mem->set_rows(*ubatch, n_ring, (int64_t *) t->data);
-        }
-        std::copy(ubatch->pos, ubatch->pos + ubatch->n_tokens, (int32_t *) pos->data);
-        set_rope(*ubatch);
-    }
-
-    // angles in double, reduced before they become float: exact at any position
-    void set_rope(const llama_ubatch & ubatch) {
-        const int64_t half = rope->ne[0]/2;
-        float * data = (float *) rope->data;
-        for (int64_t i = 0; i < half; ++i) {
-            const double freq = freq_scale*std::pow((double) freq_base, -(double) i/half);
-            for (uint32_t t = 0; t < ubatch.n_tokens; ++t) {
-                data[t*2*half + i]        = (float) std::cos(ubatch.pos[t]*freq);
-                data[t*2*half + half + i] = (float) std::sin(ubatch.pos[t]*freq);
-            }
-        }
-    }
-
-    bool can_reuse(const llm_graph_params & params) override {
-        mem = static_cast<const llama_memory_spikingbrain_context *>(params.mctx)->get_mem();
-        return pos->ne[0] == params.ubatch.n_tokens && seqs->ne[1] == params.ubatch.n_seqs;
-    }
-
-    ggml_tensor * seqs; // I32 {GGML_SPK_SEQ_N_INFO, n_seqs}
-    ggml_tensor * plan; // I32 {GGML_SPK_PLAN_N, n_seqs}
-    std::map<int32_t, ggml_tensor *> rows; // by n_ring: I64 {n_tokens}, rows of such a ring to write
-    ggml_tensor * pos;  // I32 {n_tokens}
-    ggml_tensor * rope; // F32 {n_embd_head, n_tokens}
-
-    const llama_memory_spikingbrain * mem;
-
-private:
-    const float freq_base;
-    const float freq_scale;
-};
-
-namespace {
-
-// What the projections of one input read: the floats, or the input in integers, encoded once for all of them.
-struct projection_input {
-    ggml_tensor * x;              // F32 {n, n_tokens}
-    const char  * name;           // of the encoded input, for statistics and debugging
-    int           il;
-    bool          spiking;
-
-    ggml_tensor * norm = nullptr; // weight of an RMSNorm that is still to be applied to x, as it is encoded: nobody reads its floats
-    ggml_tensor * act  = nullptr; // ggml_spk_encode of x
-    ggml_tensor * dec  = nullptr; // V_th s as floats
-};
-
-struct normed_names {
-    const char * floats, * encoded;
-};
-
-// what follows a product, in its pass where it is one in integers: silu(gate) * (relu(W x + bias) + residual), each where there is one
-struct product_then {
-    ggml_tensor * bias     = nullptr;
-    bool          relu     = false;
-    ggml_tensor * residual = nullptr;
-    ggml_tensor * gate     = nullptr;
-};
-
-// one builder per block kind; cur is {n_embd, n_tokens} in and out, norm and residual included
-struct spikingbrain_blocks {
-    const llm_graph_context        & g;
-    const llama_model_spikingbrain & model;
-    llm_graph_input_spikingbrain   * inp;
-
-    ggml_context * ctx0 = g.ctx0;
-    const int64_t n_embd_head = g.n_embd_head_k;
-    const float   kq_scale    = 1.0f/sqrtf(float(n_embd_head));
-
-    projection_input reads(ggml_tensor * x, const char * name, int il, llm_tensor projection) const { return { x, name, il, model.spikes(projection) }; }
-    projection_input normed(ggml_tensor * x, ggml_tensor * norm, normed_names names, int il, bool spiking, bool floats, std::initializer_list<ggml_tensor *> weights) const;
-    ggml_tensor * encoded(projection_input & in) const;
-    ggml_tensor * build_proj(ggml_tensor * w, projection_input & in, const product_then & then = {}) const;
-    ggml_tensor * build_then(ggml_tensor * cur, const product_then & then) const;
-    bool          has_lora(ggml_tensor * w) const;
-    bool          reads_floats(ggml_tensor * w, bool spiking) const;
-    ggml_tensor * build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const;
-    std::array<ggml_tensor *, 3> build_qkv(projection_input & in, bool relu) const;
-
-    ggml_tensor * build_gate(projection_input & in) const;
-    ggml_tensor * build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const;
-    projection_input build_attn_norm(ggml_tensor * cur, int il) const;
-    ggml_tensor * build_gla (ggml_tensor * inpL, int il) const;
-    ggml_tensor * build_swa (ggml_tensor * inpL, int il) const;
-    ggml_tensor * build_mlp (ggml_tensor * ffn_inp, int il) const;
-    ggml_tensor * build_head(ggml_tensor * cur) const;
-};
-
-} // namespace
 
 static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
     const auto * mctx = static_cast<const llama_memory_spikingbrain_context *>(g.mctx);
@@ -317,6 +243,11 @@ ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
         g.cb(in.act, in.name, in.il);
     }
     return in.act;
+}
+
+ggml_tensor * spikingbrain_blocks::decoded(projection_input & in) const {
+    in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
+    return in.dec;
 }
 
 // RMSNorm of x over rows or over each head, for products with the weights; NULL: there is none. By the encoder where nobody reads floats:
@@ -368,11 +299,9 @@ ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input 
         return build_then(g.build_lora_mm(w, in.x), then);
     }
     if (!in_integers) {
-        in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
-        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, in.dec)), then);
+        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, decoded(in))), then);
     }
-    const auto found = model.int8.find(w);
-    const auto parts = found == model.int8.end() ? llama_model_spikingbrain::int8_parts() : found->second;
+    const auto parts = model.int8_parts_of(w);
     ggml_tensor * cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
     if (has_lora(w)) {
         return build_then(build_lora(w, in.x, cur), then);
@@ -444,7 +373,7 @@ ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * inpL, int il) const {
 
     // the new states, once the old ones are read
     ggml_build_forward_expand(g.gf, ggml_spk_gla_update(ctx0, memory.get_s(il), Kcur, Vcur, decay, inp->plan, cur,
-        memory.n_kv(), memory.n_states(), memory.n_journal()));
+        memory.n_head(il), memory.n_states(), memory.n_journal()));
 
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     auto out = normed(cur, layer.ssm_norm, { "gla_norm", "spike_attn_out" }, il, model.spikes(LLM_TENSOR_ATTN_OUT), false, { layer.wo });
@@ -459,13 +388,12 @@ ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor *
     return ggml_set_rows(ctx0, ring, ggml_permute(ctx0, cur, 0, 2, 1, 3), rows);
 }
 
-// Sliding-window attention: grouped-query softmax over the last n_window keys, the query's own included.
+// Softmax attention: grouped-query over the last n_window keys, the query's own included, and the sinks; {n_embd_head*n_head, n_tokens}
 // Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
-ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * inpL, int il) const {
-    const auto & layer = model.layers[il];
+ggml_tensor * spikingbrain_blocks::build_window(projection_input & in) const {
     const auto & memory = inp->mem->get_storage();
+    const int il = in.il;
 
-    auto in = build_attn_norm(inpL, il);
     auto [Qcur, Kcur, Vcur] = build_qkv(in, false);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
@@ -478,26 +406,40 @@ ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * inpL, int il) const {
     ggml_tensor * V = build_store(memory.get_v(il), Vcur, rows);
 
     ggml_tensor * cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, model.spike ? model.spike_k : 0.0f);
+    ggml_spk_swa_sinks(cur, memory.n_sinks());
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);
+    return cur;
+}
 
-    auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
-    return build_proj(layer.wo, out, { nullptr, false, inpL });
+ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * inpL, int il) const {
+    auto in  = build_attn_norm(inpL, il);
+    auto out = reads(build_window(in), "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
+    return build_proj(model.layers[il].wo, out, { nullptr, false, inpL });
 }
 
 // W_down (silu(W_gate x) * (W_up x))
-ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * ffn_inp, int il) const {
-    const auto & layer = model.layers[il];
-
-    auto in = normed(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), false, { layer.ffn_gate, layer.ffn_up });
-    ggml_tensor * gate = build_proj(layer.ffn_gate, in);
+ggml_tensor * spikingbrain_blocks::build_glu(projection_input & in, ggml_tensor * w_gate, ggml_tensor * w_up, ggml_tensor * w_down, ggml_tensor * residual) const {
+    const int il = in.il;
+    ggml_tensor * gate = build_proj(w_gate, in);
     g.cb(gate, "ffn_gate", il);
 
-    ggml_tensor * cur = build_proj(layer.ffn_up, in, { nullptr, false, nullptr, gate });
+    ggml_tensor * cur = build_proj(w_up, in, { nullptr, false, nullptr, gate });
     g.cb(cur, "ffn_swiglu", il);
 
     auto down = reads(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
-    return build_proj(layer.ffn_down, down, { nullptr, false, ffn_inp });
+    return build_proj(w_down, down, { nullptr, false, residual });
+}
+
+ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * ffn_inp, int il) const {
+    const auto & layer = model.layers[il];
+    auto in = normed(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), false, { layer.ffn_gate, layer.ffn_up });
+    return build_glu(in, layer.ffn_gate, layer.ffn_up, layer.ffn_down, ffn_inp);
+}
+
+// a layer has one kind of attention, or both side by side
+ggml_tensor * spikingbrain_blocks::build_attn(ggml_tensor * inpL, int il) const {
+    return model.parallel ? build_parallel(inpL, il) : g.hparams.is_recr(il) ? build_gla(inpL, il) : build_swa(inpL, il);
 }
 
 // ordinary activations; embeddings are the floats before it
@@ -521,13 +463,13 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
     for (int il = 0; il < n_layer; ++il) {
         res->t_layer_inp[il] = inpL;
 
-        ggml_tensor * ffn_inp = hparams.is_recr(il) ? blocks.build_gla(inpL, il) : blocks.build_swa(inpL, il);
+        ggml_tensor * ffn_inp = blocks.build_attn(inpL, il);
         if (il == n_layer - 1 && inp_out_ids) {
             ffn_inp = ggml_get_rows(ctx0, ffn_inp, inp_out_ids);
         }
         cb(ffn_inp, "ffn_inp", il);
 
-        cur = blocks.build_mlp(ffn_inp, il);
+        cur = model.layers[il].ffn_gate_inp ? blocks.build_moe(ffn_inp, il) : blocks.build_mlp(ffn_inp, il);
         cur = build_cvec(cur, il);
         cb(cur, "l_out", il);
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 struct llama_memory_params;
+class spikingbrain_storage;
 
 struct llama_model_spikingbrain : public llama_model_base {
     llama_model_spikingbrain(const struct llama_model_params & params) : llama_model_base(params) {}
@@ -26,6 +27,33 @@ struct llama_model_spikingbrain : public llama_model_base {
     uint32_t n_low_rank = 0;     // rank of the gate projection, 0 = one full matrix
     float    gate_norm  = 16.0f; // log gate = logsigmoid(W h + b) / gate_norm
 
+    // "parallel": each layer has window attention and linear attention side by side (spikingbrain-parallel.cpp); else it has one of them
+    bool     parallel  = false;
+    bool     q_sigmoid = false; // linear attention's queries; else relu
+    float    k_max     = 1.0f;  // its keys, in layers without a lower bound
+    uint32_t n_sinks   = 0;     // rows before the text that every query sees: constants
+
+    std::array<uint32_t, LLAMA_MAX_LAYERS> is_sliding; // 0: softmax attention sees all of the text
+
+    bool    has_window(int il) const { return parallel || !hparams.is_recr(il); }
+    bool    sees_all  (int il) const { return !is_sliding[il]; }
+    // states of linear attention: query heads of a group share one where they share keys and decays
+    int64_t n_head_state(int il) const { return parallel && layers[il].time_mix_decay ? hparams.n_head(il) : hparams.n_head_kv(il); }
+
+    // what text reads of the sinks, F32
+    struct sink_parts {
+        ggml_tensor * k     = nullptr; // {d, n_sinks, n_head_kv}, after rotary
+        ggml_tensor * v     = nullptr; // {d, n_sinks, n_head_kv}
+        ggml_tensor * state = nullptr; // {d of v, d of k, states}
+    };
+    std::vector<sink_parts> sinks; // of each layer, or empty
+    void set_sinks(spikingbrain_storage & storage) const;
+
+    // a mixture of experts, in layers that have a router (spikingbrain-moe.cpp)
+    uint32_t n_ff_exp   = 0;
+    uint32_t n_ff_shexp = 0; // of the shared expert, 0: none
+    bool     expert_weight = true; // the expert's output times its probability
+
     // the spiking variant (paper section 3.3): projections read integer spike counts
     bool  spike      = false;
     float spike_k    = 3.0f;  // V_th = mean|x| / k
@@ -41,13 +69,25 @@ struct llama_model_spikingbrain : public llama_model_base {
         ggml_tensor * out_value = nullptr; // I16 {n}, what is to be added to the stored code
     };
     std::unordered_map<const ggml_tensor *, int8_parts> int8;
+    int8_parts int8_parts_of(const ggml_tensor * w) const {
+        const auto found = int8.find(w);
+        return found == int8.end() ? int8_parts() : found->second;
+    }
 
     // outliers must be ascending and inside their matrix; called once their data is there, throws
     void check_int8() const;
 
 private:
-    void load_spike_hparams(llama_model_loader & ml);
-    ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out);
+    void load_spike_hparams   (llama_model_loader & ml);
+    void load_parallel_hparams(llama_model_loader & ml);
+    void load_expert_hparams  (llama_model_loader & ml);
+    void load_attn_tensors    (llama_model_loader & ml, int il);
+    void load_parallel_tensors(llama_model_loader & ml, int il);
+    void load_ffn_tensors     (llama_model_loader & ml, int il);
+    void load_expert_tensors  (llama_model_loader & ml, int il);
+    void choose_lazy_mode     (llama_model_loader & ml) const;
+    // n_expert > 0: a stack of as many
+    ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out, int64_t n_expert = 0);
 };
 
 // called by llama_model::create_memory

@@ -13,6 +13,9 @@ void ggml_compute_forward_spikingbrain(const ggml_compute_params * params, ggml_
         case GGML_OP_SPK_ENCODE:  return spk_encode (params, dst);
         case GGML_OP_SPK_DECODE:  return spk_decode (params, dst);
         case GGML_OP_SPK_MUL_MAT: return spk_mul_mat(params, dst);
+        case GGML_OP_SPK_MUL_MAT_ID: return spk_mul_mat_id(params, dst);
+        case GGML_OP_SPK_TOP1:    return spk_top1   (params, dst);
+        case GGML_OP_SPK_KEY:     return spk_key    (params, dst);
         default: GGML_ABORT("spikingbrain: operator: got %s, expected one of GGML_SPK_OPS", ggml_op_name(dst->op));
     }
 }
@@ -24,6 +27,7 @@ size_t ggml_spikingbrain_work_size(const ggml_tensor * dst, int n_tasks) {
         case GGML_OP_SPK_SWA:     return spk_swa_work_size    (dst, n_tasks);
         case GGML_OP_SPK_ENCODE:  return spk_encode_work_size (dst, n_tasks);
         case GGML_OP_SPK_MUL_MAT: return spk_mul_mat_work_size(dst, n_tasks);
+        case GGML_OP_SPK_MUL_MAT_ID: return spk_mul_mat_id_work_size(dst, n_tasks);
         default:              return 0;
     }
 }
@@ -57,6 +61,38 @@ void spk_decay(const ggml_compute_params * params, ggml_tensor * dst) {
     for (int64_t i = begin; i < end; ++i) {
         const float v = bias ? x[i] + ((const float *) bias->data)[i % n] : x[i];
         y[i] = expf(ggml_compute_softplus_f32(-v)*(-1.0f/norm));
+    }
+}
+
+void spk_key(const ggml_compute_params * params, ggml_tensor * dst) {
+    const ggml_tensor * z = dst->src[0];
+    const ggml_tensor * bound = dst->src[1];
+    const float   k_max = ggml_get_op_params_f32(dst, 0), w_min = 1.0f - k_max;
+    const int64_t d = dst->ne[0], n_heads = dst->ne[1], n_group = n_heads/z->ne[1], n_rows = n_heads*dst->ne[2];
+
+    for (int64_t r = params->ith; r < n_rows; r += params->nth) {
+        const float * x = (const float *) z->data + (r/n_heads*z->ne[1] + r % n_heads/n_group)*d;
+        const float * b = bound ? (const float *) bound->data + r % n_heads*d : nullptr;
+        float       * k = (float *) dst->data + r*d;
+        float       * w = k + n_rows*d;
+        for (int64_t i = 0; i < d; ++i) {
+            const float yes = 1.0f/(1.0f + expf(-x[i])), no = 1.0f/(1.0f + expf(x[i]));
+            k[i] = b ? b[i]*yes : std::min(yes, k_max);
+            w[i] = b ? (1.0f - b[i]) + b[i]*no : std::max(no, w_min);
+        }
+    }
+}
+
+void spk_top1(const ggml_compute_params * params, ggml_tensor * dst) {
+    const int64_t n = dst->src[0]->ne[0];
+
+    for (int64_t t = params->ith; t < dst->ne[1]; t += params->nth) {
+        const float * x = (const float *) dst->src[0]->data + t*n;
+        int32_t best = 0;
+        for (int32_t i = 1; i < n; ++i) {
+            best = x[i] > x[best] ? i : best;
+        }
+        ((int32_t *) dst->data)[t] = best;
     }
 }
 

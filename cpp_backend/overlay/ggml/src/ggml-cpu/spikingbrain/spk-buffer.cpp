@@ -5,13 +5,14 @@
 
 namespace {
 
+// a matrix, or a stack of them: of each expert one
 bool can_hold(const ggml_tensor * w) {
-    return w->ne[2] == 1 && w->ne[3] == 1 && spk_can_interleave(w->type, w->ne[0], w->ne[1]);
+    return w->ne[3] == 1 && spk_can_interleave(w->type, w->ne[0], w->ne[1]);
 }
 
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     if (!can_hold(tensor) || offset != 0 || size != ggml_nbytes(tensor)) {
-        GGML_ABORT("spikingbrain: CPU_SPK: tensor %s: got %s [%lld, %lld], %zu bytes at %zu, expected a whole matrix whose rows are a multiple of 16",
+        GGML_ABORT("spikingbrain: CPU_SPK: tensor %s: got %s [%lld, %lld], %zu bytes at %zu, expected whole matrices whose rows are a multiple of 16",
             tensor->name, ggml_type_name(tensor->type), (long long) tensor->ne[0], (long long) tensor->ne[1], size, offset);
     }
     const size_t tile_size = SPK_ROWS*ggml_row_size(tensor->type, tensor->ne[0]);
@@ -42,7 +43,7 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
 
 class spk_buffer : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
-        if (op->op != GGML_OP_SPK_MUL_MAT || !op->src[0]->buffer || op->src[0]->buffer->buft != spk_buffer_type()) {
+        if ((op->op != GGML_OP_SPK_MUL_MAT && op->op != GGML_OP_SPK_MUL_MAT_ID) || !op->src[0]->buffer || op->src[0]->buffer->buft != spk_buffer_type()) {
             return false;
         }
         for (int i = 1; i < GGML_MAX_SRC; ++i) {

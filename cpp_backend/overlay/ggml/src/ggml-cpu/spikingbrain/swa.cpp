@@ -20,6 +20,7 @@ struct swa_shape {
     int64_t d, n_head, n_kv, n_group, n_seqs, n_tok, window, n_ring;
     int64_t n_block; // token blocks per sequence
     int64_t n_chunk; // key chunks per item
+    int64_t n_sinks;
     int64_t rows;    // query rows of an item: tokens of a block x heads of a group
     float   scale;
     float   spike_k; // 0: float keys
@@ -37,6 +38,7 @@ struct swa_shape {
         window  = ggml_get_op_params_i32(dst, 1);
         n_ring  = ggml_get_op_params_i32(dst, 2);
         spike_k = ggml_get_op_params_f32(dst, 3);
+        n_sinks = ggml_get_op_params_i32(dst, 4);
         n_block = (n_tok + SWA_TOKENS - 1)/SWA_TOKENS;
         n_chunk = n_block == 1 ? (window + n_tok - 1 + SWA_CHUNK - 1)/SWA_CHUNK : 1;
         rows    = std::min(n_tok, SWA_TOKENS)*n_group;
@@ -79,6 +81,7 @@ size_t swa_take(spk_swa_work & w, char * buf, const swa_shape & sh) {
 struct swa_item {
     int64_t seq, head, t0, t1; // tokens t0 .. t1 of the sequence
     int64_t p0, p1;            // positions of the keys
+    bool    sinks;             // those, too
 };
 
 // the queries of an item's sequence, head and tokens
@@ -110,13 +113,19 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
     w.type_v   = v->type;
     w.stride_k = k->nb[1];
     w.stride_v = v->nb[1];
-    for (int64_t p = it.p0; p < it.p1; p += w.n) {
-        const int64_t in_ring = p % sh.n_ring;
-        const int64_t row = seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring;
-        w.n      = std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring);
+    const auto load = [&](int64_t row, int64_t n) {
+        w.n      = n;
         w.rows_k = (const char *) k->data + it.head*k->nb[2] + row*k->nb[1];
         w.rows_v = (const char *) v->data + it.head*v->nb[2] + row*v->nb[1];
         spk_get_isa().swa_load(w);
+    };
+    for (int64_t j = 0; it.sinks && j < sh.n_sinks; j += w.n) {
+        load(k->ne[1] - sh.n_sinks + j, std::min(SWA_TILE, sh.n_sinks - j));
+        spk_get_isa().swa_rows(part, w, 0, w.n_rows, 0, w.n);
+    }
+    for (int64_t p = it.p0; p < it.p1; p += w.n) {
+        const int64_t in_ring = p % sh.n_ring;
+        load(seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring, std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring));
 
         // keys that token t sees, of this tile
         const auto first = [&](int64_t t) { return std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1)) - p; };
@@ -160,7 +169,18 @@ float * swa_out(ggml_tensor * dst, const swa_shape & sh, int64_t seq, int64_t he
 }
 
 size_t swa_partials_size(const swa_shape & sh, int64_t n_tasks) {
-    return ((sh.n_chunk > 1 ? sh.n_items() : n_tasks)*sh.partial_size()*sizeof(float) + 63)/64*64;
+    return (std::max(sh.n_chunk > 1 ? sh.n_items() : 0, n_tasks)*sh.partial_size()*sizeof(float) + 63)/64*64;
+}
+
+// No more chunks than the sequences have keys for: a window may be as long as a text can become.
+void swa_shorten(swa_shape & sh, const ggml_tensor * dst) {
+    int64_t most = 1;
+    for (int64_t s = 0; s < sh.n_seqs; ++s) {
+        const int32_t * pos   = (const int32_t *) dst->src[3]->data + s*sh.n_tok;
+        const int64_t   first = ((const int32_t *) dst->src[4]->data)[s*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
+        most = std::max(most, (int64_t) pos[sh.n_tok - 1] + 1 - first);
+    }
+    sh.n_chunk = std::min(sh.n_chunk, (most + SWA_CHUNK - 1)/SWA_CHUNK);
 }
 
 } // namespace
@@ -172,7 +192,8 @@ size_t spk_swa_work_size(const ggml_tensor * dst, int n_tasks) {
 }
 
 void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
-    const swa_shape sh(dst);
+    swa_shape sh(dst);
+    swa_shorten(sh, dst);
     const bool split = sh.n_chunk > 1;
 
     float * part = (float *) (((uintptr_t) params->wdata + 63) & ~(uintptr_t) 63);
@@ -195,6 +216,7 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
         const int32_t   first = ((const int32_t *) dst->src[4]->data)[it.seq*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
         it.p0 = std::max<int64_t>(first, pos[it.t0] - sh.window + 1);
         it.p1 = (int64_t) pos[it.t1 - 1] + 1;
+        it.sinks = chunk == 0;
         if (split) {
             it.p0 = it.p0 + chunk*SWA_CHUNK;
             it.p1 = std::min(it.p1, it.p0 + SWA_CHUNK);

@@ -1,0 +1,317 @@
+#include "spk-isa.h"
+#include "spk-layout.h"
+#include "spk-buffer.h"
+#include "ggml-backend-impl.h"
+
+#include <cstring>
+
+// A product with chosen experts. Tokens are sorted by their expert, at most isa.n_tok of one make a group, and a unit of work is a chunk of
+// the rows of one expert with all its groups, while those weights stay in the second-level cache. Units are taken from a shared
+// counter, as in mul-mat.cpp, and results lie side by side until all of a chunk are there. A stack of experts is one matrix of E*m rows:
+// tiles, scales and the rest of INT8 codes lie as they do there.
+
+namespace {
+
+constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens of an expert go over together
+constexpr int64_t MIN_CHUNKS  = 64;       // of an expert
+constexpr int64_t MIN_TO_PACK = 8;        // tokens of an expert
+
+struct id_shape {
+    ggml_type type;
+    int64_t   n, m, n_expert, n_tok;
+    int64_t   n_tiles, n_groups_of_scales; // of an expert, of a row
+    size_t    tile_size, act_size;
+    bool      interleaved, has_rest;
+    int64_t   chunk;  // tiles
+    int       width;  // tokens side by side in what the rest is multiplied with
+
+    explicit id_shape(const ggml_tensor * dst) {
+        const ggml_tensor * w = dst->src[0];
+        type     = w->type;
+        n        = w->ne[0];
+        m        = w->ne[1];
+        n_expert = w->ne[2];
+        n_tok    = dst->ne[1];
+
+        n_tiles            = (m + SPK_ROWS - 1)/SPK_ROWS;
+        n_groups_of_scales = n/128;
+        tile_size          = SPK_ROWS*ggml_row_size(type, n);
+        act_size           = dst->src[1]->nb[1];
+
+        interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
+        has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
+        chunk       = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
+        width       = n_tok == 1 ? 1 : SPK_BATCH;
+    }
+
+    int64_t max_groups() const { return n_tok/spk_get_isa().n_tok + std::min(n_expert, n_tok); }
+    int64_t max_blocks() const { return n_tok/SPK_BATCH + std::min(n_expert, n_tok); }    // of SPK_BATCH tokens or less
+    int64_t max_packed() const { return spk_get_isa().pack_batch ? n_tok/SPK_BATCH : 0; } // whole ones
+
+    // per thread: tokens by expert, where each expert begins, the groups; interleaved tiles of a chunk, their scales (I8), results of a group
+    size_t order_size()  const { return GGML_PAD((n_tok + n_expert + 1 + 4*max_groups())*sizeof(int32_t), 64); }
+    size_t pack_size()   const { return interleaved || n_tok < MIN_TO_PACK ? 0 : GGML_PAD(chunk*tile_size, 64); }
+    size_t scales_size() const { return type == GGML_TYPE_I8 ? GGML_PAD(chunk*n_groups_of_scales*SPK_ROWS*sizeof(float), 64) : 0; }
+    size_t results_at()  const { return order_size() + pack_size() + scales_size(); }
+    size_t thread_size() const { return results_at() + GGML_PAD(spk_get_isa().n_tok*chunk*SPK_ROWS*sizeof(float), 64) + 64; }
+
+    // shared: tokens of whole blocks packed side by side; activations of all blocks, for the rest (of one token: each thread its own)
+    size_t batch_size()  const { return n/32*spk_get_isa().batch_block; }
+    size_t spread_size() const { return has_rest ? n*width*sizeof(int32_t) : 0; }
+    bool   own_spread()  const { return n_tok == 1; }
+
+    size_t batches_at(int n_threads) const { return n_threads*thread_size(); }
+    size_t spread_at (int n_threads) const { return batches_at(n_threads) + GGML_PAD(max_packed()*batch_size(), 64); }
+    size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : max_blocks())*GGML_PAD(spread_size(), 64); }
+};
+
+// tokens of one expert, from `first` of the sorted ones on; block: of all blocks, their first one; packed: their first batch, -1: none
+struct id_group {
+    int32_t first, n_tok, block, packed;
+};
+
+struct mul_mat_id {
+    const spk_isa & isa;
+    const id_shape  sh;
+    ggml_tensor   * dst;
+    uint8_t       * own;     // this thread's part of the work buffer
+    uint8_t       * batches; // shared
+    uint8_t       * spread;
+
+    int32_t  * order  = (int32_t *) own;              // [n_tok]
+    int32_t  * begin  = order + sh.n_tok;             // [n_expert + 1] groups of an expert
+    id_group * groups = (id_group *) (begin + sh.n_expert + 1);
+
+    const float   * scales     = dst->src[2] ? (const float *) dst->src[2]->data : nullptr;
+    const int32_t * rest_index = sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr;
+    const int16_t * rest_value = sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr;
+    const int64_t   n_rest     = sh.has_rest ? ggml_nelements(dst->src[3]) : 0;
+    const float   * weights    = dst->src[6] ? (const float *) dst->src[6]->data : nullptr;
+    const float   * residual   = dst->src[7] ? (const float *) dst->src[7]->data : nullptr;
+
+    // every thread sorts for itself: cheaper than a barrier
+    void sort_tokens() const {
+        const int32_t * ids = (const int32_t *) dst->src[5]->data;
+        memset(begin, 0, (sh.n_expert + 1)*sizeof(int32_t));
+        for (int64_t t = 0; t < sh.n_tok; ++t) {
+            GGML_ASSERT(ids[t] >= 0 && ids[t] < sh.n_expert);
+            ++begin[ids[t] + 1];
+        }
+        int32_t n_groups = 0, n_blocks = 0, n_packed = 0, at = 0;
+        for (int64_t e = 0; e < sh.n_expert; ++e) {
+            const int32_t n_tok = begin[e + 1];
+            begin[e] = n_groups;
+            for (int32_t i = 0; i < n_tok; i += isa.n_tok) {
+                const int32_t n = std::min<int32_t>(isa.n_tok, n_tok - i);
+                const bool packed = n >= SPK_BATCH && isa.pack_batch && (sh.interleaved || n_tok >= MIN_TO_PACK);
+                groups[n_groups++] = { at + i, n, n_blocks, packed ? n_packed : -1 };
+                n_blocks += (n + SPK_BATCH - 1)/SPK_BATCH;
+                n_packed += packed ? n/SPK_BATCH : 0;
+            }
+            for (int32_t t = 0, i = 0; i < n_tok; ++t) {
+                if (ids[t] == e) {
+                    order[at + i++] = t;
+                }
+            }
+            at += n_tok;
+        }
+        begin[sh.n_expert] = n_groups;
+    }
+
+    void get_rows(ggml_spk_row * rows, const id_group & group) const {
+        for (int32_t t = 0; t < group.n_tok; ++t) {
+            rows[t] = ggml_spk_row_get((const char *) dst->src[1]->data + order[group.first + t]*sh.act_size, sh.n);
+        }
+    }
+
+    void * batch(const id_group & group, int32_t i = 0) const { return group.packed < 0 ? nullptr : batches + (group.packed + i)*sh.batch_size(); }
+
+    void * spread_of(int32_t block) const { return spread + (sh.own_spread() ? 0 : block*GGML_PAD(sh.spread_size(), 64)); }
+
+    // counts, or values with GGML_SPK_Q8, n_tok <= SPK_BATCH tokens side by side
+    void spread_rows(int32_t block, const ggml_spk_row * rows, int32_t n_tok) const {
+        int32_t * counts = (int32_t *) spread_of(block);
+        float   * values = (float *) counts;
+        memset(counts, 0, sh.spread_size());
+        for (int32_t t = 0; t < n_tok; ++t) {
+            for (int64_t i = 0; i < sh.n; ++i) {
+                if (rows[t].encoding == GGML_SPK_Q8) {
+                    values[i*sh.width + t] = rows[t].scales[i/32]*rows[t].s8[i];
+                } else {
+                    counts[i*sh.width + t] = rows[t].s8[i];
+                }
+            }
+            for (int32_t o = 0; o < rows[t].n_outliers; ++o) {
+                counts[rows[t].outliers[o].index*sh.width + t] += rows[t].outliers[o].rest;
+            }
+        }
+    }
+
+    // what groups read that is made once; true: others must wait for it
+    bool prepare(int ith, int nth) const {
+        bool any = false;
+        for (int32_t g = 0; g < begin[sh.n_expert]; ++g) {
+            const id_group & group = groups[g];
+            any = any || group.packed >= 0 || (sh.has_rest && !sh.own_spread());
+            for (int32_t i = 0; i*SPK_BATCH < group.n_tok; ++i) {
+                if ((group.block + i) % nth != ith && !sh.own_spread()) {
+                    continue;
+                }
+                ggml_spk_row rows[SPK_MOST_TOKENS];
+                get_rows(rows, group);
+                const int32_t n_tok = std::min(SPK_BATCH, group.n_tok - i*SPK_BATCH);
+                if (group.packed >= 0 && n_tok == SPK_BATCH) {
+                    isa.pack_batch(batch(group, i), sh.n, rows + i*SPK_BATCH);
+                }
+                if (sh.has_rest) {
+                    spread_rows(group.block + i, rows + i*SPK_BATCH, n_tok);
+                }
+            }
+        }
+        return any;
+    }
+
+    // corr[t][r]: what outliers among the codes of a tile add to a block's tokens; row: the first of it in the stack
+    void add_rest(int64_t row, int n_rows, int32_t block, int32_t n_tok, ggml_spk_encoding encoding, double * corr) const {
+        const int32_t * index = std::lower_bound(rest_index, rest_index + n_rest, row*sh.n, [](int32_t a, int64_t b) { return a < b; });
+        for (int r = 0; r < n_rows; ++r) {
+            const int64_t first = (row + r)*sh.n;
+            const int32_t * end = index;
+            while (end < rest_index + n_rest && *end >= first && *end < first + sh.n) { // never outside, even if a file is not sorted
+                ++end;
+            }
+            double sum[SPK_BATCH] = {};
+            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, spread_of(block), encoding, sh.width, sum);
+            for (int32_t t = 0; t < n_tok; ++t) {
+                corr[t*SPK_ROWS + r] += sum[t];
+            }
+            index = end;
+        }
+    }
+
+    // what follows the product, for n rows from r0 on of a token; a loop each, as in mul-mat.cpp
+    void finish(float * result, int64_t r0, int64_t n, int64_t token) const {
+        const int64_t at = token*sh.m + r0;
+        for (int64_t r = 0; weights && r < n; ++r) {
+            result[r] *= weights[token];
+        }
+        for (int64_t r = 0; residual && r < n; ++r) {
+            result[r] += residual[at + r];
+        }
+        memcpy((float *) dst->data + at, result, n*sizeof(float));
+    }
+
+    // tiles tile0 .. tile1 of an expert
+    void run_chunk(int64_t expert, int64_t tile0, int64_t tile1) const {
+        const bool      pack    = !sh.interleaved && groups[begin[expert]].n_tok >= MIN_TO_PACK; // the first group is the largest
+        const bool      by_tile = sh.interleaved || pack;
+        const uint8_t * w       = (const uint8_t *) dst->src[0]->data + expert*dst->src[0]->nb[2];
+        uint8_t       * packed  = own + sh.order_size();
+        float         * packed_scales = (float *) (packed + sh.pack_size());
+        float         * results = (float *) (own + sh.results_at());
+        const int64_t   n_scales = sh.n_groups_of_scales, stride = (tile1 - tile0)*SPK_ROWS, row0 = tile0*SPK_ROWS;
+
+        for (int64_t i = tile0; i < tile1; ++i) {
+            if (pack) {
+                spk_pack_tile(sh.type, packed + (i - tile0)*sh.tile_size, w + i*sh.tile_size, sh.n, n_rows(i));
+            }
+            if (scales && by_tile) {
+                spk_pack_scales(packed_scales + (i - tile0)*n_scales*SPK_ROWS, scales + (expert*sh.m + i*SPK_ROWS)*n_scales, n_scales, n_rows(i));
+            }
+        }
+        for (int32_t g = begin[expert]; g < begin[expert + 1]; ++g) {
+            ggml_spk_row rows[SPK_MOST_TOKENS];
+            get_rows(rows, groups[g]);
+            for (int64_t i = tile0; i < tile1; ++i) {
+                const float * tile_scales = by_tile ? packed_scales + (i - tile0)*n_scales*SPK_ROWS : scales + (expert*sh.m + i*SPK_ROWS)*n_scales;
+                run_tile(pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size, tile_scales, by_tile, expert*sh.m + i*SPK_ROWS, n_rows(i), groups[g], rows,
+                    results + (i - tile0)*SPK_ROWS, stride);
+            }
+            for (int32_t t = 0; t < groups[g].n_tok; ++t) {
+                finish(results + t*stride, row0, std::min(tile1*SPK_ROWS, sh.m) - row0, order[groups[g].first + t]);
+            }
+        }
+    }
+
+    int n_rows(int64_t tile) const { return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS); }
+
+    // row: the tile's first one in the stack
+    void run_tile(const uint8_t * tile, const float * tile_scales, bool by_tile, int64_t row, int n_rows, const id_group & group, const ggml_spk_row * rows,
+                  float * out, int64_t stride) const {
+        const bool outliers = std::any_of(rows, rows + group.n_tok, [](const ggml_spk_row & x) { return x.n_outliers > 0; });
+
+        double corr[SPK_MOST_TOKENS*SPK_ROWS];
+        if (outliers || sh.has_rest) {
+            memset(corr, 0, group.n_tok*SPK_ROWS*sizeof(double));
+        }
+        for (int32_t t = 0; outliers && t < group.n_tok; ++t) {
+            if (rows[t].n_outliers > 0) {
+                (by_tile ? isa.tile_outliers : isa.rows_outliers)(sh.type, sh.n, tile, tile_scales, n_rows, &rows[t], corr + t*SPK_ROWS);
+            }
+        }
+        for (int32_t t = 0; sh.has_rest && t < group.n_tok; t += SPK_BATCH) {
+            add_rest(row, n_rows, group.block + t/SPK_BATCH, std::min(SPK_BATCH, group.n_tok - t), (ggml_spk_encoding) rows[0].encoding, corr + t*SPK_ROWS);
+        }
+        const double * added = outliers || sh.has_rest ? corr : nullptr;
+        if (by_tile) {
+            isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batch(group), group.n_tok, added, out, stride, n_rows);
+        } else {
+            isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, group.n_tok, added, out, stride, n_rows);
+        }
+    }
+
+    int64_t n_chunks() const { return (sh.n_tiles + sh.chunk - 1)/sh.chunk; }
+
+    // of all units, one per chunk of each expert that is chosen
+    void run_unit(int64_t unit) const {
+        int64_t expert = 0;
+        for (int64_t before = unit/n_chunks(); ; ++expert) {
+            if (begin[expert] < begin[expert + 1] && before-- == 0) {
+                break;
+            }
+        }
+        const int64_t c = unit % n_chunks();
+        run_chunk(expert, c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
+    }
+
+    int64_t n_units() const {
+        int64_t n = 0;
+        for (int64_t e = 0; e < sh.n_expert; ++e) {
+            n += begin[e] < begin[e + 1];
+        }
+        return n*n_chunks();
+    }
+};
+
+int32_t take(ggml_tensor * dst, ggml_spk_mul_mat_param param) {
+    return __atomic_fetch_add(&dst->op_params[param], 1, __ATOMIC_RELAXED);
+}
+
+} // namespace
+
+size_t spk_mul_mat_id_work_size(const ggml_tensor * dst, int n_tasks) {
+    return 64 + id_shape(dst).end_at(n_tasks);
+}
+
+void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
+    const id_shape sh(dst);
+    const int ith = params->ith, nth = params->nth;
+    uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
+
+    const mul_mat_id mm = {
+        spk_get_isa(), sh, dst, work + ith*sh.thread_size(), work + sh.batches_at(nth),
+        work + sh.spread_at(nth) + (sh.own_spread() ? ith*GGML_PAD(sh.spread_size(), 64) : 0),
+    };
+    mm.sort_tokens();
+    if (mm.prepare(ith, nth)) {
+        ggml_barrier(params->threadpool);
+    }
+    const int64_t n_units = mm.n_units();
+    for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_units; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
+        mm.run_unit(i);
+    }
+    if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
+        dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
+        dst->op_params[GGML_SPK_MUL_MAT_THREADS_DONE] = 0;
+    }
+}
