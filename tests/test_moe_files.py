@@ -17,7 +17,7 @@ from gguf_parts import Parts, key
 from test_moe import N, context, decode, divergence
 from test_tools import BIN
 
-from spikingbrain_cpp import Llama
+from spikingbrain_cpp import Llama, _core
 
 PREFIX = "spikingbrain."
 
@@ -66,6 +66,22 @@ def test_experts_in_a_model_that_alternates(tmp_path: Path, type_: str) -> None:
     assert sum(n > 0 for n in ctx.expert_stats()[0]["n"]) > 1
 
 
+def test_a_layer_of_a_model_that_alternates_may_see_all_of_the_text(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path)
+    name, window = PREFIX + "attention.sliding_window_pattern", PREFIX + "attention.sliding_window"
+    all_of_it = Parts(base).write(tmp_path / "all.gguf", {name: key(name, Value.ARRAY, [True, False], Value.BOOL)})
+    long = Parts(base).write(tmp_path / "long.gguf", {window: key(window, Value.UINT32, 512)})
+    text = np.arange(5, 95, dtype=np.int32)
+    ctx = context(all_of_it, n_seq_max=1)
+    got = decode(ctx, text, 16)
+    assert divergence(decode(context(long), text, 16), got) < 1e-12 < divergence(decode(context(base), text, 16), got)
+    assert ctx.n_ctx() == 512 and _core.Model(str(all_of_it)).n_ctx_train() == 512  # of a sliding window 2^30
+    for _ in range(4):
+        decode(ctx, text)
+    with pytest.raises(RuntimeError, match="n_ctx"):
+        decode(ctx, text)
+
+
 @pytest.mark.parametrize("checkpoint, options", [("golden-moe-spike", ("--outtype", "int8")), ("golden-moe-a", ("--outtype", "f32"))])
 def test_experts_can_stay_in_the_file(tmp_path: Path, checkpoint: str, options: tuple[str, ...]) -> None:
     path, said = convert(shared(checkpoint), tmp_path / "model.gguf", *options), {}
@@ -96,7 +112,7 @@ def test_an_adapter_adds_to_experts_and_branches_and_says_what_it_does_not_chang
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with Llama(model, lora_path=tmp_path / "adapter.gguf", logits_all=True, n_ctx=512, n_threads=1, n_threads_batch=1) as llm:
+    with pytest.warns(UserWarning, match="constants of the sinks"), Llama(model, lora_path=tmp_path / "adapter.gguf", logits_all=True, n_ctx=512, n_threads=1, n_threads_batch=1) as llm:
         llm.eval(tokens)
         got = llm.scores.copy()
     want = decode(context(parts.write(tmp_path / "merged.gguf", tensors=merged)), tokens)
@@ -118,7 +134,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # keys, tens
     "another gating": ({"expert_gating_func": (Value.UINT32, 2)}, {}, "expert_gating_func: got 2, expected 1"),
     "no width of experts": ({"expert_feed_forward_length": None}, {}, "expert_feed_forward_length: got no such key"),
     "no width of the shared expert": ({"expert_shared_feed_forward_length": None}, {}, "expert_shared_feed_forward_length: got 0"),
-    "no clamp": ({"gla.k_max": (Value.FLOAT32, 1.5)}, {}, "gla.k_max: got 1.5, expected a number above 0, at most 1"),
+    "no clamp said": ({"gla.k_max": None}, {}, "gla.q_activation, gla.k_max: got no such keys"),
+    "no full layers said": ({"attention.sliding_window_pattern": None}, {}, "attention.sliding_window_pattern: got no such key"),
+    "a clamp above 1": ({"gla.k_max": (Value.FLOAT32, 1.5)}, {}, "gla.k_max: got 1.5, expected a number above 0, at most 1"),
     "another activation": ({"gla.q_activation": (Value.STRING, "gelu")}, {}, "gla.q_activation: got gelu, expected relu or sigmoid"),
     "a gate": ({"gla.gate_low_rank_dim": (Value.UINT32, 16)}, {}, "there is no gate"),
     "constants with spikes": ({"sink_spike_k": (Value.FLOAT32, 3.0)}, {}, "sink_spike_k: got constants of the sinks for k = 3"),

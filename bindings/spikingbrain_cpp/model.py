@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -139,6 +140,8 @@ class OpenModel:
             self._adapters = [(_core.Adapter(self.handle(), path), scale)]
         except RuntimeError as error:
             raise ModelLoadError(f"llama: lora_path: {error}; convert it again") from error
+        if int(self.metadata.get("spikingbrain.sink_count", 0)) > 0:
+            warnings.warn("llama: lora_path: the constants of the sinks were computed without this adapter; its results are approximate", stacklevel=4)
 
     def _check_window_types(self) -> None:
         """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""

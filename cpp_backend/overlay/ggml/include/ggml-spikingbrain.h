@@ -2,7 +2,7 @@
 
 #include "ggml.h"
 
-// Operators of SpikingBrain's two attention layers. Shapes in ggml order: ne[0] is contiguous.
+// Operators of SpikingBrain's two kinds of attention, of its projections and its mixture of experts. Shapes in ggml order: ne[0] is contiguous.
 //   d head size, H query heads, G key/value heads (H a multiple of G), T tokens, N sequences
 //   T = n_seq_tokens * N, the tokens of one sequence side by side
 //

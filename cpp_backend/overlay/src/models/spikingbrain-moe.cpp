@@ -44,10 +44,10 @@ static double memory_of_machine() {
 }
 
 // Experts are read whole and interleaved where all weights fit into memory. Where they do not, they stay in the mapped file, and what is
-// chosen is read: llama.cpp's --lazy-mode on, which can be asked for, too.
+// chosen is read: llama.cpp's --lazy-mode on, which can be asked for, too. Not where other machines have layers, and their experts.
 void llama_model_spikingbrain::choose_lazy_mode(llama_model_loader & ml) const {
     const double memory = memory_of_machine();
-    if (hparams.n_expert > 0 && ml.lazy.mode == LLAMA_LAZY_MODE_AUTO && ml.n_bytes > 0.9*memory) {
+    if (hparams.n_expert > 0 && devices.empty() && ml.lazy.mode == LLAMA_LAZY_MODE_AUTO && ml.n_bytes > 0.9*memory) {
         LLAMA_LOG_WARN("%s: got %.1f GiB of weights, expected less than 0.9 of the memory of %.1f GiB: experts stay in the file and are read as they are chosen (--lazy-mode off: read them all)\n",
             __func__, ml.n_bytes/1024.0/1024.0/1024.0, memory/1024.0/1024.0/1024.0);
         ml.lazy.mode = LLAMA_LAZY_MODE_ON;

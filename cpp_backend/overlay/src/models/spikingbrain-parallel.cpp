@@ -21,12 +21,16 @@ void llama_model_spikingbrain::load_parallel_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_SINK_COUNT, n_sinks, false);
     parallel = hybrid == "parallel";
 
+    is_sliding.fill(1);
+    const bool has_pattern = ml.get_key_or_arr(LLM_KV_ATTENTION_SLIDING_WINDOW_PATTERN, is_sliding, hparams.n_layer(), false);
     const bool has_norm = ml.get_key(LLM_KV_GLA_GATE_LOGIT_NORMALIZER, gate_norm, false), has_rank = ml.get_key(LLM_KV_GLA_GATE_LOW_RANK_DIM, n_low_rank, false);
     const bool has_q    = ml.get_key(LLM_KV_GLA_Q_ACTIVATION, q_activation, false),       has_k    = ml.get_key(LLM_KV_GLA_K_MAX, k_max, false);
     q_sigmoid = q_activation == "sigmoid";
 
     require(!parallel || (!has_norm && !has_rank), "gla.gate_*: got keys of a gate, expected none: with hybrid = parallel there is no gate");
     require(parallel || (!has_q && !has_k), "gla.q_activation, gla.k_max: got keys of parallel layers, expected none: hybrid is alternate");
+    require(!parallel || (has_q && has_k), "gla.q_activation, gla.k_max: got no such keys, expected both: hybrid is parallel");
+    require(!parallel || has_pattern, "attention.sliding_window_pattern: got no such key, expected which layers see a window only: hybrid is parallel");
     require(parallel || n_sinks == 0, format("sink_count: got %u, expected 0: only parallel layers have sinks", n_sinks));
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         require(!parallel || hparams.is_recr(il), format("attention.recurrent_layers: got layer %u without linear attention, expected all with it: hybrid is parallel", il));

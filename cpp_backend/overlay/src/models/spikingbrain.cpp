@@ -19,8 +19,6 @@ void llama_model_spikingbrain::load_arch_hparams(llama_model_loader & ml) {
     ml.get_key(LLM_KV_ATTENTION_LAYERNORM_RMS_EPS, hparams.f_norm_rms_eps);
     ml.get_key(LLM_KV_ATTENTION_SLIDING_WINDOW,    n_window);
     ml.get_key_or_arr(LLM_KV_ATTENTION_RECURRENT_LAYERS, hparams.is_recr_impl, hparams.n_layer());
-    is_sliding.fill(1);
-    ml.get_key_or_arr(LLM_KV_ATTENTION_SLIDING_WINDOW_PATTERN, is_sliding, hparams.n_layer(), false);
     load_parallel_hparams(ml);
     load_expert_hparams(ml);
 
@@ -82,7 +80,7 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
 
     const int64_t n_all = n_in*n_out*std::max<int64_t>(n_expert, 1);
     const auto create = [&](const char * suffix, int64_t n0, int flags) {
-        return n_expert > 0 ? create_tensor(tn(tensor, suffix, il), {n0, n_out, n_expert}, flags | TENSOR_READ_LAZY) : create_tensor(tn(tensor, suffix, il), {n0, n_out}, flags);
+        return n_expert > 0 ? create_tensor(tn(tensor, suffix, il), {n0, n_out, n_expert}, flags | (devices.empty() ? TENSOR_READ_LAZY : 0)) : create_tensor(tn(tensor, suffix, il), {n0, n_out}, flags);
     };
     ggml_tensor * w = create("weight", n_in, llama_spikingbrain_weight_flags(meta, spikes(tensor)));
     if (type != GGML_TYPE_I8) {
