@@ -263,15 +263,23 @@ struct mul_mat_id {
     int64_t n_chunks() const { return (sh.n_tiles + sh.chunk - 1)/sh.chunk; }
 
     // of all units, one per chunk of each expert that is chosen
-    void run_unit(int64_t unit) const {
+    struct unit { int64_t expert, tile0, tile1; };
+
+    unit get_unit(int64_t i) const {
         int64_t expert = 0;
-        for (int64_t before = unit/n_chunks(); ; ++expert) {
-            if (begin[expert] < begin[expert + 1] && before-- == 0) {
-                break;
-            }
+        for (int64_t before = i/n_chunks(); begin[expert] == begin[expert + 1] || before-- > 0; ++expert) {
         }
-        const int64_t c = unit % n_chunks();
-        run_chunk(expert, c*sh.chunk, std::min((c + 1)*sh.chunk, sh.n_tiles));
+        const int64_t tile = i % n_chunks()*sh.chunk;
+        return { expert, tile, std::min(tile + sh.chunk, sh.n_tiles) };
+    }
+
+    // asks for the scales of a unit that this thread will likely take next: they lie apart from the weights, so no processor foresees them
+    void prefetch_scales(const unit & u) const {
+        const float * first = scales + (u.expert*sh.m + u.tile0*SPK_ROWS)*sh.n_groups_of_scales;
+        const int64_t n = (std::min(u.tile1*SPK_ROWS, sh.m) - u.tile0*SPK_ROWS)*sh.n_groups_of_scales;
+        for (int64_t i = 0; i < n; i += 64/sizeof(float)) {
+            __builtin_prefetch(first + i, 0, 2);
+        }
     }
 
     int64_t n_units() const {
@@ -308,7 +316,11 @@ void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
     }
     const int64_t n_units = mm.n_units();
     for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_units; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
-        mm.run_unit(i);
+        if (mm.scales && i + nth < n_units) {
+            mm.prefetch_scales(mm.get_unit(i + nth));
+        }
+        const auto u = mm.get_unit(i);
+        mm.run_chunk(u.expert, u.tile0, u.tile1);
     }
     if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
         dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
