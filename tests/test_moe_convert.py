@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from conftest import converter_peak, shared
 from gguf import GGMLQuantizationType as T
-from moe_checkpoints import MOE, OTHER, moe_shapes, moe_tensors, write_moe
+from moe_checkpoints import MOE, OTHER, moe_shapes, write_moe
+from test_verify import fork_or_skip
 
 from sb_convert import formats, sinks
+from sb_convert import verify as verify_module
 from sb_convert.cli import main
 from sb_convert.config import ModelConfig
 from sb_convert.convert import Options, convert
 from sb_convert.sources import open_checkpoint
 from sb_convert.spike import SpikeOptions
 from sb_convert.tensors import checkpoint_shapes
-from sb_convert.verify import Stored, roundings, verify_sinks, verify_tensors
+from sb_convert.verify import Stored, reference_logits, roundings, verify, verify_logits, verify_sinks, verify_tensors
 
 
 def written(folder: Path, outtype: str = "f32", said: list | None = None, out: str = "out.gguf", **options):
@@ -218,7 +220,7 @@ def test_a_dry_run_computes_no_constants(plain, tmp_path, monkeypatch, capsys):
 def test_the_reference_computes_the_files_logits(plain, outtype, spike):
     """With the stored constants, not with those of the quantised weights."""
     torch = pytest.importorskip("torch")
-    from sb_convert.verify import checkpoint_of, reference_logits, reference_spike
+    from sb_convert.verify import checkpoint_of, reference_spike
     from sb_convert.reference import Model
     result, tokens = written(plain[0], outtype, spike=spike), list(range(20))
     got = reference_logits(result, tokens)
@@ -255,6 +257,27 @@ def test_the_reference_of_verify_rounds_inputs_as_products_do(plain, outtype, sp
         if key in rounded:
             assert found[name](x)[0, 1].item() == rounded[key] and found[name](x)[0, 2].item() == (-1 if outtype == "q4_0" else pytest.approx(-0.6, rel=1e-2))
     assert not [name for name in found if name.endswith(".gate") or "norm" in name]
+
+
+@pytest.mark.parametrize("base, options, outtype, spike", [
+    (MOE, {}, "f32", SpikeOptions()), (MOE, {"scales": True}, "int8", SpikeOptions(scope="paper")), (MOE, {"scales": True}, "auto", SpikeOptions()),
+    (OTHER, {}, "f32", SpikeOptions()), (OTHER | {"num_meta_tokens": 0, "norm_topk_prob": True}, {}, "q8_0", SpikeOptions(True, 2.0))])
+def test_the_fork_computes_what_the_reference_does(tmp_path, base, options, outtype, spike):
+    fork_or_skip()
+    folder = write_moe(tmp_path / "x", base=base, **options)
+    assert verify(folder, written(folder, outtype, spike=spike), (said := []).append), said
+
+
+def test_wrong_logits_lead_to_the_layer(tmp_path, monkeypatch):
+    """A graph that is wrong in layer 2 only; models cut before it keep the bounds of all layers."""
+    pytest.importorskip("torch")
+    folder = write_moe(tmp_path / "x")
+
+    def fork(path, tokens):
+        n_layer = int(keys_of(path)["block_count"])
+        return reference_logits(written(folder, n_layer=n_layer), tokens) + (1.0 if n_layer > 2 else 0.0) * np.arange(288)
+    monkeypatch.setattr(verify_module, "fork_logits", fork)
+    assert not verify_logits(folder, written(folder, out="plain.gguf"), (said := []).append) and "layer whose output differs is 2 (parallel)" in said[1]
 
 
 def test_calibration(plain, tmp_path, monkeypatch):
@@ -346,6 +369,7 @@ def spoilt(name: str, value: float):
     ({}, also("model.lower_bounds", (3, 128)), "model.lower_bounds: got shape [3, 128], expected [4, 128]; "),
     ({}, also("mode.norm.weight", (128,)), "tensors: got 1 left over: mode.norm.weight, "),
     ({}, spoilt(E + "experts.1.gate_proj.weight", np.nan), f"{E}experts.1.gate_proj.weight: got 1 NaN or infinite values, the first at [0, 7], "),
+    ({"torch_dtype": "float32"}, spoilt(E + "experts.2.down_proj.weight", np.inf), f"{E}experts.2.down_proj.weight: got 1 NaN or infinite values, the first at [0, 7], "),
     ({}, spoilt("model.lower_bounds", np.inf), "model.lower_bounds: got 1 NaN or infinite values, the first at [0, 7], "),
     ({}, spoilt("model.meta_tokens", np.nan), "model.meta_tokens: got 1 NaN or infinite values, the first at [0, 7], "),
     ({}, spoilt(L + "attn.norm2.weight", np.nan), f"{L}attn.norm2.weight: got 1 NaN or infinite values, the first at [7], "),
@@ -377,13 +401,7 @@ def test_widths_that_cannot_spike(tmp_path, capsys):
 def test_memory_is_bounded(tmp_path):
     """Twice the experts take no more: nothing holds a stack, nor two of its matrices."""
     def peak(n: int) -> float:
-        folder = write_moe(tmp_path / f"{n}", hidden_size=1024, intermediate_size=2048, shared_intermediate_size=128, num_hidden_layers=1, dense_mlp_layers=[],
+        folder = write_moe(tmp_path / f"{n}", hidden_size=512, intermediate_size=2048, shared_intermediate_size=128, num_hidden_layers=1, dense_mlp_layers=[],
                            full_attn_layers=[0], num_local_experts=n, num_attention_heads=8, num_meta_tokens=16)
         return converter_peak(folder, tmp_path / "out.gguf", "--outtype", "q8_0")
     assert peak(12) < peak(2) + 20
-
-
-def test_random_tensors_are_what_they_are_for():
-    """Every expert is chosen; the linear branch's keys reach 0 and 1."""
-    bias = moe_tensors(MOE)["model.layers.0.attn.linear_attn.k_proj.bias"]
-    assert bias[:2].tolist() == [60, -60]

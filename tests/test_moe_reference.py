@@ -58,8 +58,8 @@ def experts_of(model: Model, tokens: "torch.Tensor") -> np.ndarray:
 @torch.no_grad()
 def test_golden_moe_a(pieces):
     folder, golden, tokens = golden_of("golden-moe-a")
-    model = Model.from_pretrained(folder)
-    got, expected = computed(model, tokens, pieces)[0], torch.tensor(golden["logits"])
+    model, tokens = Model.from_pretrained(folder), tokens[:, :40] if pieces == 1 else tokens  # one by one takes its time
+    got, expected = computed(model, tokens, pieces)[0], torch.tensor(golden["logits"])[:tokens.shape[1]]
     assert mean_kl(got, expected) <= 1e-9 and (got.argmax(-1) == expected.argmax(-1)).all()
     if pieces == 96:
         assert (experts_of(model, tokens) == golden["experts"]).all()
@@ -93,18 +93,17 @@ def test_constants_are_the_golden_ones(name, spike):
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_random_models_are_their_definition(tmp_path, oracle, kind):
-    """Against the NumPy definition, both in float64: floats and spikes of both scopes, text of three windows."""
+    """Against the NumPy definition, both in float64: floats and spikes of both scopes, text beyond the window."""
     folder = write_moe(tmp_path / "x", base=KINDS[kind], dtype="F32")
     config, weights = oracle.load(folder)
-    tokens = np.random.default_rng(1).integers(0, config.vocab_size, 3 * config.sliding_window)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, 2 * config.sliding_window + 5)
     for spike in (None, Spike(), Spike(2.0, "released")):
         want = torch.tensor(oracle.Model(config, weights, spike and oracle.Spike(spike.k, spike.scope)).run(tokens, [len(tokens)]))
         model = Model.from_pretrained(folder, spike, torch.float64)
         assert mean_kl(model(torch.tensor(tokens)[None])[0][0], want) <= 1e-11, spike
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("spike", [None, Spike(2.0, "released")])
+@pytest.mark.parametrize("kind, spike", [("bounded", None), ("bounded", Spike(2.0, "released")), ("other", None), ("all dense", None), ("no sinks", Spike())])
 @torch.no_grad()
 def test_any_split_and_neighbour_gives_the_same(tmp_path, kind, spike):
     model = Model.from_pretrained(write_moe(tmp_path / "x", base=KINDS[kind]), spike, torch.float64)

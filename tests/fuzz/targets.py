@@ -66,13 +66,22 @@ JSON_FILES = ("config.json", "tokenizer_config.json", "vocab.json", "added_token
 
 
 def checkpoint(folder: Path):
-    """A checkpoint with changes in one of its JSON files, its merges or its safetensors header: converted, or refused."""
+    """A checkpoint with changes in one of its JSON files, its merges or its safetensors header, of either layout: converted, or refused."""
+    from moe_checkpoints import write_moe
+
+    small, moe = folder / "checkpoint", write_moe(folder / "moe", intermediate_size=32, shared_intermediate_size=32, num_hidden_layers=2, full_attn_layers=[0], dense_mlp_layers=[0])
+    shutil.copytree(TINY, small)
+    (small / "generation_config.json").write_text(json.dumps({"eos_token_id": [1], "temperature": 0.7}))
+    (moe / "config.json").write_text(json.dumps(json.loads((moe / "config.json").read_text()) | {
+        "interleaved_sliding_window": [0, 6], "num_layer_experts": [1, 3], "k_clamp_max": 0.95, "linear_q_activation": "relu", "norm_topk_prob": False}))
+    strategies, checks = zip(*(_changed_checkpoint(source, folder / "out.gguf") for source in (small, moe)))
+    return st.one_of(*(st.tuples(st.just(i), strategy) for i, strategy in enumerate(strategies))), lambda change: checks[change[0]](change[1])
+
+
+def _changed_checkpoint(source: Path, out: Path):
     from sb_convert.convert import Options, convert
     from sb_convert.errors import ConvertError
 
-    source = folder / "checkpoint"
-    shutil.copytree(TINY, source)
-    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [1], "temperature": 0.7}))
     names = [name for name in JSON_FILES if (source / name).is_file()]
     trees = {name: json.loads((source / name).read_text(encoding="utf-8")) for name in names}
     texts = {name: (source / name).read_bytes() for name in [*names, "merges.txt", "model.safetensors"] if (source / name).is_file()}
@@ -94,14 +103,14 @@ def checkpoint(folder: Path):
         new = mutated(texts[name], value) if kind == "bytes" else rebuilt(value) if name == "model.safetensors" else json.dumps(value).encode()
         (source / name).write_bytes(new)
         try:
-            convert(source, Options(outfile=folder / "out.gguf", outtype="q8_0", force=True), say=lambda *_: None)
+            convert(source, Options(outfile=out, outtype="q8_0", force=True), say=lambda *_: None)
             return "taken"
         except ConvertError as error:
             is_sentence(error)
             return "refused"
         finally:
             (source / name).write_bytes(texts[name])
-            if left := [p.name for p in folder.iterdir() if p.name.startswith((".out", "out.gguf."))]:
+            if left := [p.name for p in out.parent.iterdir() if p.name.startswith((".out", "out.gguf."))]:
                 raise Broken(f"left behind: {left}")
     return strategy, check
 
