@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def tensors_of(path: Path) -> dict[str, gguf.ReaderTensor]:
 
 def keys_of(path: Path) -> dict:
     return {name.removeprefix("spikingbrain."): f.contents() for name, f in gguf.GGUFReader(path).fields.items()}
+
+
+@pytest.fixture(autouse=True)
+def one_thread_of_torch():
+    """As one_thread, for tests of which most need no PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        yield
+        return
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
