@@ -33,7 +33,7 @@ def events(bench: Bench, case: Case) -> list[Row]:
     rows: list[Row] = []
     with contextlib.ExitStack() as stack:
         ours, other = (stack.enter_context(bench.driver("ours")) for _ in range(2))
-        built = ours.ask("op_build", op="products", type="q4_0", spikes=True, n_threads=1, products=[[n, m, count]])
+        built = ours.ask("op_build", op="products", type="q4_0", activations="spikes", n_threads=1, products=[[n, m, count]])
         n_ours = repeat_for(ours, p["seconds"])
         for group in p["groups"]:
             made = other.ask("events_build", n=n, m=m, count=count, group=group)

@@ -150,6 +150,13 @@ def test_a_context_is_not_filled_beyond_what_it_is(models: session.Models, drive
         driver.ask("fill", **{"recurrent": p.shape.recurrent, **arguments})
 
 
+def test_an_argument_that_nobody_reads_is_refused(driver: Driver) -> None:
+    with pytest.raises(BenchError, match="spikes: got an argument that the command does not read"):
+        driver.ask("op_build", op="products", type="q4_0", spikes=True, n_threads=1, products=[[64, 32, 1]])
+    with pytest.raises(BenchError, match="thread: got"):
+        driver.ask("memory", thread=1)
+
+
 def test_a_driver_that_dies_is_an_error(driver: Driver, tmp_path: Path) -> None:
     driver.process.kill()
     with pytest.raises(BenchError, match="exit code -9"):

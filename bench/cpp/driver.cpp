@@ -22,23 +22,24 @@ static void mark() {
     syscall(5350);
 }
 
-static json answer(const std::map<std::string, std::function<json(const json &)>> & commands, const std::string & line) {
+static json answer(const std::map<std::string, std::function<json(const request &)>> & commands, const std::string & line) {
     last_errors.clear();
     try {
-        const json request = json::parse(line);
-        const std::string name = request.at("cmd");
+        const request r(json::parse(line));
+        const std::string name = r.at("cmd");
         const auto found = commands.find(name);
         if (found == commands.end()) {
             fail("cmd: got '" + name + "', expected one of the commands of driver.cpp");
         }
-        const bool marked = request.value("mark", false);
+        const bool marked = r.value("mark", false);
         if (marked) {
             mark();
         }
-        json out = found->second(request);
+        json out = found->second(r);
         if (marked) {
             mark();
         }
+        r.check_all_read();
         return out;
     } catch (const std::exception & e) {
         return { { "error", e.what() }, { "log", last_errors } };
@@ -63,29 +64,29 @@ int main() {
     event_bench events;
 #endif
     bool done = false;
-    std::map<std::string, std::function<json(const json &)>> commands = {
+    std::map<std::string, std::function<json(const request &)>> commands = {
         { "hello",    cmd_hello },
         { "memory",   cmd_memory },
         { "read",     cmd_read },
         { "spin",     cmd_spin },
-        { "load",     [&](const json & r) { return s.load(r); } },
-        { "context",  [&](const json & r) { return s.open(r); } },
-        { "fill",     [&](const json & r) { return s.fill(r); } },
-        { "decode",   [&](const json & r) { return s.decode(r); } },
-        { "verify",   [&](const json & r) { return s.verify(r); } },
-        { "prefill",  [&](const json & r) { return s.prefill(r); } },
-        { "position", [&](const json & r) { return s.position(r); } },
-        { "close",    [&](const json &)   { s.close_model(); return json::object(); } },
-        { "close_context", [&](const json &) { s.close_context(); return json::object(); } },
-        { "quit",     [&](const json &)   { done = true; return json::object(); } },
+        { "load",     [&](const request & r) { return s.load(r); } },
+        { "context",  [&](const request & r) { return s.open(r); } },
+        { "fill",     [&](const request & r) { return s.fill(r); } },
+        { "decode",   [&](const request & r) { return s.decode(r); } },
+        { "verify",   [&](const request & r) { return s.verify(r); } },
+        { "prefill",  [&](const request & r) { return s.prefill(r); } },
+        { "position", [&](const request & r) { return s.position(r); } },
+        { "close",    [&](const request &)   { s.close_model(); return json::object(); } },
+        { "close_context", [&](const request &) { s.close_context(); return json::object(); } },
+        { "quit",     [&](const request &)   { done = true; return json::object(); } },
     };
 #ifndef SB_BENCH_IK
-    commands["op_build"] = [&](const json & r) { return op.build(r); };
-    commands["op_time"]  = [&](const json & r) { return op.time(r); };
+    commands["op_build"] = [&](const request & r) { return op.build(r); };
+    commands["op_time"]  = [&](const request & r) { return op.time(r); };
 #endif
 #ifdef SB_BENCH_SPIKINGBRAIN
-    commands["events_build"] = [&](const json & r) { return events.build(r); };
-    commands["events_time"]  = [&](const json & r) { return events.time(r); };
+    commands["events_build"] = [&](const request & r) { return events.build(r); };
+    commands["events_time"]  = [&](const request & r) { return events.time(r); };
 #endif
     for (std::string line; !done && std::getline(std::cin, line); ) {
         // bytes that are no UTF-8 (a path in an error) become U+FFFD instead of an exception

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,13 +25,36 @@ inline double now() {
     throw std::runtime_error("sb-bench-driver: " + what);
 }
 
+// A command's arguments. What no command reads is refused: a misspelt or outdated name would measure something else.
+class request {
+public:
+    explicit request(json all) : all(std::move(all)) {}
+
+    template <typename T>
+    T value(const std::string & key, const T & fallback) const { read.insert(key); return all.value(key, fallback); }
+    std::string value(const std::string & key, const char * fallback) const { return value(key, std::string(fallback)); }
+    const json & at(const std::string & key) const { read.insert(key); return all.at(key); }
+
+    void check_all_read() const {
+        for (const auto & [key, value] : all.items()) {
+            if (!read.count(key)) {
+                fail(key + ": got an argument that the command does not read, expected none");
+            }
+        }
+    }
+
+private:
+    const json all;
+    mutable std::set<std::string> read;
+};
+
 // --- machine.cpp: what is known without a model
 
 std::vector<int> allowed_cpus();               // this process may run on
-json   cmd_hello(const json &);                // build, CPU features, instruction set of the spike kernels
-json   cmd_memory(const json &);               // resident and peak resident; "reset": the peak restarts here
-json   cmd_read(const json &);                 // read of one shared buffer: threads, bytes, chunk, huge, repeat -> GB/s of each repetition
-json   cmd_spin(const json &);                 // fixed arithmetic on every thread: threads, repeat -> seconds of each repetition
+json   cmd_hello(const request &);             // build, CPU features, instruction set of the spike kernels
+json   cmd_memory(const request &);            // resident and peak resident; "reset": the peak restarts here
+json   cmd_read(const request &);              // read of one shared buffer: threads, bytes, chunk, huge, repeat -> GB/s of each repetition
+json   cmd_spin(const request &);              // fixed arithmetic on every thread: threads, repeat -> seconds of each repetition
 uint64_t rng_next(uint64_t & state);           // xorshift64*
 
 // n threads, thread i on the i-th allowed CPU; sleeping until the first graph
@@ -59,13 +83,13 @@ struct session {
     bool is_spikingbrain() const;
     llama_context * context() const;           // or an error
 
-    json load(const json &);
-    json open(const json &);
-    json fill(const json &);
-    json decode(const json &);
-    json verify(const json &);
-    json prefill(const json &);
-    json position(const json &);
+    json load(const request &);
+    json open(const request &);
+    json fill(const request &);
+    json decode(const request &);
+    json verify(const request &);
+    json prefill(const request &);
+    json position(const request &);
     size_t state_bytes() const;
 };
 
@@ -78,8 +102,8 @@ struct operator_bench {
 
     ~operator_bench();
     void close();
-    json build(const json &);
-    json time(const json &);
+    json build(const request &);
+    json time(const request &);
 };
 #endif
 
@@ -92,7 +116,7 @@ struct event_bench {
 
     ~event_bench();
     void close();
-    json build(const json &);
-    json time(const json &);
+    json build(const request &);
+    json time(const request &);
 };
 #endif

@@ -294,7 +294,7 @@ static ggml_backend_buffer_t spike_buffer(size_t size) {
     fail("events_build: got no buffer type CPU_SPK, expected that of the fork");
 }
 
-json event_bench::build(const json & r) {
+json event_bench::build(const request & r) {
     close();
     w = new weights;
     w->n = r.at("n");
@@ -323,7 +323,7 @@ json event_bench::build(const json & r) {
 }
 
 // "silent": the share of channels without a spike, drawn from all; of the others one in 512 has a count of 127, the rest 1 to 7, half of them negative
-json event_bench::time(const json & r) {
+json event_bench::time(const request & r) {
     if (!w) {
         fail("events_time: got no weights, expected some; send 'events_build' first");
     }

@@ -172,20 +172,21 @@ void restore(llama_context * ctx, const blob & b, llama_seq_id seq) {
 } // namespace
 
 // depth tokens in sequence seq, in pieces of `piece` cells where the context is unified
-json session::fill(const json & r) {
+json session::fill(const request & r) {
     llama_memory_t mem = llama_get_memory(context());
     const int depth = r.at("depth"), seq = r.value("seq", 0), piece = r.value("piece", 8192);
+    const auto recurrent = r.value("recurrent", std::vector<bool>()); // of the model's layers; of no use to another architecture
     if (depth < 1 || depth >= (int) llama_n_ctx(ctx) || seq < 0 || seq >= n_seq || piece < 1) {
         fail("fill: got depth " + std::to_string(depth) + ", sequence " + std::to_string(seq) + ", expected 1 .. n_ctx - 1 and a sequence of the context");
     }
     const double t0 = now();
     uint64_t rng = 11 + seq;
-    prefill({ { "n", 1 }, { "seq", seq } });
+    prefill(request({ { "n", 1 }, { "seq", seq } }));
     const auto saved = saved_state(ctx, seq);
     llama_memory_seq_rm(mem, seq, -1, -1);
 
     if (is_spikingbrain()) {
-        restore(ctx, fixed_state(*this, saved, r.at("recurrent").get<std::vector<bool>>(), depth, rng), seq);
+        restore(ctx, fixed_state(*this, saved, recurrent, depth, rng), seq);
     } else {
         for (int first = 0; first < depth; ) {
             const int n = unified ? std::min(piece, depth - first) : depth;

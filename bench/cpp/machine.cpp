@@ -64,7 +64,7 @@ thread_pool::~thread_pool() { engine_threads_free(pool); }
 
 void thread_pool::pause() { engine_threads_pause(pool); }
 
-json cmd_hello(const json &) {
+json cmd_hello(const request &) {
     json out = {
         { "system_info", llama_print_system_info() },
         { "cpus", allowed_cpus() },
@@ -93,7 +93,7 @@ static size_t status_bytes(const char * key) {
     fail(std::string("/proc/self/status: got no ") + key + ", expected Linux");
 }
 
-json cmd_memory(const json & r) {
+json cmd_memory(const request & r) {
     if (r.value("reset", false)) {
         std::ofstream("/proc/self/clear_refs") << "5"; // the peak restarts at what is resident now
     }
@@ -168,7 +168,7 @@ struct shared_buffer {
 };
 
 // as the kernels read weights (spikingbrain/mul-mat.cpp): threads take chunks of one buffer from a shared counter
-json cmd_read(const json & r) {
+json cmd_read(const request & r) {
     const int    n_threads = r.at("threads");
     const size_t chunk = r.value("chunk", 128*1024), n_chunks = std::max<size_t>(1, r.at("bytes").get<size_t>()/chunk);
     shared_buffer buffer(chunk*n_chunks, r.value("huge", false));
@@ -190,7 +190,7 @@ json cmd_read(const json & r) {
     return { { "gb_per_s", rate } };
 }
 
-json cmd_spin(const json & r) {
+json cmd_spin(const request & r) {
     std::vector<double> seconds;
     for (int k = 0; k < r.at("repeat").get<int>(); ++k) {
         seconds.push_back(on_threads(r.at("threads"), [](int i) {

@@ -217,7 +217,7 @@ static ggml_type type_named(const std::string & name) {
     fail("type: got '" + name + "', expected a name of ggml's");
 }
 
-json operator_bench::build(const json & r) {
+json operator_bench::build(const request & r) {
     close();
     g = new graph(r.at("n_threads"));
     const std::string op = r.at("op");
@@ -254,7 +254,7 @@ json operator_bench::build(const json & r) {
 }
 
 // `runs` times the mean of `repeat` executions
-json operator_bench::time(const json & r) {
+json operator_bench::time(const request & r) {
     if (!g) {
         fail("op_time: got no operator, expected one; send 'op_build' first");
     }

@@ -69,7 +69,7 @@ static engine_settings settings_of(const json & r) {
     return s;
 }
 
-json session::load(const json & r) {
+json session::load(const request & r) {
     close_model();
     const std::string path = r.at("path");
     settings = settings_of(r.value("settings", json::object()));
@@ -86,7 +86,7 @@ json session::load(const json & r) {
     };
 }
 
-json session::open(const json & r) {
+json session::open(const request & r) {
     if (!model) {
         fail("context: got no model, expected one; send 'load' first");
     }
@@ -126,7 +126,7 @@ size_t session::state_bytes() const {
     return 2*ggml_row_size(settings.kv, d*llama_model_n_head_kv(model))*llama_model_n_layer(model)*llama_n_ctx(ctx);
 }
 
-json session::position(const json & r) {
+json session::position(const request & r) {
     const llama_pos last = llama_memory_seq_pos_max(llama_get_memory(context()), r.value("seq", 0));
     return { { "next", last + 1 } };
 }
@@ -156,7 +156,7 @@ static double timed_decode(llama_context * ctx, token_batch & b) {
 }
 
 // n steps of one token for each of `seqs` sequences from `first` on, fewer where `seconds` are over; "back": the tokens are removed again where the memory can
-json session::decode(const json & r) {
+json session::decode(const request & r) {
     llama_memory_t mem = llama_get_memory(context());
     const int n = r.at("n"), seqs = r.value("seqs", 1), first = r.value("first", 0), end = first + seqs;
     const double limit = r.value("seconds", 1e9);
@@ -189,7 +189,7 @@ json session::decode(const json & r) {
 }
 
 // n tokens after those that are there, with the logits of all, in one batch or "one_by_one"; then the last `back` of them are taken back
-json session::verify(const json & r) {
+json session::verify(const request & r) {
     llama_memory_t mem = llama_get_memory(context());
     const int n = r.at("n"), back = r.value("back", n), seq = r.value("seq", 0);
     if (n < 1 || n > n_batch || back < 0 || back > n || seq < 0 || seq >= n_seq) {
@@ -218,7 +218,7 @@ json session::verify(const json & r) {
 }
 
 // n tokens after those that are there ("keep") or as a new prompt; chunks of n_batch, logits of the last token only
-json session::prefill(const json & r) {
+json session::prefill(const request & r) {
     llama_memory_t mem = llama_get_memory(context());
     const int n = r.at("n"), seq = r.value("seq", 0);
     if (n < 1 || seq < 0 || seq >= n_seq) {
