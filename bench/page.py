@@ -35,8 +35,11 @@ def tables_of(shown: list[Row]) -> list[tuple[str, str]]:
 
 def markdown(measured: list[Row], source: Path) -> str:
     """Every table of the rows that are shown."""
+    shown = rows.published(measured)
     parts = [f"# {source.name}", f"Written by `python -m bench report`. {TABLES['machine'](measured)}"]
-    return "\n\n".join(parts + [f"## {caption}\n\n{text}" for caption, text in tables_of(rows.published(measured))]) + "\n"
+    if any(r["case"].startswith("targets-") for r in shown):
+        parts.append(f"## Figures that are aimed at\n\n{targets.shown(shown, source.parent)}")
+    return "\n\n".join(parts + [f"## {caption}\n\n{text}" for caption, text in tables_of(shown)]) + "\n"
 
 
 def read_quality(path: Path) -> list[dict[str, Any]]:
