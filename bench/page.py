@@ -38,7 +38,7 @@ def markdown(measured: list[Row], source: Path) -> str:
     shown = rows.published(measured)
     parts = [f"# {source.name}", f"Written by `python -m bench report`. {TABLES['machine'](measured)}"]
     if any(r["case"].startswith("targets-") for r in shown):
-        parts.append(f"## Figures that are aimed at\n\n{targets.shown(shown, source.parent)}")
+        parts.append(f"## Figures that are aimed at\n\n{targets.shown(shown)}")
     return "\n\n".join(parts + [f"## {caption}\n\n{text}" for caption, text in tables_of(shown)]) + "\n"
 
 

@@ -135,15 +135,15 @@ def phones(path: Path) -> Iterator[Figure]:
 ALL: tuple[Callable[[Rows], Iterator[Figure]], ...] = (prompts, decoding, together, deep)
 
 
-def figures(found: Rows, results: Path) -> list[Figure]:
-    """Those that have rows, case by case."""
+def figures(found: Rows, results: Optional[Path] = None) -> list[Figure]:
+    """Those that have rows, case by case; `results`: the folder that has the counts of phones, too."""
     noisy = {r["case"] for r in found} - {r["case"] for r in rows.published(found)}
     def of_case(case: str) -> Rows:
         return [r for r in found if r["case"] == case]
     out = [replace(f, noisy=case in noisy) for case in dict.fromkeys(r["case"] for r in found) for make in ALL for f in make(of_case(case))]
-    return out + list(phones(results / ARM))
+    return out + (list(phones(results / ARM)) if results else [])
 
 
-def shown(found: Rows, results: Path) -> str:
+def shown(found: Rows, results: Optional[Path] = None) -> str:
     """Also what was measured on a noisy machine, which says so: it is no figure to publish."""
     return table(["figure", "target", "measured", "95%", "", "beside it"], [f.cells() for f in figures(found, results)])
