@@ -318,13 +318,14 @@ def test_the_spikes_of_a_model_with_sinks_stay(plain, tmp_path, capsys, options,
     assert f"{plain[1]}: {named}: got a model with 5 sinks, expected one without; " in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_without_sinks_they_can_be_changed(tmp_path, capsys):
-    path = written(write_moe(tmp_path / "x", num_meta_tokens=0), "q4_0").files[0]
+@pytest.mark.parametrize("dense, down", [([0, 2], "blk.0.ffn_down.weight"), ([], "blk.0.ffn_down_exps.weight")])
+def test_without_sinks_they_can_be_changed(tmp_path, capsys, dense, down):
+    path = written(write_moe(tmp_path / "x", num_meta_tokens=0, dense_mlp_layers=dense), "q4_0").files[0]
     assert main([str(path), "-o", str(tmp_path / "y.gguf"), "--spike-k", "2", "--spike"]) == 0
     assert keys_of(tmp_path / "y.gguf")["spike.k"] == 2.0
     capsys.readouterr()
     assert main([str(path), "-o", str(tmp_path / "z.gguf"), "--spike", "--spike-scope", "released"]) == 1
-    assert "blk.0.ffn_down.weight: got type Q4_0 for scope released" in capsys.readouterr().err
+    assert f"{down}: got type Q4_0 for scope released" in capsys.readouterr().err
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
