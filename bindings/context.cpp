@@ -374,7 +374,8 @@ py::list context::expert_stats() const {
     using namespace py::literals;
     py::list out;
     for (const auto & [name, layer] : spikes("expert_stats").experts()) {
-        out.append(py::dict("name"_a = name, "n"_a = py::array_t<int64_t>(layer.n.size(), layer.n.data()), "kept"_a = py::array_t<int32_t>(layer.kept.size(), layer.kept.data())));
+        out.append(py::dict("name"_a = name, "n"_a = py::array_t<int64_t>(layer.n.size(), layer.n.data()), "kept"_a = py::array_t<int32_t>(layer.kept.size(), layer.kept.data()),
+            "silent"_a = py::array_t<int64_t>(layer.silent.size(), layer.silent.data()), "channels"_a = py::array_t<int64_t>(layer.channels.size(), layer.channels.data())));
     }
     return out;
 }

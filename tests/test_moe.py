@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from test_memory_history import HISTORY, Driver
 
 from spikingbrain_cpp import Llama, _core, memory_estimate
+from spikingbrain_cpp.spikes.cli import main as sb_spikes
 
 N = 96  # tokens of a golden model
 WINDOW, N_SINKS, N_EXPERT = 24, 8, 4  # of golden-moe-a
@@ -84,6 +87,37 @@ def test_each_token_chooses_the_golden_expert(model: Path, golden: Any) -> None:
     chosen = sorted(ctx.expert_stats(), key=lambda layer: int(layer["name"].split("-")[1]))
     assert np.array_equal([layer["kept"] for layer in chosen], golden["experts"])
     assert [list(layer["n"]) for layer in chosen] == [list(np.bincount(row, minlength=N_EXPERT)) for row in golden["experts"]]
+
+
+@pytest.mark.parametrize("scope", [(), ("--spike-scope", "paper")], ids=["released", "paper"])
+def test_statistics_tell_choices_and_spikes_of_experts(make: Any, scope: tuple[str, ...]) -> None:
+    """The chosen experts; how silent each one's down projection is, recounted from the counts of its tokens."""
+    golden = np.load(shared("golden-moe-spike") / "golden.npz")
+    with Llama(make("golden-moe-spike", "--outtype", "int8", *scope), spike_stats=True, spike_keep=(N, 1 << 20), n_threads=1, n_threads_batch=1) as llm:
+        llm.eval(golden["tokens"])
+        stats = llm.spike_stats()
+    (chosen,) = stats.experts
+    assert chosen.layer == 1 and chosen.n.sum() == N and np.array_equal(chosen.n, np.bincount(chosen.kept, minlength=N_EXPERT))
+    assert scope or np.array_equal(chosen.kept, golden["experts"][0])
+    held = [i for i in stats.inputs if i.name == "ffn_down_exps"]
+    assert len(held) == bool(scope)
+    for expert in range(N_EXPERT):
+        rows = held[0].kept[chosen.kept == expert] if held else np.zeros((0, 1))
+        assert (chosen.silent[expert], chosen.channels[expert]) == ((rows == 0).sum(), rows.size)
+
+
+def test_sb_spikes_draws_and_lists_the_choices(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "text.txt").write_text("hello the hello world. " * 9)
+    path = make("golden-moe-spike", "--outtype", "int8", "--spike-scope", "paper")
+    assert sb_spikes([str(path), "--text", str(tmp_path / "text.txt"), "-t", "1", "--json", str(tmp_path / "out.json"), "--png", str(tmp_path),
+                      "--html", str(tmp_path / "out.html")]) == 0
+    said, page, held = capsys.readouterr().out, (tmp_path / "out.html").read_text(), json.loads((tmp_path / "out.json").read_text())
+    (layer,) = held["experts"]
+    assert layer["layer"] == 1 and sum(layer["n"]) == held["n_tokens"]
+    for share in layer["share"] + layer["silent_share"]:
+        assert share is None or f"{share:.1%}" in said and f"{share:.1%}" in page
+    assert base64.b64encode((tmp_path / "experts.png").read_bytes()).decode() in page
 
 
 @pytest.mark.parametrize("options, which, limit", [

@@ -17,7 +17,7 @@ import pytest
 from binding_models import convert, make_tiny
 
 from spikingbrain_cpp import Llama, refusals
-from spikingbrain_cpp.spikes import CountHistogram, SpikeInput, SpikeStats, plots
+from spikingbrain_cpp.spikes import CountHistogram, ExpertChoices, SpikeInput, SpikeStats, plots
 from spikingbrain_cpp.spikes.cli import main, pictures
 
 TEXT = "hello the hello world. " * 30
@@ -90,6 +90,7 @@ def test_pictures_and_page(spiking, text, tmp_path):
     assert run(spiking, "--text", text, "--png", tmp_path / "png", "--html", tmp_path / "out.html", "--layer", 0) == 0
     pngs = [(tmp_path / "png" / name).read_bytes() for name in ("counts.png", "firing.png")]
     assert all(w > 900 and h > 400 for w, h in map(size_of, pngs))
+    assert len(list((tmp_path / "png").iterdir())) == 2  # experts.png is of a model with experts
     page = (tmp_path / "out.html").read_text()
     assert [base64.b64decode(b) for b in re.findall(r"data:image/png;base64,([^\"]+)", page)] == pngs
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page  # one file, nothing fetched
@@ -170,8 +171,18 @@ def test_pictures_of_extreme_counts(counts):
     assert size_of(plots.firing_maps(small, "title"))
 
 
+@pytest.mark.parametrize("n_layers, n_experts", [(1, 2), (21, 40)])
+def test_pictures_of_experts(n_layers, n_experts):
+    pytest.importorskip("matplotlib")
+    n = np.random.default_rng(0).multinomial(500, np.full(n_experts, 1 / n_experts), n_layers)
+    w, h = size_of(plots.expert_choices([ExpertChoices(il, row, 0 * row, 0 * row, np.zeros(0, np.int32)) for il, row in enumerate(n)]))
+    assert w > 800 and 200 < h < 4000
+
+
 def test_pictures_of_nothing():
     pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="got none"):
+        plots.expert_choices([ExpertChoices(0, *[np.zeros(4, int)] * 3, np.zeros(0, np.int32))])
     with pytest.raises(ValueError, match="got none"):
         plots.count_distribution(CountHistogram(), 3.0)
     with pytest.raises(ValueError, match="expected \\[token, neuron\\]"):

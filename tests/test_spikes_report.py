@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikingbrain_cpp.caches import BaseLlamaCache
-from spikingbrain_cpp.spikes import CountHistogram, SpikeInput, SpikeStats, energy, shift_to_zero
+from spikingbrain_cpp.spikes import CountHistogram, ExpertChoices, SpikeInput, SpikeStats, energy, shift_to_zero
 from spikingbrain_cpp.spikes import report
 from spikingbrain_cpp.spikes.stats import PAPER_TABLE_11, popcount
 
@@ -57,6 +57,30 @@ def test_the_page_puts_a_model_among_the_papers_rows(k, before):
     assert "nothing was counted" in report.page(SpikeStats(3.0, "paper", ()), "x", [])
     e = model.energy()
     assert f"{e.spikes_pj:.4f}" in page and f"{-e.below_fp16:+.1%} against FP16, {-e.below_int8:+.1%} against INT8" in page
+
+
+def with_experts(silent: list[int], channels: list[int]) -> SpikeStats:
+    chosen = ExpertChoices(3, np.array([6, 0, 2]), np.array(silent), np.array(channels), np.zeros(0, np.int32))
+    return SpikeStats(3.0, "paper", stats().inputs, (chosen, ExpertChoices(11, np.zeros(3, int), np.zeros(3, int), np.zeros(3, int), np.zeros(0, np.int32))))
+
+
+def test_the_choices_of_experts_are_a_table():
+    """Shares of the tokens; of what the down projections are fed where they spike; nothing of a model without experts."""
+    text = report.text(with_experts([10, 0, 3], [40, 0, 30]))
+    rows = [line.split() for line in text[text.index("share of the tokens that chose"):].splitlines()]
+    assert rows[1] == rows[6] == ["expert", "0", "expert", "1", "expert", "2"]
+    assert rows[2:4] == [["layer", "3", "75.0%", "0.0%", "25.0%"], ["layer", "11", "-", "-", "-"]]
+    assert rows[5][:2] == ["silent", "share"] and rows[7] == ["layer", "3", "25.0%", "-", "10.0%"]
+    page = report.page(with_experts([10, 0, 3], [40, 0, 30]), "x", [])
+    assert "<td>3</td><td>75.0%</td><td>0.0%</td><td>25.0%</td>" in page and "<td>3</td><td>25.0%</td><td>-</td><td>10.0%</td>" in page
+    assert "silent share" not in report.text(with_experts([0] * 3, [0] * 3)) and "expert" not in report.text(stats()) + report.page(stats(), "x", [])
+
+
+def test_the_choices_of_experts_in_json():
+    held = json.loads(with_experts([10, 0, 3], [40, 0, 30]).to_json())["experts"]
+    assert held[0] == {"layer": 3, "n": [6, 0, 2], "share": [0.75, 0.0, 0.25], "silent_share": [0.25, None, 0.1]}
+    assert held[1] == {"layer": 11, "n": [0] * 3, "share": [None] * 3, "silent_share": [None] * 3}
+    assert "experts" not in json.loads(stats().to_json())
 
 
 def test_set_bits():

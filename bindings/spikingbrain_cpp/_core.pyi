@@ -181,7 +181,8 @@ class Context:
         that read it), kept int32 [tokens, neurons]."""
     def expert_stats(self) -> list[dict[str, Any]]:
         """Of a context with spike_stats, whether the model spikes or not, per layer with experts: name ("ffn_moe_topk-3"), n int64 [experts], how many
-        tokens chose each, kept int32, the choices of the first spike_keep_tokens tokens."""
+        tokens chose each, kept int32, the choices of the first spike_keep_tokens tokens, silent and channels int64 [experts], of the encoded
+        inputs of each expert's down projection: counts of 0, and all of them (0 where it does not spike)."""
     def reset_spike_stats(self) -> None: ...
     def fingerprint(self) -> str:
         """64 hex digits, what a state of it belongs to: 16 each of weights, settings, adapters, types of keys and values."""

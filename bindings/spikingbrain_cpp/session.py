@@ -323,7 +323,7 @@ class Session(LoadedModel):
         """Counts of every token evaluated since loading or reset_spike_stats(). LlamaError: not loaded with spike_stats."""
         with self._sequence.context.use() as ctx:
             self._check_stats()
-            return from_core(self._model.spiking.k, self._model.spiking.scope, ctx.spike_stats())
+            return from_core(self._model.spiking.k, self._model.spiking.scope, ctx.spike_stats(), ctx.expert_stats())
 
     def reset_spike_stats(self) -> None:
         """Count from zero again; the sequence stays."""

@@ -159,6 +159,8 @@ public:
     struct choices {
         std::vector<int64_t> n;    // of each expert
         std::vector<int32_t> kept; // of the first tokens
+        std::vector<int32_t> last; // of the tokens computed now
+        std::vector<int64_t> silent, channels; // of the encoded rows of each expert's down projection, where it spikes
     };
 
     spike_collector(int64_t keep_tokens, int64_t keep_neurons);
@@ -175,6 +177,7 @@ public:
 private:
     void add(const ggml_tensor * t);
     void add_choices(const ggml_tensor * t);
+    choices * choices_of_rows(const ggml_tensor * t);
     const char * data_of(const ggml_tensor * t);
     void keep(input & in, const char * row, int64_t n);
     static void count(input & in, const ggml_spk_row & row, int64_t n);

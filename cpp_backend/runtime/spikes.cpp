@@ -61,7 +61,10 @@ const char * spike_collector::data_of(const ggml_tensor * t) {
 void spike_collector::add_choices(const ggml_tensor * t) {
     const int32_t * chosen = reinterpret_cast<const int32_t *>(data_of(t));
     auto & layer = experts_[t->name];
-    layer.n.resize(t->src[0]->ne[0]);
+    for (auto * sums : { &layer.n, &layer.silent, &layer.channels }) {
+        sums->resize(t->src[0]->ne[0]);
+    }
+    layer.last.assign(chosen, chosen + ggml_nelements(t));
     for (int64_t i = 0; i < ggml_nelements(t); ++i) {
         ++layer.n[chosen[i]];
         if ((int64_t) layer.kept.size() < keep_tokens_) {
@@ -70,12 +73,23 @@ void spike_collector::add_choices(const ggml_tensor * t) {
     }
 }
 
+// the choices by which t's rows belong to one expert each, nullptr: t is no input of chosen experts alone
+spike_collector::choices * spike_collector::choices_of_rows(const ggml_tensor * t) {
+    const std::string name = t->name, prefix = "spike_ffn_down_exps-";
+    if (name.compare(0, prefix.size(), prefix) != 0) {
+        return nullptr;
+    }
+    const auto it = experts_.find("ffn_moe_topk-" + name.substr(prefix.size()));
+    return it != experts_.end() && (int64_t) it->second.last.size() == t->ne[1] ? &it->second : nullptr;
+}
+
 void spike_collector::add(const ggml_tensor * t) {
     const int64_t n = t->src[0]->ne[0];
     const char *  rows = data_of(t);
     auto & in = inputs_[t->name];
     in.n = n;
     in.bins.resize(N_BINS);
+    choices * of_rows = choices_of_rows(t);
     for (int64_t i = 0; i < t->ne[1]; ++i) {
         const char * data = rows + i*t->nb[1];
         const ggml_spk_row row = ggml_spk_row_get(data, n);
@@ -84,7 +98,12 @@ void spike_collector::add(const ggml_tensor * t) {
             ++in.n_refused;
             continue;
         }
+        const int64_t silent_before = in.bins[0];
         count(in, row, n);
+        if (of_rows) {
+            of_rows->silent[of_rows->last[i]] += in.bins[0] - silent_before;
+            of_rows->channels[of_rows->last[i]] += n;
+        }
         keep(in, data, n);
     }
 }

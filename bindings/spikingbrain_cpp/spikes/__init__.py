@@ -9,12 +9,13 @@
 
 from .codings import CODINGS, count, decode, encode, firing_rate, n_steps, shift_to_zero
 from .energy import Energy, energy
-from .stats import CountHistogram, SpikeInput, SpikeStats
+from .stats import CountHistogram, ExpertChoices, SpikeInput, SpikeStats
 
 __all__ = [
     "CODINGS",
     "CountHistogram",
     "Energy",
+    "ExpertChoices",
     "SpikeInput",
     "SpikeStats",
     "count",

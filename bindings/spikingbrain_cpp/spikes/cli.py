@@ -17,7 +17,7 @@ from .stats import SpikeStats
 
 N_TOKENS = 1024
 PIECE = 64  # tokens between two moves of the progress bar
-PICTURES = ("counts.png", "firing.png")
+PICTURES = ("counts.png", "firing.png", "experts.png")  # the last of a model with experts alone
 
 
 def _above_0(text: str) -> int:
@@ -28,12 +28,13 @@ def _above_0(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="sb-spikes", description="Runs a text through a spiking model and tells its spike counts: shares, "
-                                "sparsity, energy estimate, per projection and layer, beside the paper's figures.")
+                                "sparsity, energy estimate, per projection and layer, beside the paper's figures; of a model with experts, which were chosen.")
     p.add_argument("model", metavar="MODEL.gguf", help="a `spikingbrain` GGUF; one that does not spike needs --spike")
     p.add_argument("--text", required=True, metavar="FILE", help="text in UTF-8 to run, - for standard input")
     p.add_argument("-n", "--n-tokens", type=_above_0, default=N_TOKENS, metavar="N", help="most tokens of it (default: %(default)s)")
     p.add_argument("--json", metavar="OUT", help="write all statistics as JSON, - to standard output in place of the tables")
-    p.add_argument("--png", type=Path, metavar="DIR", help="write counts.png (Fig. 9) and firing.png (Fig. 10) there; needs matplotlib")
+    p.add_argument("--png", type=Path, metavar="DIR", help="write counts.png (Fig. 9) and firing.png (Fig. 10) there, and experts.png of a model "
+                   "with experts; needs matplotlib")
     p.add_argument("--html", metavar="OUT", help="write one HTML page with tables and pictures; needs matplotlib")
     p.add_argument("--layer", type=int, metavar="L", help="layer whose q, k, v input the firing maps show (default: the middle one)")
     p.add_argument("--spike", action="store_true", help="let a model spike that does not by itself")
@@ -70,7 +71,7 @@ def read_text(name: str) -> bytes:
 
 
 def outputs(args: argparse.Namespace) -> dict[str, Union[str, Path]]:
-    """What is written -> the file it goes to, as it was typed."""
+    """What may be written -> the file it goes to, as it was typed."""
     files: dict[str, Union[str, Path]] = {} if args.json in (None, "-") else {"json": args.json}
     if args.png is not None:
         files |= {name: args.png / name for name in PICTURES}
@@ -123,8 +124,11 @@ def pictures(args: argparse.Namespace, stats: SpikeStats) -> list[tuple[str, str
     neurons = plots.typical_neurons(shown.kept)
     what = (f"layer {layer}, input of {', '.join(shown.projections)}: the first {len(shown.kept)} tokens, neurons {neurons.start} to {neurons.stop - 1} "
             f"of {shown.n:,} (a typical window; largest count of all neurons: {np.abs(shown.kept.astype(np.int64)).max():,})")
-    return [(PICTURES[0], "Distribution of counts (the paper's Fig. 9)", plots.count_distribution(stats.model(), stats.k, stats.n_tokens)),
-            (PICTURES[1], "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept[:, neurons], what, neurons.start))]
+    drawn = [(PICTURES[0], "Distribution of counts (the paper's Fig. 9)", plots.count_distribution(stats.model(), stats.k, stats.n_tokens)),
+             (PICTURES[1], "The same input under four codings (the paper's Fig. 10)", plots.firing_maps(shown.kept[:, neurons], what, neurons.start))]
+    if stats.experts:
+        drawn.append((PICTURES[2], "Which experts the tokens chose", plots.expert_choices(stats.experts)))
+    return drawn
 
 
 def write(args: argparse.Namespace, stats: SpikeStats) -> None:
@@ -139,7 +143,8 @@ def write(args: argparse.Namespace, stats: SpikeStats) -> None:
         made["html"] = report.page(stats, Path(args.model).name, [(caption, png) for _, caption, png in drawn], source).encode()
     with WholeFiles() as files:
         for what, path in outputs(args).items():
-            files.begin(path, inputs(args)).write(made[what])
+            if what in made:
+                files.begin(path, inputs(args)).write(made[what])
         files.commit()
 
 

@@ -6,13 +6,13 @@ Needs matplotlib: pip install 'spikingbrain_cpp[plot]'. Functions return PNG byt
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .codings import encode, firing_rate, shift_to_zero
-from .stats import PAPER_TEXT, CountHistogram
+from .stats import PAPER_TEXT, CountHistogram, ExpertChoices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,6 +154,29 @@ def _map(ax: "Axes", spikes: npt.NDArray[np.int8]) -> None:
     ax.set_xticks([(token + 0.5) * steps for token in range(n_tokens)], [f"token {token + 1}" for token in range(n_tokens)])
     ax.tick_params(length=0)
     ax.set_xlabel(f"time: token x coding step ({n_tokens} x {steps})", fontsize=9)
+
+
+def expert_choices(experts: Sequence[ExpertChoices]) -> bytes:
+    """Which experts the tokens of each layer chose: a row for each layer, a column for each expert, the darker the more."""
+    if not any(e.n.sum() for e in experts):
+        raise ValueError("expert_choices: choices: got none, expected a layer whose tokens chose experts")
+    n_experts = max(e.n.size for e in experts)
+    shares = np.full((len(experts), n_experts), np.nan)
+    for row, e in zip(shares, experts):
+        row[:e.n.size] = e.shares()
+    figure = _figure(max(6.5, 2.5 + 0.55 * n_experts), 2.2 + 0.32 * len(experts))
+    ax = figure.add_subplot()
+    image = ax.imshow(shares, cmap="Blues", vmin=0, aspect="auto")
+    for (i, j), share in np.ndenumerate(shares):
+        if not np.isnan(share) and n_experts <= 32:
+            ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > np.nanmax(shares) / 2 else "black")
+    ax.set_xticks(range(0, n_experts, 1 + n_experts // 32))
+    ax.set_yticks(range(len(experts)), [str(e.layer) for e in experts])
+    ax.set_xlabel("expert")
+    ax.set_ylabel("layer")
+    ax.set_title(f"Choices of {int(experts[0].n.sum()):,} tokens, in percent (evenly: {100 / n_experts:.1f})", fontsize=11, loc="left")
+    figure.colorbar(image, ax=ax, format=lambda x, _: f"{x:.0%}")
+    return _png(figure)
 
 
 def _mark(colour: str, label: str) -> Any:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from .energy import ASSUMPTIONS, FP16_MAC, INT8_MAC
-from .stats import PAPER_TABLE_11, PAPER_TEXT, CountHistogram, SpikeStats
+from .stats import PAPER_TABLE_11, PAPER_TEXT, CountHistogram, ExpertChoices, SpikeStats
 
 COLUMNS = ("|s| <= 7", "|s| > 16", "silent", "largest", "spikes", "sparsity", "s., <= 7")
 
@@ -38,8 +41,7 @@ def text(stats: SpikeStats) -> str:
     rows: list[tuple[str, ...]] = [("", *COLUMNS), ("model", *row(stats.model())), ("paper, 7B, k = 3", *paper_row()), ()]
     rows += [(p, *row(h)) for p, h in stats.by_projection().items()]
     rows += [(), *((f"layer {il}", *row(h)) for il, h in stats.by_layer().items())]
-    widths = [max(len(r[i]) for r in rows if r) for i in range(len(COLUMNS) + 1)]
-    lines = ["  ".join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip() for r in rows]
+    lines = _aligned(rows)
     model = stats.model()
     lines += ["", "spikes: per channel, bitwise coding. sparsity: 1 - spikes / (3 x channels), counts above 7 with all their spikes; "
               "s., <= 7: without them."]
@@ -47,7 +49,26 @@ def text(stats: SpikeStats) -> str:
         lines.append(refused(stats))
     if model.n:
         lines += ["", f"energy: {model.energy()}", *(f"  - {a}" for a in ASSUMPTIONS)]
+    for title, head, table in expert_tables(stats):
+        lines += ["", f"{title}:", *_aligned([("", *head), *((f"layer {name}", *cells) for name, cells in table)])]
     return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table; an empty row is an empty line."""
+    widths = [max(len(cell) for cell in column) for column in zip(*(r for r in rows if r))]
+    return ["  ".join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))).rstrip() for r in rows]
+
+
+def expert_tables(stats: SpikeStats) -> list[tuple[str, tuple[str, ...], list[tuple[str, tuple[str, ...]]]]]:
+    """(title, columns, [(layer, cells)]), a column for each expert: of the choices, and of the silent counts where the down projection spikes."""
+    def rows(values: Callable[[ExpertChoices], npt.NDArray[np.float64]]) -> list[tuple[str, tuple[str, ...]]]:
+        return [(str(e.layer), tuple("-" if np.isnan(v) else f"{v:.1%}" for v in values(e))) for e in stats.experts]
+    head = tuple(f"expert {i}" for i in range(max((e.n.size for e in stats.experts), default=0)))
+    tables = [("share of the tokens that chose an expert", head, rows(ExpertChoices.shares))] if stats.experts else []
+    if any(e.channels.any() for e in stats.experts):
+        tables.append(("silent share of what a chosen expert's ffn_down is fed", head, rows(ExpertChoices.silent_shares)))
+    return tables
 
 
 def refused(stats: SpikeStats) -> str:
@@ -71,6 +92,8 @@ def page(stats: SpikeStats, name: str, pictures: Sequence[tuple[str, bytes]], te
     parts += ["<h2>Energy estimate (Eq. 24)</h2>", _energy(model), "<h2>Beside the paper's Table 11</h2>", _table_11(stats),
               "<h2>By projection</h2>", _table("projection", COLUMNS, [(p, row(h), "") for p, h in stats.by_projection().items()]),
               "<h2>By layer</h2>", _table("layer", COLUMNS, [(str(il), row(h), "") for il, h in stats.by_layer().items()])]
+    for title, head, table in expert_tables(stats):
+        parts += [f"<h2>{_e(title[0].upper() + title[1:])}</h2>", _table("layer", head, [(name, cells, "") for name, cells in table])]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Spikes of {_e(name)}</title><style>{STYLE}</style></head><body>'
             + "\n".join(parts) + "</body></html>\n")
 

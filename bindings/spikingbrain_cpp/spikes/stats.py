@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -138,16 +138,43 @@ class SpikeInput:
 
 
 @dataclass(frozen=True)
+class ExpertChoices:
+    """Which expert each token of one layer chose, and what the chosen ones' down projections were fed."""
+    layer: int
+    n: npt.NDArray[np.int64]         # [expert] tokens that chose it
+    silent: npt.NDArray[np.int64]    # [expert] counts of 0 in the encoded inputs of its down projection
+    channels: npt.NDArray[np.int64]  # [expert] all of these counts; 0: no token chose it, or its down projection does not spike
+    kept: npt.NDArray[np.int32]      # choices of the first tokens; only as many as were asked for
+
+    def shares(self) -> npt.NDArray[np.float64]:
+        """[expert] of the tokens; NaN: there were none."""
+        return self._quotient(self.n, self.n.sum())
+
+    def silent_shares(self) -> npt.NDArray[np.float64]:
+        """[expert] share of s = 0; NaN: nothing was encoded."""
+        return self._quotient(self.silent, self.channels)
+
+    @staticmethod
+    def _quotient(a: npt.NDArray[np.int64], b: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        below = np.broadcast_to(np.asarray(b, np.float64), a.shape)
+        return np.where(below > 0, a / np.where(below > 0, below, 1.0), np.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"layer": self.layer, "n": self.n.tolist(), "share": _numbers(self.shares()), "silent_share": _numbers(self.silent_shares())}
+
+
+@dataclass(frozen=True)
 class SpikeStats:
     """What a model's projections were fed. An input counts once for each projection that reads it, as in the paper.
 
-    inputs: by layer and name. projections: the kinds, in the order of a layer. by_projection(), by_layer(), model():
+    inputs: by layer and name. experts: by layer, of those with experts. projections: the kinds, in the order of a layer. by_projection(), by_layer(), model():
     histograms. to_dict() is what sb-spikes writes as JSON. The query spikes inside the attention layers are no
     projection's input and not among them.
     """
     k: float
     scope: str
     inputs: tuple[SpikeInput, ...]
+    experts: tuple[ExpertChoices, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -194,6 +221,7 @@ class SpikeStats:
             "layers": {str(il): h.figures() for il, h in self.by_layer().items()},
             "inputs": [{"layer": i.layer, "input": i.name, "channels": i.n, "n_tokens": i.n_tokens, "n_refused": i.n_refused,
                         "projections": list(i.projections), **i.counts.figures(), "histogram": _trimmed(i.counts)} for i in self.inputs],
+            **({"experts": [e.to_dict() for e in self.experts]} if self.experts else {}),
             "paper": {"table_11": {str(k): dict(zip(("accuracy", "sparsity", "share_to_7"), row)) for k, row in PAPER_TABLE_11.items()},
                       "section_5_5": PAPER_TEXT},
         }
@@ -202,13 +230,17 @@ class SpikeStats:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 
+def _numbers(values: npt.NDArray[np.float64]) -> list[Optional[float]]:
+    return [float(v) if np.isfinite(v) else None for v in values]
+
+
 def _trimmed(h: CountHistogram) -> dict[str, Any]:
     last = int(np.flatnonzero(h.bins)[-1]) + 1 if h.bins.any() else 0
     return {"bins": h.bins[:last].tolist(), "n_over": h.n_over, "over_spikes": h.over_spikes}
 
 
-def from_core(k: float, scope: str, nodes: Iterable[Mapping[str, Any]]) -> SpikeStats:
-    """SpikeStats of what _core.Context.spike_stats() returns."""
+def from_core(k: float, scope: str, nodes: Iterable[Mapping[str, Any]], experts: Iterable[Mapping[str, Any]] = ()) -> SpikeStats:
+    """SpikeStats of what _core.Context.spike_stats() and expert_stats() return."""
     inputs = []
     for node in nodes:
         name, layer = str(node["name"]).removeprefix("spike_").rsplit("-", 1)
@@ -217,12 +249,16 @@ def from_core(k: float, scope: str, nodes: Iterable[Mapping[str, Any]]) -> Spike
         inputs.append(SpikeInput(int(layer), name, int(node["n"]), int(node["n_tokens"]), int(node["n_refused"]), projections,
                                  counts, np.asarray(node["kept"], np.int32)))
     order = {name: i for i, name in enumerate(("attn", "attn_out", "ffn", "ffn_down"))}
-    return SpikeStats(float(k), scope, tuple(sorted(inputs, key=lambda i: (i.layer, order.get(i.name, 9), i.name))))
+    chosen = [ExpertChoices(int(str(e["name"]).rsplit("-", 1)[1]), np.asarray(e["n"], np.int64), np.asarray(e["silent"], np.int64),
+                            np.asarray(e["channels"], np.int64), np.asarray(e["kept"], np.int32)) for e in experts]
+    return SpikeStats(float(k), scope, tuple(sorted(inputs, key=lambda i: (i.layer, order.get(i.name, 9), i.name))),
+                      tuple(sorted(chosen, key=lambda e: e.layer)))
 
 
 def _in_order(projections: Iterable[str]) -> tuple[str, ...]:
     """As they come in a layer; names not known here last."""
-    order = ("attn_q", "attn_k", "attn_v", "attn_gate", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    order = ("attn_q", "attn_k", "attn_v", "attn_gate", "time_mix_receptance", "time_mix_key", "time_mix_value", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+             "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
     return tuple(sorted(projections, key=lambda p: (order.index(p) if p in order else len(order), p)))
 
 
