@@ -16,13 +16,15 @@ import gguf
 import numpy as np
 import pytest
 from binding_models import ONE, convert, write_adapter
+from moe_checkpoints import write_moe
 from rpc_peers import BIN, LIB, PROGRAM, Between, RpcServer, free_port
 from running_server import Server
 
 from spikingbrain_cpp import Llama, LlamaError, ModelLoadError, _core
 
 SMALL = Path(__file__).resolve().parent.parent / "examples" / "small"
-KINDS = {"float": ("--outtype", "f32"), "spikes": ("--outtype", "q4_0", "--spike"), "int8": ("--outtype", "int8")}
+KINDS = {"float": ("--outtype", "f32"), "spikes": ("--outtype", "q4_0", "--spike"), "int8": ("--outtype", "int8"),
+         "experts-float": ("--outtype", "f32"), "experts-spikes": ("--outtype", "q8_0", "--spike")}  # of the 76B's layout: experts, sinks
 TEXT = b"def keep(self, ship):\n    return self.ships"
 SENTENCE = r"rpc(_servers)?: 127\.0\.0\.1:\d+: got .+, expected .+; "
 SECONDS = 1  # without a sign of life, see SPIKINGBRAIN_RPC_TIMEOUT
@@ -31,7 +33,8 @@ SECONDS = 1  # without a sign of life, see SPIKINGBRAIN_RPC_TIMEOUT
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("rpc")
-    return {kind: convert(SMALL, folder / f"{kind}.gguf", *options) for kind, options in KINDS.items()}
+    of = {False: SMALL, True: write_moe(folder / "experts")}
+    return {kind: convert(of["experts" in kind], folder / f"{kind}.gguf", *options) for kind, options in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def greedy(llm: Llama, n: int) -> tuple[list[int], np.ndarray]:
 
 def close(kind: str, a: np.ndarray, b: np.ndarray) -> bool:
     """With spikes: weights are interleaved here only, sums have another order, and after it a count may round otherwise."""
-    return float(np.abs(a - b).max()) <= (1e-5 if kind == "float" else 2e-2)*float(np.abs(a).max())
+    return float(np.abs(a - b).max()) <= (1e-5 if kind.endswith("float") else 2e-2)*float(np.abs(a).max())
 
 
 # --- the same as alone ------------------------------------------------------------------------------------------
