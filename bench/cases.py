@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import BenchError
 from .sides import SIDES
-from .shapes import EXAMPLE, LLAMA_1B, QWEN_7B, SPIKING_1B, SPIKING_7B, Shape, model_bytes, products, tiny, with_outliers
+from .shapes import EXAMPLE, LLAMA_1B, LLAMA_DENSE, LLAMA_MOE, QWEN_7B, SPIKING_1B, SPIKING_7B, SPIKING_76B_SMALL, Shape, model_bytes, products, tiny, with_outliers
 
 DEPTHS = (1024, 4096, 16384, 65536, 131072, 262144)
 PAPER_FIGURE_7 = {65536: 4.04, 131072: 7.52, 262144: 15.39}  # decode speed over Llama-3.2-1B's
@@ -72,6 +72,8 @@ IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["
 IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
 INT8_Q8 = Player(SPIKING_1B, "int8-q8", spikes=True)   # the head as in a Q8_0 model
 OUTLIERS = Player(with_outliers(SPIKING_1B), spikes=True)
+MOE, MOE_SPIKES, MOE_INT8 = Player(SPIKING_76B_SMALL), Player(SPIKING_76B_SMALL, spikes=True), Player(SPIKING_76B_SMALL, "int8-q8", spikes=True)
+MOE_OTHERS = tuple(Player(shape, setting=setting) for shape in (LLAMA_DENSE, LLAMA_MOE) for setting in ("", "fa"))
 SMALL = Player(EXAMPLE, spikes=True, checkpoint="examples/small")
 
 
@@ -94,6 +96,17 @@ def big_cases(n_threads: int) -> list[Case]:
     cases.append(Case("decode-7b-int8-d1024", "decode", (QWEN_Q8, BIG_INT8),
                       {"depth": 1024, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads}, seconds=100))
     return cases
+
+
+def moe_cases(n_threads: int) -> list[Case]:
+    """The 76B's kind beside a dense model of as many weights per token, and beside upstream's mixture of experts."""
+    every = {"seconds": 2.0, "repetitions": 3, "n_threads": n_threads}
+    return [
+        *(Case(f"decode-moe-d{depth}", "decode", (*MOE_OTHERS, MOE, MOE_SPIKES), every | {"depth": depth, "n_gen": N_GEN}, seconds=90)
+          for depth in (1024, 16384, 65536)),
+        Case("decode-moe-int8-d1024", "decode", (*(replace(p, type="q8_0") for p in MOE_OTHERS), MOE_INT8), every | {"depth": 1024, "n_gen": N_GEN}, seconds=90),
+        Case("prefill-moe-n512", "prefill", (*MOE_OTHERS, MOE, MOE_SPIKES), every | {"n_prompt": 512}, seconds=120),
+    ]
 
 
 def roofline_cases(n_threads: int) -> list[Case]:
@@ -196,7 +209,7 @@ def all_cases(n_threads: int) -> list[Case]:
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),
         *roofline_cases(n_threads), *back_cases(n_threads), *operator_cases(n_threads), *event_cases(),
         Case("convert-1b", "convert", (), {"n_threads": n_threads, "disk": 12 << 30, "repetitions": 2}, seconds=240),
-        *big_cases(n_threads), *big_back_cases(n_threads), *target_cases(n_threads),
+        *big_cases(n_threads), *moe_cases(n_threads), *big_back_cases(n_threads), *target_cases(n_threads),
     ]
 
 

@@ -44,13 +44,13 @@ def cmd_cases(args: argparse.Namespace) -> int:
 
 
 def cmd_shapes(args: argparse.Namespace) -> int:
-    print("shape             type   file       read per token, of it context at 4096 and 262144")
+    print("shape                  type   file       read per token, of it context at 4096 and 262144")
     for shape in SHAPES.values():
         for type_ in TYPES:
             if is_int8(type_) and not shape.window:
                 continue
             at = [state_bytes_per_token(shape, d, is_int8(type_)) for d in (4096, 262144)]
-            print(f"{shape.name:17} {type_:6} {model_bytes(shape, type_) / 2**20:6.0f} MiB {weight_bytes_per_token(shape, type_) / 2**20:7.0f} MiB"
+            print(f"{shape.name:22} {type_:6} {model_bytes(shape, type_) / 2**20:6.0f} MiB {weight_bytes_per_token(shape, type_) / 2**20:7.0f} MiB"
                   f" + {at[0] / 2**20:6.1f}, {at[1] / 2**20:7.1f} MiB")
     return 0
 

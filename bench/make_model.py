@@ -13,11 +13,13 @@ from typing import Any
 
 import gguf
 import numpy as np
+from sb_convert.metadata import add_hparams
+from sb_convert.spike import SpikeKeys, add_sink_keys
 from sb_convert.whole import NotWritten, target
 
 from . import build
 from .errors import BenchError
-from .shapes import GROUP, OUTLIER, Shape, Tensor, check, tensors
+from .shapes import GROUP, OUTLIER, Shape, Tensor, check, config, tensors
 
 POOL = 1 << 21  # bytes drawn per type and width
 CHUNK = 1 << 24
@@ -53,6 +55,13 @@ def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None
     w.add_name(shape.name)
     w.add_file_type(2 if type_ == "q4_0" else 7)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    keys = SpikeKeys(True, 3.0, "paper") if spikes else None
+    if keys:
+        keys.add_to(w)
+    if shape.parallel:
+        add_hparams(w, config(shape))
+        add_sink_keys(w, keys)
+        return
     w.add_vocab_size(shape.n_vocab)
     w.add_context_length(shape.context)
     w.add_embedding_length(shape.n_embd)
@@ -63,6 +72,9 @@ def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None
     w.add_layer_norm_rms_eps(shape.eps)
     w.add_rope_freq_base(shape.rope_base)
     w.add_rope_dimension_count(shape.head)
+    if shape.experts:
+        w.add_expert_count(shape.experts.n)
+        w.add_expert_used_count(shape.experts.used)
     if shape.window:
         w.add_key_length(shape.head)
         w.add_value_length(shape.head)
@@ -70,10 +82,6 @@ def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None
         w.add_array(f"{shape.arch}.attention.recurrent_layers", shape.recurrent)
         w.add_float32(f"{shape.arch}.gla.gate_logit_normalizer", 16.0)
         w.add_uint32(f"{shape.arch}.gla.gate_low_rank_dim", shape.low_rank)
-    if spikes:
-        w.add_bool(f"{shape.arch}.spike.enable", True)
-        w.add_float32(f"{shape.arch}.spike.k", 3.0)
-        w.add_string(f"{shape.arch}.spike.scope", "paper")
 
 
 class Blocks:

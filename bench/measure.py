@@ -130,7 +130,7 @@ def validate(bench: Bench, case: Case) -> list[Row]:
         values: dict[int, list[float]] = {0: [], 1: []}
         with bench.seated((player,), n_ctx, p["n_threads"], n_seq=2, n_batch=min(512, p["depth"])) as (seat,):
             seat.driver.ask("prefill", n=p["depth"], seq=1)
-            seat.driver.ask("fill", depth=p["depth"], seq=0, recurrent=player.shape.recurrent)
+            seat.driver.ask("fill", depth=p["depth"], seq=0, layers=player.shape.layers(p["depth"]))
             for i in range(p["repetitions"] + 1):
                 for seq in (0, 1):
                     steps = seat.driver.ask("decode", n=p["n_gen"], first=seq, back=True)["seconds"]

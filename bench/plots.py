@@ -10,7 +10,7 @@ from . import events
 from .cases import PAPER_FIGURE_7
 from .errors import BenchError
 from .rows import Row
-from .tables import best_other, bytes_per_token, decode_rows, depths, fastest, labels, names, ours, size, speed_ratio
+from .tables import best_other, bytes_per_token, decode_rows, depths, fastest, labels, names, ours, prompts, size, speed_ratio
 
 
 def pyplot() -> Any:
@@ -100,7 +100,7 @@ def memory(rows: list[Row], ax: Any) -> bool:
 
 def prefill(rows: list[Row], ax: Any) -> bool:
     """Measured points filled, fitted ones hollow."""
-    found = [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"]]
+    found = prompts(rows)
     for name in names(found):
         line = sorted((r["n_prompt"], r["median"], r["fitted"]) for r in found if r["name"] == name)
         drawn, = ax.plot([x[0] for x in line], [x[1] for x in line], label=name)

@@ -125,7 +125,8 @@ class Bench:
         s = player.shape
         weights = int(model_bytes(s, player.type) * 1.1) * (1 + bool(player.settings.get("repack")))
         if s.window:
-            cache = n_seq * (s.n_layer * 4 * s.head * s.n_head_kv * (s.window + 512) + s.n_layer * 8 * s.head ** 2 * s.n_head_kv)
+            states = s.n_layer * 8 * s.head ** 2 * (s.n_head if s.parallel else s.n_head_kv)
+            cache = n_seq * (s.n_layer * 4 * s.head * s.n_head_kv * (s.window + s.sinks + 512) + states) + s.kv_bytes_per_token() * n_ctx
             scores = 0
         else:
             cache = s.kv_bytes_per_token() * n_ctx
@@ -171,7 +172,7 @@ class Bench:
         """`depth` tokens of synthetic context in each sequence. Raises BenchError where the positions are not those."""
         p = seat.player
         for seq in range(n_seq):
-            seat.driver.ask("fill", depth=depth, seq=seq, recurrent=p.shape.recurrent)
+            seat.driver.ask("fill", depth=depth, seq=seq, layers=p.shape.layers(depth))
             next_ = seat.driver.ask("position", seq=seq)["next"]
             if next_ != depth:
                 raise BenchError(f"bench: {p.name}: filled sequence {seq}: got next position {next_}, expected {depth}; do report this")

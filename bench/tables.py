@@ -141,14 +141,35 @@ def memory(rows: list[Row]) -> str:
                  [[size(d), *(x for n in order for x in cells(d, n))] for d in depths(found)])
 
 
+def prompts(rows: list[Row]) -> list[Row]:
+    """Times of whole prompts of the 1B shapes."""
+    return [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"] and not r["case"].startswith("prefill-moe")]
+
+
 def prefill(rows: list[Row]) -> str:
     """Seconds to the first token by prompt length."""
-    found = [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"]]
+    found = prompts(rows)
     order = names(found)
     lengths = sorted({r["n_prompt"] for r in found})
     return table(["prompt tokens", *(f"{n}, s" for n in order)],
                  [[size(n), *(value(next((r for r in reversed(found) if r["n_prompt"] == n and r["name"] == name), None)) for name in order)]
                   for n in lengths])
+
+
+def moe(rows: list[Row]) -> str:
+    """A mixture of experts: speed, the bytes of what a token chooses and what they allow, and ratios to each of the other models; then seconds of a prompt."""
+    decoded, read = decode_rows(rows, "decode-moe"), [r for r in rows if r["case"].startswith("prefill-moe") and r["kind"].startswith("prefill ") and r["median"]]
+    models = list(dict.fromkeys(r["model"] for r in decoded + read if not ours(r)))
+
+    def over(r: Row, its: list[Row]) -> list[str]:
+        others = [find(its, case=r["case"], model=m, kind=r["kind"]) if ours(r) else None for m in models]
+        pairs = [o and find(rows, case=r["case"], name=f"{r['name']} / {o['name']}") for o in others]
+        return [value(p or None) for p in pairs]
+    body = [[size(r["depth"]), label(r), value(r), mib(r["extra"]["bytes_per_step"]), number(r["extra"]["bound"]), *over(r, decoded)] for r in decoded]
+    lines = [[size(r["n_prompt"]), label(r), value(r), *over(r, read)] for r in read]
+    ratios = [f"over {m}" for m in models]
+    both = [table(["depth", "model", "tokens/s", "MiB per token", "bytes allow", *ratios], body), table(["prompt tokens", "model", "s", *ratios], lines)]
+    return "\n\n".join(dict.fromkeys(both))
 
 
 def roofline(rows: list[Row]) -> str:
@@ -299,7 +320,7 @@ def event_driven(rows: list[Row]) -> str:
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
     "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
-    "big": big, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "events": event_driven, "skipped": skipped,
+    "big": big, "moe": moe, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "events": event_driven, "skipped": skipped,
 }
 
 # what a generated file has of them, in this order
@@ -307,6 +328,7 @@ CAPTIONS = {
     "figure7": "Decode speed in tokens/s over depth, ratios to the fastest of the others and what the bytes of a token allow of them",
     "memory": "Memory over depth", "prefill": "Time to the first token", "roofline": "Roofline and threads",
     "batch": "Several sequences, tokens/s of all together at a depth of 512", "big": "7B shapes",
+    "moe": "SpikingBrain-76B-small, a mixture of experts, beside upstream's dense and mixture models of that size; bytes of the weights that a token chooses",
     "validate": "What is filled or fitted against what was run", "python": "Python's share of the time per token", "load": "Load time",
     "convert": "Conversion of a checkpoint of Qwen2.5-1.5B's dimensions (3.1 GB; Qwen2 layout beside ours) to Q4_0",
     "verify": "Time to verify tokens in one batch, over that of one, at a depth of 1024", "rollback": "Time to take tokens back, and to decode one",

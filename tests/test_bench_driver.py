@@ -17,16 +17,16 @@ from conftest import ROOT
 from test_cpp import built
 
 from bench import machine, measure_python, rows, run, session, shapes, tables
-from bench.build import Drivers
+from bench.build import Drivers, tool
 from bench.cases import Case, Player, all_cases, select, tiny_case
 from bench.driver import Driver
 from bench.errors import BenchError
 from bench.make_model import make_model
-from bench.shapes import LLAMA_1B, QWEN_7B, SHAPES, SPIKING_1B, shape_named, tiny
+from bench.shapes import LLAMA_1B, LLAMA_DENSE, LLAMA_MOE, QWEN_7B, SHAPES, SPIKING_1B, SPIKING_76B, SPIKING_76B_SMALL, shape_named, tiny
 from bench.sides import SIDES
 
 KINDS = [(s, t, k) for s in SHAPES for t in ("q4_0", "q8_0", "int8") for k in (False, True) if SHAPES[s].window or not (k or t == "int8")]
-KINDS.append(("SpikingBrain-1B", "int8-q8", True))
+KINDS += [("SpikingBrain-1B", "int8-q8", True), ("SpikingBrain-76B-small", "int8-q8", True)]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,38 @@ def test_real_shapes_have_the_published_sizes() -> None:
     assert SPIKING_1B.kv_bytes_per_token() == 0 and QWEN_7B.kv_bytes_per_token() == 56 << 10
 
 
+def test_a_token_reads_the_experts_it_chooses() -> None:
+    def count(s: shapes.Shape) -> float:
+        return sum(_product(t.shape) for t in shapes.tensors(s, "q8_0") if not t.name.endswith((".sinks", ".state")))
+    assert round(count(SPIKING_76B) / 1e9, 2) == 76.52  # 16 experts in 21 layers, as the paper counts them: 76B, A12B
+    read = {t: shapes.weight_bytes_per_token(SPIKING_76B, t) / 1e9 for t in ("q4_0", "q8_0")}
+    assert shapes.model_bytes(SPIKING_76B, "q4_0") / 1e9 == pytest.approx(43.1, abs=0.1) and read == pytest.approx({"q4_0": 6.65, "q8_0": 12.56}, abs=0.01)
+    one = dataclasses.replace(SPIKING_76B, experts=dataclasses.replace(SPIKING_76B.experts, n=1))
+    router = 4 * 15 * 21 * SPIKING_76B.n_embd  # read whole
+    assert shapes.weight_bytes_per_token(SPIKING_76B, "q4_0") == shapes.weight_bytes_per_token(one, "q4_0") + router
+    # states of every query head under a bound; sinks beside the window; the growing layers
+    assert shapes.state_bytes_per_token(SPIKING_76B, 131072) == 8 * 128**2 * (24 * 28 + 4 * 4) + 4 * 128 * 4 * (24 * (4096 + 128) + 4 * (131072 + 128))
+    small, dense = (shapes.weight_bytes_per_token(s, "q4_0") for s in (SPIKING_76B_SMALL, LLAMA_DENSE))
+    assert dense == pytest.approx(small, rel=0.01) and LLAMA_MOE.experts and LLAMA_MOE.n_ff == SPIKING_76B_SMALL.n_ff
+
+
+def test_a_file_of_the_76bs_kind_is_what_the_converter_writes(tmp_path: Path) -> None:
+    import gguf
+
+    make_model(tiny(SPIKING_76B), "int8", tmp_path / "m.gguf", spikes=True)
+    found = gguf.GGUFReader(tmp_path / "m.gguf")
+    golden = tmp_path / "golden.gguf"
+    subprocess.run([tool("sb-convert"), str(ROOT.parent / "shared" / "checkpoints" / "golden-moe-spike"), "-o", str(golden), "--outtype", "int8", "--spike-scope", "paper"], check=True)
+    wanted = gguf.GGUFReader(golden)
+
+    def kinds(r: gguf.GGUFReader) -> dict[str, tuple[int, str]]:
+        return {t.name.split(".", 2)[-1] if t.name.startswith("blk.") else t.name: (len(t.shape), t.tensor_type.name) for t in r.tensors
+                if "outlier" not in t.name and t.name != "token_embd.weight"}  # codes of its own; the golden one's embedding is F32
+    assert kinds(found) == kinds(wanted)
+    keys = [{k for k in r.fields if k.startswith("spikingbrain.")} for r in (found, wanted)]
+    assert keys[0] == keys[1]
+
+
 def _product(shape: tuple[int, ...]) -> int:
     n = 1
     for s in shape:
@@ -105,7 +137,8 @@ def _product(shape: tuple[int, ...]) -> int:
 
 @pytest.mark.parametrize("name, type_, spikes, flash_attn", [
     ("Llama-3.2-1B", "q4_0", False, False), ("Llama-3.2-1B", "q4_0", False, True), ("Qwen2.5-7B", "q8_0", False, False),
-    ("SpikingBrain-1B", "q4_0", False, False), ("SpikingBrain-7B", "int8", True, False)])
+    ("SpikingBrain-1B", "q4_0", False, False), ("SpikingBrain-7B", "int8", True, False), ("SpikingBrain-76B-small", "q4_0", False, False),
+    ("SpikingBrain-76B-small", "int8", True, False), ("Mixtral-like-small", "q4_0", False, True)])
 @pytest.mark.parametrize("n_seq", [1, 3])
 def test_a_filled_context_has_the_positions_of_its_depth(models: session.Models, drivers: Drivers, name: str, type_: str, spikes: bool,
                                                          flash_attn: bool, n_seq: int) -> None:
@@ -141,13 +174,13 @@ def test_the_driver_refuses_and_lives_on(driver: Driver, request_: dict[str, Any
 
 
 @pytest.mark.parametrize("arguments, message", [({"depth": 0}, "depth"), ({"depth": 256}, "depth"), ({"depth": 8, "seq": 1}, "sequence"),
-                                                ({"depth": 8, "recurrent": [True]}, "recurrent")])
+                                                ({"depth": 8, "layers": [[1, 0]]}, "recurrent")])
 def test_a_context_is_not_filled_beyond_what_it_is(models: session.Models, driver: Driver, arguments: dict[str, Any], message: str) -> None:
     p = player("SpikingBrain-1B")
     driver.ask("load", path=str(models.get(p)[0]))
     driver.ask("context", n_ctx=64, n_threads=1)
     with pytest.raises(BenchError, match=message):
-        driver.ask("fill", **{"recurrent": p.shape.recurrent, **arguments})
+        driver.ask("fill", **{"layers": p.shape.layers(8), **arguments})
 
 
 def test_an_argument_that_nobody_reads_is_refused(driver: Driver) -> None:
@@ -194,6 +227,23 @@ def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
     assert len(decode) == 6 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
     assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0].startswith("SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0")
     assert not list((suite.parent / "work" / "models").glob("*"))
+
+
+def test_a_mixture_of_experts_is_measured_by_what_a_token_chooses(suite: Path) -> None:
+    wanted = ("decode-moe-d1024", "decode-moe-int8", "prefill-moe")
+    cases = [c for c in all_cases(1) if c.id.startswith(wanted)]
+    assert not any(c.quick for c in cases) and run.run([tiny_case(c) for c in cases], suite, small=True) == 0
+    found = rows.read(suite)
+    assert not any(r["skipped"] for r in found)
+    for r in found:
+        if r["kind"] == "decode":
+            shape = shape_named(r["model"])
+            state = r["extra"]["bytes_per_step"] - shapes.weight_bytes_per_token(shape, r["type"])
+            assert 0 < state < shapes.state_bytes_per_token(shape, 2000, r["spikes"]) and r["extra"]["bound"] > 0
+    text = tables.moe(found)
+    mine = [line for line in text.splitlines() if "| SpikingBrain-76B-small-tiny" in line]
+    assert "over Llama-like-small-tiny | over Mixtral-like-small-tiny" in text and len(mine) >= 5 and all(line.count("x") >= 2 and " - |" not in line for line in mine)
+    assert tables.prefill(found) == "_not measured_"
 
 
 def test_what_taking_back_costs_is_measured(suite: Path, drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,9 +111,11 @@ blob kv_cells(const session & s, const std::vector<uint8_t> & saved, int first, 
     return b;
 }
 
-// spikingbrain-memory.cpp, state_write: header, {sequence, first, last position}, then per layer S, or the window's rows of K and V head by head
-blob fixed_state(const session & s, const std::vector<uint8_t> & saved, const std::vector<bool> & recurrent, int n, uint64_t & rng) {
-    enum { HEADER = 8, D = 3, HEADS = 4, WINDOW = 5, TYPE_K = 6 };
+using layer_parts = std::pair<size_t, size_t>; // heads with a recurrent state, rows that attention sees
+
+// spikingbrain-memory.cpp, state_write: header, {sequence, first, last position}, then per layer S and the seen rows of K and V head by head
+blob fixed_state(const session & s, const std::vector<uint8_t> & saved, const std::vector<layer_parts> & layers, int n, uint64_t & rng) {
+    enum { HEADER = 8, D = 3, HEADS = 4, TYPE_K = 6 };
     uint32_t header[HEADER];
 
     blob b;
@@ -122,23 +124,23 @@ blob fixed_state(const session & s, const std::vector<uint8_t> & saved, const st
         fail("fill: got a saved state of " + std::to_string(saved.size()) + " bytes, expected a header");
     }
     memcpy(header, saved.data() + b.bytes.size(), sizeof(header));
-    if (header[2] != recurrent.size() || (int) recurrent.size() != llama_model_n_layer(s.model)) {
-        fail("fill: recurrent: got " + std::to_string(recurrent.size()) + " layers, expected " + std::to_string(header[2]));
+    if (header[2] != layers.size() || (int) layers.size() != llama_model_n_layer(s.model)) {
+        fail("fill: layers: got " + std::to_string(layers.size()) + ", expected recurrent states and rows of " + std::to_string(header[2]));
     }
     b.put(header, sizeof(header));
     b.put((uint32_t) 1);
     for (int32_t v : { 0, 0, n - 1 }) {
         b.put(v);
     }
-    const size_t d = header[D], rows = (size_t) std::min<int64_t>(n, header[WINDOW])*header[HEADS];
-    for (bool gla : recurrent) {
-        if (gla) {
-            float * state = (float *) b.grow(d*d*header[HEADS]*sizeof(float));
-            for (size_t i = 0; i < d*d*header[HEADS]; ++i) {
-                const float v = (int64_t) rng_next(rng)*0x1p-63f;
-                memcpy(state + i, &v, sizeof(v));
-            }
-        } else if (header[TYPE_K] == GGML_TYPE_I8) {
+    const size_t d = header[D];
+    for (const auto & [n_states, n_rows] : layers) {
+        const size_t rows = n_rows*header[HEADS];
+        float * state = (float *) b.grow(d*d*n_states*sizeof(float));
+        for (size_t i = 0; i < d*d*n_states; ++i) {
+            const float v = (int64_t) rng_next(rng)*0x1p-63f;
+            memcpy(state + i, &v, sizeof(v));
+        }
+        if (header[TYPE_K] == GGML_TYPE_I8) {
             const size_t row = (d + 3)/4*4 + 4; // GGML_SPK_KV_ROW
             uint8_t * data = b.grow(2*rows*row);
             for (size_t r = 0; r < 2*rows; ++r, data += row) {
@@ -175,7 +177,7 @@ void restore(llama_context * ctx, const blob & b, llama_seq_id seq) {
 json session::fill(const request & r) {
     llama_memory_t mem = llama_get_memory(context());
     const int depth = r.at("depth"), seq = r.value("seq", 0), piece = r.value("piece", 8192);
-    const auto recurrent = r.value("recurrent", std::vector<bool>()); // of the model's layers; of no use to another architecture
+    const auto layers = r.value("layers", std::vector<layer_parts>()); // of the model; of no use to another architecture
     if (depth < 1 || depth >= (int) llama_n_ctx(ctx) || seq < 0 || seq >= n_seq || piece < 1) {
         fail("fill: got depth " + std::to_string(depth) + ", sequence " + std::to_string(seq) + ", expected 1 .. n_ctx - 1 and a sequence of the context");
     }
@@ -186,7 +188,7 @@ json session::fill(const request & r) {
     llama_memory_seq_rm(mem, seq, -1, -1);
 
     if (is_spikingbrain()) {
-        restore(ctx, fixed_state(*this, saved, recurrent, depth, rng), seq);
+        restore(ctx, fixed_state(*this, saved, layers, depth, rng), seq);
     } else {
         for (int first = 0; first < depth; ) {
             const int n = unified ? std::min(piece, depth - first) : depth;
