@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -96,6 +97,18 @@ def spiking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prompt(tmp_path: Path) -> Path:
     path = tmp_path / "prompt.txt"
     path.write_text("the cat sat on the mat and said hello to all of them, café naïve 日本語 🙂", encoding="utf-8")
+    return path
+
+
+def large_moe(path: Path, spikes: bool) -> Path:
+    """SpikingBrain-76B in Q4_0: a header, and room that the disk does not have. Few tokens, so that it is soon read."""
+    sys.path.insert(0, str(ROOT / "mobile" / "android"))
+    from bench.shapes import SPIKING_76B
+    from memory_table import write_model_header
+
+    from spikingbrain_cpp import _core
+    write_model_header(path, replace(SPIKING_76B, n_vocab=1024), "q4_0", spikes)
+    os.truncate(path, path.stat().st_size + _core.missing_bytes(str(path)))
     return path
 
 

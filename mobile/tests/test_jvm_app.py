@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
-from jvm import llama, spiking, tiny  # noqa: F401
+from jvm import large_moe, llama, spiking, tiny  # noqa: F401
 from jvm_app import app, core, said  # noqa: F401
 
 from bench import compare, machine, report, rows, tables
@@ -138,6 +138,19 @@ def test_what_cannot_be_done_is_said_and_the_app_goes_on(app, spiking, tiny, tmp
     assert "spike" in got["uncounted"]                      # counted nothing: made without
     assert "model" in got["other"] and got["other"].endswith("The next message reads the chat again.")
     assert got["writes"].count("save: chat.json: got ") >= 1 and got["writes"].endswith("|6")
+
+
+def test_the_app_refuses_the_76b_with_its_numbers(app, tmp_path):
+    from spikingbrain_cpp import memory_estimate
+    path = large_moe(tmp_path / "76b.gguf", True)
+    try:
+        got = app("Engines", "tooLarge", tmp_path, path, 12 << 30)
+        want = memory_estimate(path, n_ubatch=32)
+    finally:
+        path.unlink()
+    needed, cache = (-(-n // 2**20) for n in (want.total + (64 << 20), want.cache))
+    assert needed > 40000 and got["said"] == (f"refused: memory: got 12288 MiB available, expected {needed} MiB, {cache} MiB of them for n_ctx tokens of text; "
+                                              "close other apps, or take a smaller model, quantisation, n_ctx or n_ubatch")
 
 
 def test_bench_reads_the_rows(app, spiking, tmp_path, capsys):

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from jvm import ROOT, convert, greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
+from jvm import ROOT, convert, greedy, jvm, large_moe, llama, prompt, spiking, tiny  # noqa: F401
 
 
 def test_a_descriptor_is_the_same_as_a_path(jvm, spiking):
@@ -37,7 +37,7 @@ def test_the_estimate_is_pythons(jvm, tiny, spiking, n_ctx, n_batch, n_ubatch, s
         with open(path, "rb") as file:
             for name, fds in ((path, []), (f"fd:{file.fileno()}", [file.fileno()])):
                 said = jvm("Loading", "estimate", name, n_ctx, n_batch, n_ubatch, "none" if spike is None else str(spike).lower(), fds=fds)
-                assert said["estimate"] == [want.model, want.state, want.compute, want.output]
+                assert said["estimate"] == [want.model, want.state, want.compute, want.output, want.cache]
                 assert said["total"] == want.total and said["two"] == 2 * want.total - want.model
 
 
@@ -56,6 +56,24 @@ def test_a_model_larger_than_the_machine_is_refused_before_it_is_loaded(jvm, tin
     said = jvm("Loading", "tooLarge", path)
     assert re.fullmatch(rf"SpikingBrainException: load: {path}: memory: got \d+ MiB available, expected \d+ MiB; close other apps.*", said["failure"])
     assert said["unchecked"] == "none"  # mapped, not read: the caller may know better
+
+
+@pytest.mark.parametrize("spikes", [False, True])
+def test_the_76b_is_refused_with_its_numbers(jvm, tmp_path, spikes):
+    """Q4_0, as a file of its size without contents, on a phone of 12 GiB; here, too, where there is no room for it."""
+    path = large_moe(tmp_path / "76b.gguf", spikes)
+    try:
+        said = jvm("Loading", "phone", path, 12 << 30)
+        from spikingbrain_cpp import memory_estimate
+        want = memory_estimate(path)
+    finally:
+        path.unlink()
+    assert said["estimate"] == [want.model, want.state, want.compute, want.output, want.cache] and want.model > 39 << 30
+    assert want.cache > 500 << 20 and said["short"] < want.cache / 20  # of 131072 tokens, of 4096
+    needed, cache = (-(-n // 2**20) for n in (want.total + (64 << 20), want.cache))
+    numbers = f"expected {needed} MiB, {cache} MiB of them for n_ctx tokens of text; close other apps, or take a smaller model, quantisation, n_ctx or n_ubatch"
+    assert said["sentence"] == f"memory: got 12288 MiB available, {numbers}" and said["fits"] is False
+    assert said["failure"] == "none" or re.fullmatch(rf"SpikingBrainException: load: {path}: memory: got \d+ MiB available, {numbers}", said["failure"])
 
 
 def make_large(gguf, path, n_bytes):

@@ -37,7 +37,7 @@ final class Loading {
         SessionOptions session = new SessionOptions().nCtx(Integer.parseInt(a[1])).nBatch(Integer.parseInt(a[2])).nUbatch(Integer.parseInt(a[3]));
         MemoryEstimate e = a[0].startsWith("fd:") ? SpikingBrain.estimate(Integer.parseInt(a[0].substring(3)), options, session)
             : SpikingBrain.estimate(new File(a[0]), options, session);
-        Run.out("estimate", new long[] { e.model, e.state, e.compute, e.output });
+        Run.out("estimate", new long[] { e.model, e.state, e.compute, e.output, e.cache });
         Run.out("total", e.total());
         Run.out("two", e.total(2));
         Fit tight = e.fit(e.total() + Fit.RESERVE);
@@ -47,6 +47,16 @@ final class Loading {
         Run.out("sentence", short1.sentence());
         Run.out("here", e.fit().ok);
         Run.out("available", e.fit().available);
+    }
+
+    /** file, bytes of memory: the sentence of a machine that has so many; what loading it here says. */
+    static void phone(String[] a) throws IOException {
+        MemoryEstimate e = SpikingBrain.estimate(new File(a[0]), new ModelOptions(), new SessionOptions());
+        Run.out("estimate", new long[] { e.model, e.state, e.compute, e.output, e.cache });
+        Run.out("sentence", e.fit(Long.parseLong(a[1])).sentence());
+        Run.out("fits", e.fit(Long.parseLong(a[1])).ok);
+        Run.out("short", SpikingBrain.estimate(new File(a[0]), new ModelOptions(), new SessionOptions().nCtx(4096)).cache);
+        Run.out("failure", e.fit().ok ? "none" : Run.failure(() -> Setup.load(a[0]).close()));
     }
 
     /** A file whose estimate exceeds the machine: refused before anything is loaded. */

@@ -139,7 +139,7 @@ SB_JNI(jlongArray, measure)(JNIEnv * env, jclass, jbyteArray path, jint fd, jint
         auto params = context_params({ (uint32_t) n_ctx, (uint32_t) n_batch, (uint32_t) n_ubatch, 1, 1, false });
         params.n_outputs_max = n_rows;
         const auto use = measure(*file_of(env, path, fd), spike_overrides(spike, k), params);
-        return to_java(env, std::vector<jlong>{ (jlong) use.model, (jlong) use.state, (jlong) use.compute, (jlong) use.n_vocab });
+        return to_java(env, std::vector<jlong>{ (jlong) use.model, (jlong) use.state, (jlong) use.compute, (jlong) use.n_vocab, (jlong) use.cache });
     });
 }
 

@@ -249,6 +249,16 @@ final class Engines {
         }
     }
 
+    /** folder, model, bytes of memory: a model that does not fit, and what the app says of it */
+    static void tooLarge(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        try (Engine engine = new Engine(new Store(new File(a[0])), w)) {
+            engine.load(new FileSource(a[1], Long.parseLong(a[2])), GREEDY, false);
+            w.await(Engine.State.EMPTY);
+            Case.out("said", w.takeMessages());
+        }
+    }
+
     /** folder, model, another model, no model: what is refused, and that it goes on */
     static void refusals(String[] a) throws Exception {
         Watcher w = new Watcher();

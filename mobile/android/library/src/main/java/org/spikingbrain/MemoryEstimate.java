@@ -7,18 +7,21 @@ import java.io.IOException;
 public final class MemoryEstimate {
     /** Weights, repacked ones included; pages of a mapped file are counted, though the system may drop them. */
     public final long model;
-    /** The state of one session, whatever its length. */
+    /** The state of one session: of n_ctx tokens where a layer sees all of the text (76B), else whatever its length. */
     public final long state;
     /** Work buffers of one micro-batch. */
     public final long compute;
     /** Rows of logits. */
     public final long output;
+    /** The part of the state that is taken only as the text grows to n_ctx; 0 where no layer sees all of it. */
+    public final long cache;
 
-    MemoryEstimate(long model, long state, long compute, long output) {
+    MemoryEstimate(long model, long state, long compute, long output, long cache) {
         this.model = model;
         this.state = state;
         this.compute = compute;
         this.output = output;
+        this.cache = cache;
     }
 
     /** All of them, one session. */
@@ -33,7 +36,7 @@ public final class MemoryEstimate {
 
     /** Go or no-go against what the caller knows to be available (on Android: ActivityManager.MemoryInfo.availMem), in bytes. */
     public Fit fit(long available) {
-        return new Fit(total(), available);
+        return new Fit(total(), cache, available);
     }
 
     /** Go or no-go against MemAvailable of /proc/meminfo. IOException: it cannot be read. */

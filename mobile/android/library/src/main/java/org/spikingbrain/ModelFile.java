@@ -44,7 +44,7 @@ final class ModelFile {
     MemoryEstimate estimate(String where, Overrides o, SessionOptions s) throws ModelLoadException {
         try {
             long[] got = Native.measure(pathBytes(), fd, o.spikeForNative(), o.kForNative(), s.nCtx, s.nBatch, s.nUbatch, 1);
-            return new MemoryEstimate(got[0], got[1], got[2], 2 * 4 * got[3]);
+            return new MemoryEstimate(got[0], got[1], got[2], 2 * 4 * got[3], got[4]);
         } catch (SpikingBrainException e) {
             throw refused(where, e);
         }

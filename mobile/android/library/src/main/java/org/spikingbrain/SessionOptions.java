@@ -12,7 +12,8 @@ public final class SessionOptions {
     int lastNTokens = 64;
     boolean spikeStats;
 
-    /** Bound on prompt plus generation, in tokens; 0 (the default): the model's own, which for spikingbrain is none (2^30). */
+    /** Bound on prompt plus generation, in tokens; 0 (the default): the model's own, which for spikingbrain is none (2^30), or the trained
+     *  length where a layer sees all of the text (76B). */
     public SessionOptions nCtx(int n) {
         nCtx = Check.range("session: n_ctx", n, 0, 1 << 30);
         return this;

@@ -38,7 +38,8 @@ public final class Status {
         String now = "this process (PSS): " + Format.mib(pssKb << 10) + "\navailable now: " + Format.mib(available);
         return estimate == null ? now : name + "\n" + description + "\n\nestimate before loading: " + Format.mib(estimate.total())
             + "\n  weights: " + Format.mib(estimate.model) + "\n  state: " + Format.mib(estimate.state)
+            + (estimate.cache == 0 ? "" : "\n    of it only as the text grows: " + Format.mib(estimate.cache))
             + "\n  work buffers: " + Format.mib(estimate.compute + estimate.output)
-            + "\nstate as allocated, whatever the length: " + Format.mib(stateBytes) + "\n" + now + "\n\n" + fit.sentence();
+            + "\nstate as allocated" + (estimate.cache == 0 ? ", whatever the length" : "") + ": " + Format.mib(stateBytes) + "\n" + now + "\n\n" + fit.sentence();
     }
 }
