@@ -93,6 +93,22 @@ def test_experts_can_stay_in_the_file(tmp_path: Path, checkpoint: str, options: 
     assert said["on"] == said["off"]
 
 
+LIMITS = [p for p in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes") if Path(p).exists()]
+
+
+def test_experts_stay_in_the_file_where_the_weights_are_more_than_the_memory(tmp_path: Path) -> None:
+    if not LIMITS or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no control group's limit to cover, or no right to a mount namespace")
+    path, said = convert(shared("golden-moe-spike"), tmp_path / "model.gguf", "--outtype", "int8"), {}
+    for limit in (10**6, 10**9):
+        (tmp_path / "limit").write_text(f"{limit}\n")
+        command = f"mount --bind {tmp_path}/limit {LIMITS[0]} && exec {BIN}/sb-completion -m {path} -p Once -n 16 --temp 0 -no-cnv -t 1 -v"
+        done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, timeout=60)
+        assert done.returncode == 0 and (b"experts stay in the file" in done.stderr) == (b"lazy read enabled" in done.stderr) == (limit == 10**6)
+        said[limit] = done.stdout
+    assert said[10**6] == said[10**9]
+
+
 # --- adapters -----------------------------------------------------------------------------------------------------------
 
 def test_an_adapter_adds_to_experts_and_branches_and_says_what_it_does_not_change(parts: Parts, model: Path, tokens: np.ndarray, tmp_path: Path) -> None:

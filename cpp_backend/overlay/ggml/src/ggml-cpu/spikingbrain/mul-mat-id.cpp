@@ -5,6 +5,11 @@
 
 #include <cstring>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 // A product with chosen experts. Tokens are sorted by their expert, at most isa.n_tok of one make a group, and a unit of work is a chunk of
 // the rows of one expert with all its groups, while those weights stay in the second-level cache. Units are taken from a shared
 // counter, as in mul-mat.cpp, and results lie side by side until all of a chunk are there. A stack of experts is one matrix of E*m rows:
@@ -21,7 +26,7 @@ struct id_shape {
     int64_t   n, m, n_expert, n_tok;
     int64_t   n_tiles, n_groups_of_scales; // of an expert, of a row
     size_t    tile_size, act_size;
-    bool      interleaved, has_rest;
+    bool      interleaved, mapped, has_rest;
     int64_t   chunk;  // tiles
     int       width;  // tokens side by side in what the rest is multiplied with
 
@@ -39,6 +44,7 @@ struct id_shape {
         act_size           = dst->src[1]->nb[1];
 
         interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
+        mapped      = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_Mapped") == 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
         chunk       = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
         width       = n_tok == 1 ? 1 : SPK_BATCH;
@@ -282,6 +288,16 @@ struct mul_mat_id {
         }
     }
 
+    // of a file that is read as it is touched, a page at a time: a chosen expert is asked for as a whole
+    void ask_for(int64_t expert) const {
+#if defined(__unix__) || defined(__APPLE__)
+        const uintptr_t page = sysconf(_SC_PAGESIZE), size = dst->src[0]->nb[2], first = (uintptr_t) dst->src[0]->data + expert*size, begin = first/page*page;
+        madvise((void *) begin, first + size - begin, MADV_WILLNEED); // only advice: what fails is read as before
+#else
+        GGML_UNUSED(expert);
+#endif
+    }
+
     int64_t n_units() const {
         int64_t n = 0;
         for (int64_t e = 0; e < sh.n_expert; ++e) {
@@ -320,6 +336,9 @@ void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
             mm.prefetch_scales(mm.get_unit(i + nth));
         }
         const auto u = mm.get_unit(i);
+        if (sh.mapped && u.tile0 == 0) {
+            mm.ask_for(u.expert);
+        }
         mm.run_chunk(u.expert, u.tile0, u.tile1);
     }
     if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
