@@ -82,7 +82,7 @@ def test_a_layer_of_a_model_that_alternates_may_see_all_of_the_text(tmp_path: Pa
         decode(ctx, text)
 
 
-@pytest.mark.parametrize("checkpoint, options", [("golden-moe-spike", ("--outtype", "int8")), ("golden-moe-a", ("--outtype", "f32"))])
+@pytest.mark.parametrize("checkpoint, options", [("golden-moe-spike", ("--outtype", "int8")), ("golden-moe-a", ("--outtype", "f32")), ("golden-moe-a", ("--outtype", "q4_0"))])
 def test_experts_can_stay_in_the_file(tmp_path: Path, checkpoint: str, options: tuple[str, ...]) -> None:
     path, said = convert(shared(checkpoint), tmp_path / "model.gguf", *options), {}
     for mode in ("off", "on"):

@@ -45,13 +45,20 @@ static double memory_of_machine() {
 
 // Experts are read whole and interleaved where all weights fit into memory. Where they do not, they stay in the mapped file, and what is
 // chosen is read: llama.cpp's --lazy-mode on, which can be asked for, too. Not where other machines have layers, and their experts.
-void llama_model_spikingbrain::choose_lazy_mode(llama_model_loader & ml) const {
+// Products are those of interleaved experts all the same: they ask for an expert as a whole, and give the same results.
+void llama_model_spikingbrain::choose_lazy_mode(llama_model_loader & ml) {
     const double memory = memory_of_machine();
     if (hparams.n_expert > 0 && devices.empty() && ml.lazy.mode == LLAMA_LAZY_MODE_AUTO && ml.n_bytes > 0.9*memory) {
         LLAMA_LOG_WARN("%s: got %.1f GiB of weights, expected less than 0.9 of the memory of %.1f GiB: experts stay in the file and are read as they are chosen (--lazy-mode off: read them all)\n",
             __func__, ml.n_bytes/1024.0/1024.0/1024.0, memory/1024.0/1024.0/1024.0);
         ml.lazy.mode = LLAMA_LAZY_MODE_ON;
     }
+    experts_in_file = devices.empty() && ml.lazy.mode == LLAMA_LAZY_MODE_ON && params.use_extra_bufts;
+}
+
+bool llama_model_spikingbrain::in_integers(const ggml_tensor * w, bool spiking) const {
+    const bool stays = experts_in_file && w->ne[2] > 1 && (llama_spikingbrain_weight_flags(w, spiking) & LLAMA_SPIKINGBRAIN_TENSOR_SPK);
+    return stays || llama_spikingbrain_in_integers(w, spiking);
 }
 
 void llama_model_spikingbrain::load_expert_tensors(llama_model_loader & ml, int il) {
@@ -76,7 +83,7 @@ void llama_model_spikingbrain::load_expert_tensors(llama_model_loader & ml, int 
 
 // W[id] x of each token, as build_proj: in integers where the type of W has such a product, else of floats
 ggml_tensor * spikingbrain_blocks::build_proj_id(ggml_tensor * w, projection_input & in, const chosen_experts & chosen, ggml_tensor * residual) const {
-    const bool in_integers = llama_spikingbrain_in_integers(w, in.spiking);
+    const bool in_integers = model.in_integers(w, in.spiking);
     const int64_t T = in.x->ne[1];
     ggml_tensor * cur;
     if (in_integers) {

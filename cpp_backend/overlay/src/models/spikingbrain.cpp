@@ -280,7 +280,7 @@ bool spikingbrain_blocks::has_lora(ggml_tensor * w) const {
 
 // the product with w reads in.x: w times it, or an adapter does
 bool spikingbrain_blocks::reads_floats(ggml_tensor * w, bool spiking) const {
-    return has_lora(w) || (!spiking && !llama_spikingbrain_in_integers(w, spiking));
+    return has_lora(w) || (!spiking && !model.in_integers(w, spiking));
 }
 
 ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, const product_then & then) const {
@@ -292,7 +292,7 @@ ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, const product_t
 
 // W x, or V_th (W s), and what follows it: an integer product where the type of W has one, else W times the floats V_th s
 ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, const product_then & then) const {
-    const bool in_integers = llama_spikingbrain_in_integers(w, in.spiking);
+    const bool in_integers = model.in_integers(w, in.spiking);
     if (!in.spiking && !in_integers) {
         return build_then(g.build_lora_mm(w, in.x), then);
     }

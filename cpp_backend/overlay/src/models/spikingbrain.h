@@ -53,6 +53,8 @@ struct llama_model_spikingbrain : public llama_model_base {
     uint32_t n_ff_exp   = 0;
     uint32_t n_ff_shexp = 0; // of the shared expert, 0: none
     bool     expert_weight = true; // the expert's output times its probability
+    bool     experts_in_file = false; // read as they are chosen, by our products
+    bool in_integers(const ggml_tensor * w, bool spiking) const; // llama_spikingbrain_in_integers, or an expert that would be if it were interleaved
 
     // the spiking variant (paper section 3.3): projections read integer spike counts
     bool  spike      = false;
@@ -85,7 +87,7 @@ private:
     void load_parallel_tensors(llama_model_loader & ml, int il);
     void load_ffn_tensors     (llama_model_loader & ml, int il);
     void load_expert_tensors  (llama_model_loader & ml, int il);
-    void choose_lazy_mode     (llama_model_loader & ml) const;
+    void choose_lazy_mode     (llama_model_loader & ml);
     // n_expert > 0: a stack of as many
     ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out, int64_t n_expert = 0);
 };
