@@ -80,6 +80,16 @@ def test_an_edit_within_what_can_be_taken_back_evaluates_the_new_tokens_only(alo
             assert got["tokens"] == fresh["tokens"]
 
 
+def test_a_saved_slot_is_not_restored_beside_a_draft_model(model: Path, draft_model: Path, folder: Path) -> None:
+    with Server(model, folder / "slot.log", "-np", 1, "-md", draft_model, "--slot-save-path", folder) as server:
+        want = server.complete(CODE, 4)["tokens"]
+        server.post("/slots/0?action=save", filename="drafted")
+        server.complete("Another text", 4)
+        status, message = server.refused("/slots/0?action=restore", b'{"filename": "drafted"}')
+        assert status == 400 and "got a server with a draft model, expected one without" in message
+        assert server.complete(CODE, 4)["tokens"] == want
+
+
 def test_how_much_can_be_taken_back_is_an_option(model: Path, folder: Path) -> None:
     with Server(model, folder / "few.log", "--n-rs-seq", 4, "-np", 1) as server:
         tokens = list(range(300, 360))

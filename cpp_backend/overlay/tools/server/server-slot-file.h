@@ -178,9 +178,11 @@ class server_slot_reader : server_slot_file {
     }
 
 public:
-    server_slot_reader(const std::string & filepath, const llama_context * ctx) {
+    // draft: the context of a draft model; NULL: there is none
+    server_slot_reader(const std::string & filepath, const llama_context * ctx, const llama_context * draft) {
         std::error_code err;
         server_throw_if_lost(ctx);
+        expect(!draft, "slot file: got a server with a draft model, expected one without: no slot file has what that model remembers of the text; start it without -md, or send the prompt");
         expect(std::filesystem::is_regular_file(filepath, err), "slot file: got no such file, expected one that was saved"); // a pipe never answers
         in.open(filepath, std::ios::binary);
         size = std::filesystem::file_size(filepath, err);
