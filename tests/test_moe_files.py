@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 from binding_models import convert, make_tiny
-from conftest import shared
+from conftest import ROOT, shared
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Value
 from gguf_parts import Parts, key
@@ -107,6 +109,10 @@ def test_experts_stay_in_the_file_where_the_weights_are_more_than_the_memory(tmp
         assert done.returncode == 0 and (b"experts stay in the file" in done.stderr) == (b"lazy read enabled" in done.stderr) == (limit == 10**6)
         said[limit] = done.stdout
     assert said[10**6] == said[10**9]
+    (tmp_path / "limit").write_text("1000000\n")
+    command = f"mount --bind {tmp_path}/limit {LIMITS[0]} && exec {sys.executable} -m bench.reread {path} 2"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert re.fullmatch(r"per token: [\d.]+ MiB read, \d+ major faults, [\d.]+ s\n", done.stdout), done.stderr
 
 
 # --- adapters -----------------------------------------------------------------------------------------------------------
