@@ -1,5 +1,4 @@
-#include "spk-isa.h"
-#include "spk-layout.h"
+#include "mul-mat-tile.h"
 #include "spk-buffer.h"
 #include "ggml-backend-impl.h"
 
@@ -68,7 +67,7 @@ struct id_shape {
 
     size_t batches_at(int n_threads) const { return n_threads*thread_size(); }
     size_t spread_at (int n_threads) const { return batches_at(n_threads) + GGML_PAD(max_packed()*batch_size(), 64); }
-    size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : max_blocks())*GGML_PAD(spread_size(), 64); }
+    size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : max_blocks())*spread_size(); }
 };
 
 // tokens of one expert, from `first` of the sorted ones on; block: of all blocks, their first one; packed: their first batch, -1: none
@@ -88,10 +87,8 @@ struct mul_mat_id {
     int32_t  * begin  = order + sh.n_tok;             // [n_expert + 1] groups of an expert
     id_group * groups = (id_group *) (begin + sh.n_expert + 1);
 
-    const float   * scales     = dst->src[2] ? (const float *) dst->src[2]->data : nullptr;
-    const int32_t * rest_index = sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr;
-    const int16_t * rest_value = sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr;
-    const int64_t   n_rest     = sh.has_rest ? ggml_nelements(dst->src[3]) : 0;
+    const spk_product product = spk_product::of(dst, sh.width);
+    const float   * scales     = product.scales;
     const float   * weights    = dst->src[6] ? (const float *) dst->src[6]->data : nullptr;
     const float   * residual   = dst->src[7] ? (const float *) dst->src[7]->data : nullptr;
 
@@ -132,26 +129,7 @@ struct mul_mat_id {
 
     void * batch(const id_group & group, int32_t i = 0) const { return group.packed < 0 ? nullptr : batches + (group.packed + i)*sh.batch_size(); }
 
-    void * spread_of(int32_t block) const { return spread + (sh.own_spread() ? 0 : block*GGML_PAD(sh.spread_size(), 64)); }
-
-    // counts, or values with GGML_SPK_Q8, n_tok <= SPK_BATCH tokens side by side
-    void spread_rows(int32_t block, const ggml_spk_row * rows, int32_t n_tok) const {
-        int32_t * counts = (int32_t *) spread_of(block);
-        float   * values = (float *) counts;
-        memset(counts, 0, sh.spread_size());
-        for (int32_t t = 0; t < n_tok; ++t) {
-            for (int64_t i = 0; i < sh.n; ++i) {
-                if (rows[t].encoding == GGML_SPK_Q8) {
-                    values[i*sh.width + t] = rows[t].scales[i/32]*rows[t].s8[i];
-                } else {
-                    counts[i*sh.width + t] = rows[t].s8[i];
-                }
-            }
-            for (int32_t o = 0; o < rows[t].n_outliers; ++o) {
-                counts[rows[t].outliers[o].index*sh.width + t] += rows[t].outliers[o].rest;
-            }
-        }
-    }
+    void * spread_of(int32_t block) const { return spread + (sh.own_spread() ? 0 : block*product.spread_size()); }
 
     // what groups read that is made once; true: others must wait for it
     bool prepare(int ith, int nth) const {
@@ -170,29 +148,11 @@ struct mul_mat_id {
                     isa.pack_batch(batch(group, i), sh.n, rows + i*SPK_BATCH);
                 }
                 if (sh.has_rest) {
-                    spread_rows(group.block + i, rows + i*SPK_BATCH, n_tok);
+                    product.spread(spread_of(group.block + i), rows + i*SPK_BATCH, n_tok);
                 }
             }
         }
         return any;
-    }
-
-    // corr[t][r]: what outliers among the codes of a tile add to a block's tokens; row: the first of it in the stack
-    void add_rest(int64_t row, int n_rows, int32_t block, int32_t n_tok, ggml_spk_encoding encoding, double * corr) const {
-        const int32_t * index = std::lower_bound(rest_index, rest_index + n_rest, row*sh.n, [](int32_t a, int64_t b) { return a < b; });
-        for (int r = 0; r < n_rows; ++r) {
-            const int64_t first = (row + r)*sh.n;
-            const int32_t * end = index;
-            while (end < rest_index + n_rest && *end >= first && *end < first + sh.n) { // never outside, even if a file is not sorted
-                ++end;
-            }
-            double sum[SPK_BATCH] = {};
-            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, spread_of(block), encoding, sh.width, sum);
-            for (int32_t t = 0; t < n_tok; ++t) {
-                corr[t*SPK_ROWS + r] += sum[t];
-            }
-            index = end;
-        }
     }
 
     // what follows the product, for n rows from r0 on of a token; a loop each, as in mul-mat.cpp
@@ -230,8 +190,8 @@ struct mul_mat_id {
             get_rows(rows, groups[g]);
             for (int64_t i = tile0; i < tile1; ++i) {
                 const float * tile_scales = by_tile ? packed_scales + (i - tile0)*n_scales*SPK_ROWS : scales + (expert*sh.m + i*SPK_ROWS)*n_scales;
-                run_tile(pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size, tile_scales, by_tile, expert*sh.m + i*SPK_ROWS, n_rows(i), groups[g], rows,
-                    results + (i - tile0)*SPK_ROWS, stride);
+                product.run_tile(pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size, tile_scales, by_tile, expert*sh.m + i*SPK_ROWS, n_rows(i), rows, groups[g].n_tok,
+                    batch(groups[g]), spread_of(groups[g].block), results + (i - tile0)*SPK_ROWS, stride);
             }
             for (int32_t t = 0; t < groups[g].n_tok; ++t) {
                 finish(results + t*stride, row0, std::min(tile1*SPK_ROWS, sh.m) - row0, order[groups[g].first + t]);
@@ -240,31 +200,6 @@ struct mul_mat_id {
     }
 
     int n_rows(int64_t tile) const { return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS); }
-
-    // row: the tile's first one in the stack
-    void run_tile(const uint8_t * tile, const float * tile_scales, bool by_tile, int64_t row, int n_rows, const id_group & group, const ggml_spk_row * rows,
-                  float * out, int64_t stride) const {
-        const bool outliers = std::any_of(rows, rows + group.n_tok, [](const ggml_spk_row & x) { return x.n_outliers > 0; });
-
-        double corr[SPK_MOST_TOKENS*SPK_ROWS];
-        if (outliers || sh.has_rest) {
-            memset(corr, 0, group.n_tok*SPK_ROWS*sizeof(double));
-        }
-        for (int32_t t = 0; outliers && t < group.n_tok; ++t) {
-            if (rows[t].n_outliers > 0) {
-                (by_tile ? isa.tile_outliers : isa.rows_outliers)(sh.type, sh.n, tile, tile_scales, n_rows, &rows[t], corr + t*SPK_ROWS);
-            }
-        }
-        for (int32_t t = 0; sh.has_rest && t < group.n_tok; t += SPK_BATCH) {
-            add_rest(row, n_rows, group.block + t/SPK_BATCH, std::min(SPK_BATCH, group.n_tok - t), (ggml_spk_encoding) rows[0].encoding, corr + t*SPK_ROWS);
-        }
-        const double * added = outliers || sh.has_rest ? corr : nullptr;
-        if (by_tile) {
-            isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batch(group), group.n_tok, added, out, stride, n_rows);
-        } else {
-            isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, group.n_tok, added, out, stride, n_rows);
-        }
-    }
 
     int64_t n_chunks() const { return (sh.n_tiles + sh.chunk - 1)/sh.chunk; }
 
@@ -324,7 +259,7 @@ void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
 
     const mul_mat_id mm = {
         spk_get_isa(), sh, dst, work + ith*sh.thread_size(), work + sh.batches_at(nth),
-        work + sh.spread_at(nth) + (sh.own_spread() ? ith*GGML_PAD(sh.spread_size(), 64) : 0),
+        work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0),
     };
     mm.sort_tokens();
     if (mm.prepare(ith, nth)) {

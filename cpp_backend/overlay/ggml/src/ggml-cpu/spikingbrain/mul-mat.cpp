@@ -1,5 +1,4 @@
-#include "spk-isa.h"
-#include "spk-layout.h"
+#include "mul-mat-tile.h"
 #include "spk-buffer.h"
 #include "ggml-backend-impl.h"
 #include "vec.h"
@@ -81,43 +80,12 @@ struct shape {
     size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : 1)*spread_size(); }
 };
 
-// the batch that begins at t0, tokens side by side: counts, or values with GGML_SPK_Q8
-void spread(void * dst, const shape & sh, const char * act, int64_t t0) {
-    int32_t * counts = (int32_t *) dst;
-    float   * values = (float *) dst;
-    for (int t = 0; t < sh.width; ++t) {
-        if (t0 + t >= sh.n_tok) {
-            for (int64_t i = 0; i < sh.n; ++i) {
-                counts[i*sh.width + t] = 0; // 0.0f, too
-            }
-            continue;
-        }
-        const ggml_spk_row row = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
-        if (row.encoding == GGML_SPK_Q8) {
-            for (int64_t i = 0; i < sh.n; ++i) {
-                values[i*sh.width + t] = row.scales[i/32]*row.s8[i];
-            }
-            continue;
-        }
-        for (int64_t i = 0; i < sh.n; ++i) {
-            counts[i*sh.width + t] = row.s8[i];
-        }
-        for (int o = 0; o < row.n_outliers; ++o) {
-            counts[row.outliers[o].index*sh.width + t] += row.outliers[o].rest;
-        }
-    }
-}
-
 struct mul_mat {
-    const spk_isa & isa;
-    const shape     sh;
+    const shape       sh;
+    const spk_product product;
     const uint8_t * w;
-    const float   * scales; // I8, [m][n/128]
     const char    * act;
-    const int32_t * rest_index;
-    const int16_t * rest_value;
-    int64_t         n_rest;
-    int32_t       * spread; // int32 or float
+    uint8_t       * spread;
     uint8_t       * batches;
     const float   * bias;     // of rows, may be NULL
     const float   * residual; // as y, may be NULL
@@ -126,26 +94,11 @@ struct mul_mat {
     float         * y;
     uint8_t       * buf;    // this thread's
 
+    const spk_isa & isa    = product.isa;
+    const float   * scales = product.scales;
+
     int n_rows(int64_t tile) const {
         return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS);
-    }
-
-    // corr[t][r] of a tile: what outliers among counts and weights add
-    void add_rest(int64_t tile, const int32_t * x, ggml_spk_encoding encoding, int n_tok, double * corr) const {
-        const int32_t * index = std::lower_bound(rest_index, rest_index + n_rest, (int32_t) (tile*SPK_ROWS*sh.n));
-        for (int r = 0; r < n_rows(tile); ++r) {
-            const int64_t first = (tile*SPK_ROWS + r)*sh.n;
-            const int32_t * end = index;
-            while (end < rest_index + n_rest && *end >= first && *end < first + sh.n) { // never outside, even if a file is not sorted
-                ++end;
-            }
-            double sum[SPK_BATCH] = {};
-            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, x, encoding, sh.width, sum);
-            for (int t = 0; t < n_tok; ++t) {
-                corr[t*SPK_ROWS + r] += sum[t];
-            }
-            index = end;
-        }
     }
 
     void * batch(int64_t i) const {
@@ -162,6 +115,15 @@ struct mul_mat {
         ggml_spk_row rows[SPK_BATCH];
         get_rows(rows, i*SPK_BATCH, SPK_BATCH);
         isa.pack_batch(batch(i), sh.n, rows);
+    }
+
+    uint8_t * spread_of(int64_t t0) const { return spread + t0/sh.width*product.spread_size(); }
+
+    void spread_tokens(int64_t t0) const {
+        ggml_spk_row rows[SPK_BATCH];
+        const int n_tok = (int) std::min<int64_t>(sh.width, sh.n_tok - t0);
+        get_rows(rows, t0, n_tok);
+        product.spread(spread_of(t0), rows, n_tok);
     }
 
     // what follows the product: n rows from r0 on of a token's results become those of y. A loop each: in one for all of them the compiler
@@ -212,31 +174,11 @@ struct mul_mat {
             const int n_tok = (int) std::min<int64_t>(isa.n_tok, last - t0);
             ggml_spk_row rows[SPK_MOST_TOKENS];
             get_rows(rows, t0, n_tok);
-            const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & row) { return row.n_outliers > 0; });
-            const bool batched = t0/SPK_BATCH < sh.n_batches;
+            const void * packed_tokens = t0/SPK_BATCH < sh.n_batches ? batch(t0/SPK_BATCH) : nullptr;
             for (int64_t i = tile0; i < tile1; ++i) {
                 const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
                 const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
-
-                double corr[SPK_MOST_TOKENS*SPK_ROWS];
-                if (outliers || sh.has_rest) {
-                    memset(corr, 0, n_tok*SPK_ROWS*sizeof(double));
-                }
-                for (int t = 0; outliers && t < n_tok; ++t) {
-                    if (rows[t].n_outliers > 0) {
-                        (by_tile ? isa.tile_outliers : isa.rows_outliers)(sh.type, sh.n, tile, tile_scales, n_rows(i), &rows[t], corr + t*SPK_ROWS);
-                    }
-                }
-                for (int t = 0; sh.has_rest && t < n_tok; t += SPK_BATCH) {
-                    add_rest(i, spread + (t0 + t)*sh.n, (ggml_spk_encoding) rows[0].encoding, std::min(SPK_BATCH, n_tok - t), corr + t*SPK_ROWS);
-                }
-                const double * added = outliers || sh.has_rest ? corr : nullptr;
-                float        * out   = results + (i - tile0)*SPK_ROWS;
-                if (by_tile) {
-                    isa.mul_tile(sh.type, sh.n, tile, tile_scales, rows, batched ? batch(t0/SPK_BATCH) : nullptr, n_tok, added, out, stride, n_rows(i));
-                } else {
-                    isa.mul_rows(sh.type, sh.n, tile, tile_scales, rows, n_tok, added, out, stride, n_rows(i));
-                }
+                product.run_tile(tile, tile_scales, by_tile, i*SPK_ROWS, n_rows(i), rows, n_tok, packed_tokens, spread_of(t0), results + (i - tile0)*SPK_ROWS, stride);
             }
             for (int t = 0; t < n_tok; ++t) {
                 finish(results + t*stride, tile0*SPK_ROWS, std::min(tile1*SPK_ROWS, sh.m) - tile0*SPK_ROWS, t0 + t);
@@ -258,17 +200,12 @@ size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
 
 void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     const shape sh(dst);
-    const ggml_tensor * scales = dst->src[2];
     const int ith = params->ith, nth = params->nth;
     uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
 
     const mul_mat mm = {
-        spk_get_isa(), sh, (const uint8_t *) dst->src[0]->data, scales ? (const float *) scales->data : nullptr,
-        (const char *) dst->src[1]->data,
-        sh.has_rest ? (const int32_t *) dst->src[3]->data : nullptr,
-        sh.has_rest ? (const int16_t *) dst->src[4]->data : nullptr,
-        sh.has_rest ? ggml_nelements(dst->src[3]) : 0,
-        (int32_t *) (work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0)),
+        sh, spk_product::of(dst, sh.width), (const uint8_t *) dst->src[0]->data, (const char *) dst->src[1]->data,
+        work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0),
         work + sh.batches_at(nth) + (sh.own_batch() ? ith*sh.batches_size() : 0),
         dst->src[5] ? (const float *) dst->src[5]->data : nullptr, dst->src[6] ? (const float *) dst->src[6]->data : nullptr,
         ggml_get_op_params_i32(dst, GGML_SPK_MUL_MAT_RELU) != 0, dst->src[7] ? (const float *) dst->src[7]->data : nullptr,
@@ -279,7 +216,7 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         mm.pack_batch(i);
     }
     for (int64_t t0 = sh.own_spread() ? 0 : ith*sh.width; sh.has_rest && t0 < sh.n_tok; t0 += nth*sh.width) {
-        spread(mm.spread + t0*sh.n, sh, mm.act, t0);
+        mm.spread_tokens(t0);
     }
     if (sh.n_batches > 1 || (sh.has_rest && !sh.own_spread())) {
         ggml_barrier(params->threadpool);

@@ -1,0 +1,100 @@
+#pragma once
+
+// What a product with one matrix (mul-mat.cpp) and one with chosen experts (mul-mat-id.cpp) share: a tile times the tokens that a kernel
+// is given together, with what outliers among counts and INT8 codes add.
+
+#include "spk-isa.h"
+#include "spk-layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+struct spk_product {
+    const spk_isa & isa;
+    ggml_type       type;
+    int64_t         n;
+    int             width;      // tokens side by side in what the rest is multiplied with: 1 or SPK_BATCH
+    const float   * scales;     // I8, [rows][n/128], else NULL
+    const int32_t * rest_index; // of INT8 codes, in order; NULL: there are none
+    const int16_t * rest_value;
+    int64_t         n_rest;
+
+    // of GGML_OP_SPK_MUL_MAT or GGML_OP_SPK_MUL_MAT_ID
+    static spk_product of(const ggml_tensor * dst, int width) {
+        const ggml_tensor * w = dst->src[0], * scales = dst->src[2], * index = dst->src[3], * value = dst->src[4];
+        const bool rest = index && ggml_nelements(index) > 0;
+        return { spk_get_isa(), w->type, w->ne[0], width, scales ? (const float *) scales->data : nullptr,
+            rest ? (const int32_t *) index->data : nullptr, rest ? (const int16_t *) value->data : nullptr, rest ? ggml_nelements(index) : 0 };
+    }
+
+    // the activations of up to `width` tokens, [n][width]: counts, or values with GGML_SPK_Q8; zeros for missing tokens
+    size_t spread_size() const { return n*width*sizeof(int32_t); }
+
+    void spread(void * dst, const ggml_spk_row * rows, int n_tok) const {
+        int32_t * counts = (int32_t *) dst;
+        float   * values = (float *) dst;
+        if (n_tok < width) {
+            memset(dst, 0, spread_size());
+        }
+        for (int t = 0; t < n_tok; ++t) {
+            const ggml_spk_row & row = rows[t];
+            if (row.encoding == GGML_SPK_Q8) {
+                for (int64_t i = 0; i < n; ++i) {
+                    values[i*width + t] = row.scales[i/32]*row.s8[i];
+                }
+                continue;
+            }
+            for (int64_t i = 0; i < n; ++i) {
+                counts[i*width + t] = row.s8[i];
+            }
+            for (int o = 0; o < row.n_outliers; ++o) {
+                counts[row.outliers[o].index*width + t] += row.outliers[o].rest;
+            }
+        }
+    }
+
+    // out[t*stride + r]: the tile whose first row is `row` of the matrix times n_tok tokens; tile_scales, batch: as mul_tile and mul_rows
+    // take them. x: where there is a rest, what `spread` made of the tokens, `width` by `width`
+    void run_tile(const uint8_t * tile, const float * tile_scales, bool by_tile, int64_t row, int n_rows,
+                  const ggml_spk_row * rows, int n_tok, const void * batch, const void * x, float * out, int64_t stride) const {
+        const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & r) { return r.n_outliers > 0; });
+
+        double corr[SPK_MOST_TOKENS*SPK_ROWS];
+        if (outliers || rest_index) {
+            memset(corr, 0, n_tok*SPK_ROWS*sizeof(double));
+        }
+        for (int t = 0; outliers && t < n_tok; ++t) {
+            if (rows[t].n_outliers > 0) {
+                (by_tile ? isa.tile_outliers : isa.rows_outliers)(type, n, tile, tile_scales, n_rows, &rows[t], corr + t*SPK_ROWS);
+            }
+        }
+        for (int t = 0; rest_index && t < n_tok; t += width) {
+            add_rest(row, n_rows, (const char *) x + t/width*spread_size(), (ggml_spk_encoding) rows[0].encoding, std::min(width, n_tok - t), corr + t*SPK_ROWS);
+        }
+        const double * added = outliers || rest_index ? corr : nullptr;
+        if (by_tile) {
+            isa.mul_tile(type, n, tile, tile_scales, rows, batch, n_tok, added, out, stride, n_rows);
+        } else {
+            isa.mul_rows(type, n, tile, tile_scales, rows, n_tok, added, out, stride, n_rows);
+        }
+    }
+
+private:
+    // corr[t][r] of a tile: what codes beyond int8 add
+    void add_rest(int64_t row, int n_rows, const void * x, ggml_spk_encoding encoding, int n_tok, double * corr) const {
+        const int32_t * index = std::lower_bound(rest_index, rest_index + n_rest, row*n, [](int32_t a, int64_t b) { return a < b; });
+        for (int r = 0; r < n_rows; ++r) {
+            const int64_t first = (row + r)*n;
+            const int32_t * end = index;
+            while (end < rest_index + n_rest && *end >= first && *end < first + n) { // never outside, even if a file is not sorted
+                ++end;
+            }
+            double sum[SPK_BATCH] = {};
+            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, x, encoding, width, sum);
+            for (int t = 0; t < n_tok; ++t) {
+                corr[t*SPK_ROWS + r] += sum[t];
+            }
+            index = end;
+        }
+    }
+};
