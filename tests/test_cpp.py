@@ -45,7 +45,7 @@ def test_attention_operators_agree_with_plain_loops() -> None:
     assert " 0 failed" in run(built("test-spk-ops"))
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "i8mm", "dotprod", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "i8mm", "dotprod", "generic"])
 def test_integer_products_are_exact(isa: str) -> None:
     found = run(built("test-spk-matmul"), env={"SPIKINGBRAIN_ISA": isa})
     if f"spk-matmul {isa}:" not in found:
@@ -53,7 +53,7 @@ def test_integer_products_are_exact(isa: str) -> None:
     assert " 0 failed" in found
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "generic"])
 def test_experts_and_sinks_agree_with_plain_loops(isa: str) -> None:
     assert " 0 failed" in run(built("test-spk-experts"), env={"SPIKINGBRAIN_ISA": isa})
 

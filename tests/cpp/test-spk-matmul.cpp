@@ -358,7 +358,8 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
     return std::vector<float>((float *) y->data, (float *) y->data + w.m*T);
 }
 
-enum counts_kind { RANDOM, ZEROS, ONE_HUGE, FULL, ALL_OUTLIERS, NAN_ROW, N_COUNTS };
+enum counts_kind { RANDOM, ZEROS, ONE_HUGE, FULL, ALL_OUTLIERS, NAN_ROW, N_COUNTS,
+                   SMALL, MOST, LEAST, EITHER, BEYOND }; // by name only: sums with a code stay in a byte (spk-pairs-avx512.h), or just not
 
 static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & rnd) {
     std::vector<int64_t> s(n);
@@ -371,6 +372,11 @@ static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & 
             case NAN_ROW: v = 0; break;
             case FULL:    v = 127; break;
             case ALL_OUTLIERS: v = (int64_t) (rnd.rng() % 200000) - 100000; break;
+            case SMALL:   v = (int64_t) (rnd.rng() % 15) - 7; break;
+            case MOST:    v = 120; break;
+            case LEAST:   v = -120; break;
+            case EITHER:  v = rnd.rng() % 2 ? 120 : -120; break;
+            case BEYOND:  v = r == 0 ? 121 : r == 1 ? -121 : (int64_t) (rnd.rng() % 241) - 120; break;
         }
     }
     if (kind == ONE_HUGE) {
@@ -379,7 +385,7 @@ static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & 
     return s;
 }
 
-static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extreme, double rest_share, std::vector<int> threads) {
+static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extreme, double rest_share, std::vector<int> threads, int of_all = N_COUNTS) {
     random_floats rnd(n*7 + m*131 + T);
     const matrix w(type, n, m, rnd, extreme, rest_share);
 
@@ -387,7 +393,7 @@ static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extr
     std::vector<uint8_t> act(T*row_size);
     std::vector<float>   expected(m*T);
     for (int64_t t = 0; t < T; ++t) {
-        const int  kind = extreme ? (t % 2 ? FULL : ZEROS) : T == 1 ? (int) (m % N_COUNTS) : (int) (t % N_COUNTS);
+        const int  kind = of_all != N_COUNTS ? of_all : extreme ? (t % 2 ? FULL : ZEROS) : T == 1 ? (int) (m % N_COUNTS) : (int) (t % N_COUNTS);
         const auto s    = counts_of_kind(kind, n, rnd);
         const float v_th = kind == NAN_ROW ? NAN : std::ldexp(1.0f, t % 2 ? -16 : 13); // about the clamps
         write_row(&act[t*row_size], s, v_th);
@@ -414,7 +420,7 @@ static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extr
                 same &= y[i] == expected[i] || (std::isnan(y[i]) && std::isnan(expected[i]));
             }
             char name[160];
-            snprintf(name, sizeof(name), "exact %s %s n=%d m=%d T=%d extreme=%d rest=%g threads=%d", ggml_type_name(type), name_of(buft), (int) n, (int) m, (int) T, extreme, rest_share, n_threads);
+            snprintf(name, sizeof(name), "exact %s %s n=%d m=%d T=%d extreme=%d rest=%g threads=%d counts=%d", ggml_type_name(type), name_of(buft), (int) n, (int) m, (int) T, extreme, rest_share, n_threads, of_all);
             check(same, name);
         }
     }
@@ -587,6 +593,11 @@ int main() {
         for (int extreme : { 1, 2 }) {
             test_exact(type, 1024, 16, 2, extreme, 0.0, { 1 });
             test_exact(type, 1024, 32, 9, extreme, 0.0, { 1 });
+        }
+        for (int kind : { SMALL, MOST, LEAST, EITHER, BEYOND }) {
+            for (int extreme : { 0, 1, 2 }) {
+                test_exact(type, 1024, 32, 19, extreme, 0.0, { 1 }, kind);
+            }
         }
         test_exact(type, 256, 80, 1,  0, 0.03, { 2, 3, 4 });
         test_exact(type, 256, 80, 20, 0, 0.03, { 2, 3, 4 });

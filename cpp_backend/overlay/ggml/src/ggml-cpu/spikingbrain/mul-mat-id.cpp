@@ -145,7 +145,7 @@ struct mul_mat_id {
                 get_rows(rows, group);
                 const int32_t n_tok = std::min(SPK_BATCH, group.n_tok - i*SPK_BATCH);
                 if (group.packed >= 0 && n_tok == SPK_BATCH) {
-                    isa.pack_batch(batch(group, i), sh.n, rows + i*SPK_BATCH);
+                    isa.pack_batch(batch(group, i), sh.type, sh.n, rows + i*SPK_BATCH);
                 }
                 if (sh.has_rest) {
                     product.spread(spread_of(group.block + i), rows + i*SPK_BATCH, n_tok);

@@ -114,7 +114,7 @@ struct mul_mat {
     void pack_batch(int64_t i) const {
         ggml_spk_row rows[SPK_BATCH];
         get_rows(rows, i*SPK_BATCH, SPK_BATCH);
-        isa.pack_batch(batch(i), sh.n, rows);
+        isa.pack_batch(batch(i), sh.type, sh.n, rows);
     }
 
     uint8_t * spread_of(int64_t t0) const { return spread + t0/sh.width*product.spread_size(); }
@@ -137,12 +137,13 @@ struct mul_mat {
             result[r] = result[r] > 0.0f ? result[r] : 0.0f;
         }
         for (int64_t r = 0; residual && r < n; ++r) {
-            result[r] += residual[at + r];
+            y[at + r] = result[r] + residual[at + r];
         }
         if (gate) {
-            ggml_vec_swiglu_f32(n, result, gate + at, result);
+            ggml_vec_swiglu_f32(n, y + at, gate + at, residual ? y + at : result);
+        } else if (!residual) {
+            memcpy(y + at, result, n*sizeof(float));
         }
-        memcpy(y + at, result, n*sizeof(float));
     }
 
     // asks for the scales of a chunk that this thread will likely take next: they lie apart from the weights, so no processor foresees them

@@ -63,7 +63,7 @@ struct spk_tokens<SPK_BATCH> {
     }
 };
 
-static void pack_batch(void * dst, int64_t n, const ggml_spk_row * act) {
+static void pack_batch(void * dst, ggml_type, int64_t n, const ggml_spk_row * act) {
     spk_batch * batch = (spk_batch *) dst;
     const bool q8 = act->encoding == GGML_SPK_Q8;
     for (int t = 0; t < SPK_BATCH; ++t) {

@@ -25,6 +25,15 @@ static const spk_isa * usable_avx512() {
     return nullptr;
 }
 
+static const spk_isa * usable_zen4() {
+#ifdef __x86_64__
+    if (__builtin_cpu_is("amd") && usable_avx512()) {
+        return spk_isa_zen4();
+    }
+#endif
+    return nullptr;
+}
+
 static const spk_isa * usable_avx2() {
 #ifdef __x86_64__
     // every CPU with AVX2 has F16C, which gcc 12 cannot ask for
@@ -56,7 +65,7 @@ static const spk_isa * usable_i8mm() {
 }
 
 static const spk_isa & pick() {
-    const spk_isa * const usable[] = { usable_avx512(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
+    const spk_isa * const usable[] = { usable_zen4(), usable_avx512(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
 
     const char * wanted = getenv("SPIKINGBRAIN_ISA");
     const spk_isa * best = nullptr;
@@ -69,7 +78,7 @@ static const spk_isa & pick() {
         }
     }
     if (wanted) {
-        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (avx512, avx2, i8mm, dotprod, generic); using %s\n", wanted, best->name);
+        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (zen4, avx512, avx2, i8mm, dotprod, generic); using %s\n", wanted, best->name);
     }
     return *best;
 }

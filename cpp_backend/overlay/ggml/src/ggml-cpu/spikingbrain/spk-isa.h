@@ -18,7 +18,10 @@ static const int SPK_SWA_MAX_COUNT = 1 << 30; // below
 // 32 columns of that many rows of activations, side by side; i8mm has a form of its own (spk-mmla-neon.h)
 struct spk_batch_block {
     int32_t bias[SPK_BATCH];
-    float   scales[SPK_BATCH];    // with GGML_SPK_Q8
+    union {
+        float   scales[SPK_BATCH]; // with GGML_SPK_Q8
+        int32_t in_pairs;          // of counts: 0, or they are as spk-pairs-avx512.h wants them
+    };
     int8_t  s8[2][SPK_BATCH][16]; // 16 columns of each
 };
 
@@ -76,8 +79,8 @@ struct spk_isa {
     int    n_tok;       // that mul_tile and mul_rows are given together at most: a multiple of SPK_BATCH
     size_t batch_block; // bytes of 32 columns of a batch
 
-    // batch [n/32] of act [SPK_BATCH]; NULL where mul_tile reads rows as they are
-    void (*pack_batch)(void * batch, int64_t n, const ggml_spk_row * act);
+    // batch [n/32] of act [SPK_BATCH], for weights of that type; NULL where mul_tile reads rows as they are
+    void (*pack_batch)(void * batch, ggml_type type, int64_t n, const ggml_spk_row * act);
 
     // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok; corr may be NULL
     // mul_tile: an interleaved tile (spk-layout.h); scales as spk_pack_scales leaves them, for I8 only
@@ -119,5 +122,6 @@ const spk_isa & spk_get_isa();
 const spk_isa * spk_isa_generic();
 const spk_isa * spk_isa_avx2();
 const spk_isa * spk_isa_avx512();
+const spk_isa * spk_isa_zen4();
 const spk_isa * spk_isa_dotprod();
 const spk_isa * spk_isa_i8mm();

@@ -37,6 +37,9 @@ SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
 #ifdef SPK_I8MM
 #include "spk-mmla-neon.h"
 #endif
+#ifdef SPK_PAIRS
+#include "spk-pairs-avx512.h"
+#endif
 
 // 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8, int PART = 0>
@@ -84,6 +87,11 @@ template <class W, int NT, bool Q8>
 static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
                         const double * corr, float * y, int64_t stride_y, int n_rows) {
     float out[NT*SPK_ROWS];
+#ifdef SPK_PAIRS
+    if constexpr (std::is_same_v<W, weights_q4_0> && NT == SPK_BATCH && !Q8) {
+        pair_sums(n, tile, batch, out);
+    } else
+#endif
     tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
     put_tokens(out, act, NT, corr, y, stride_y, n_rows);
 }

@@ -20,7 +20,7 @@ struct spk_quad {
     float  scale[2][4];
 };
 
-static void pack_batch(void * dst, int64_t n, const ggml_spk_row * act) {
+static void pack_batch(void * dst, ggml_type, int64_t n, const ggml_spk_row * act) {
     const bool q8 = act->encoding == GGML_SPK_Q8;
     for (int p = 0; p < SPK_BATCH/2; ++p) {
         const ggml_spk_row a = act[2*p], b = act[2*p + 1];

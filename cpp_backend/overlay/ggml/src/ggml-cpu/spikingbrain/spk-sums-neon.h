@@ -6,7 +6,7 @@
 typedef spk_batch_block spk_batch;
 static const int SPK_NT = 2, SPK_TOGETHER = SPK_BATCH; // tokens whose sums stay in registers together, that are given together
 
-static void (* const pack_batch)(void *, int64_t, const ggml_spk_row *) = nullptr; // rows are read as they are
+static void (* const pack_batch)(void *, ggml_type, int64_t, const ggml_spk_row *) = nullptr; // rows are read as they are
 
 // Products of bytes are added in 16 bits while they cannot overflow: the 8 steps of a block where a weight is below 32
 // (31*127*8 < 2^15), two of int8 weights (128*127*2 < 2^15).

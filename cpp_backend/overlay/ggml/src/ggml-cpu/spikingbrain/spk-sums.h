@@ -4,21 +4,26 @@
 static const int SPK_TOGETHER = SPK_BATCH;
 typedef spk_batch_block spk_batch;
 
-static void pack_rows(void * dst, int64_t n, const ggml_spk_row * act) {
-    spk_batch * batch = (spk_batch *) dst;
+SPK_INLINE void pack_block(spk_batch & block, const ggml_spk_row * act, int64_t b) {
     const bool q8 = act->encoding == GGML_SPK_Q8;
-    for (int64_t b = 0; b < n/32; ++b) {
-        for (int t = 0; t < SPK_BATCH; ++t) {
-            batch[b].bias[t]   = act[t].bias[b];
-            batch[b].scales[t] = q8 ? act[t].scales[b] : 0.0f;
-            memcpy(batch[b].s8[0][t], act[t].s8 + 32*b,      16);
-            memcpy(batch[b].s8[1][t], act[t].s8 + 32*b + 16, 16);
-        }
+    for (int t = 0; t < SPK_BATCH; ++t) {
+        block.bias[t]   = act[t].bias[b];
+        block.scales[t] = q8 ? act[t].scales[b] : 0.0f;
+        memcpy(block.s8[0][t], act[t].s8 + 32*b,      16);
+        memcpy(block.s8[1][t], act[t].s8 + 32*b + 16, 16);
     }
 }
 
+static void pack_rows(void * dst, ggml_type, int64_t n, const ggml_spk_row * act) {
+    for (int64_t b = 0; b < n/32; ++b) {
+        pack_block(((spk_batch *) dst)[b], act, b);
+    }
+}
+
+#ifndef SPK_PAIRS
 // NULL: rows are read as they are
-static void (* const pack_batch)(void *, int64_t, const ggml_spk_row *) = SPK_NT == SPK_BATCH ? pack_rows : nullptr;
+static void (* const pack_batch)(void *, ggml_type, int64_t, const ggml_spk_row *) = SPK_NT == SPK_BATCH ? pack_rows : nullptr;
+#endif
 
 // what a product reads of its tokens: rows
 template <bool BATCHED>
