@@ -221,44 +221,49 @@ void context::decode(const tokens_in & tokens, llama_pos pos0, llama_seq_id seq,
     logits_pos_ = pos0 + n - 1;
 }
 
+sequences_batch context::checked_batch(const char * what, const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
+                                       const int8_t * want, int64_t n_want) const {
+    check_tokens(tokens);
+    const int64_t n = tokens.size();
+    if (pos.size() != n || seq.size() != n || n_want != n) {
+        throw std::invalid_argument(std::string(what) + ": got arrays of different lengths, expected " + std::to_string(n) + " each");
+    }
+    sequences_batch out;
+    out.ids.assign(tokens.data(), tokens.data() + n);
+    out.pos.assign(pos.data(), pos.data() + n);
+    out.seq.assign(seq.data(), seq.data() + n);
+    out.want.assign(want, want + n);
+    out.n_seq.assign(n, 1);
+    out.seqs.resize(n);
+    for (int64_t i = 0; i < n; ++i) {
+        check_seq(out.seq[i]);
+        if (out.pos[i] < 0) {
+            throw std::invalid_argument(std::string(what) + ": position: got " + std::to_string(out.pos[i]) + ", expected >= 0");
+        }
+        out.seqs[i] = &out.seq[i];
+        out.n_out += want[i] != 0;
+    }
+    if (out.n_out > n_outputs_max_) {
+        throw std::invalid_argument(std::string(what) + ": outputs: got " + std::to_string(out.n_out) +
+            ", expected at most n_outputs_max=" + std::to_string(n_outputs_max_));
+    }
+    out.batch = { (int32_t) n, out.ids.data(), nullptr, out.pos.data(), out.n_seq.data(), out.seqs.data(), out.want.data() };
+    return out;
+}
+
 py::array_t<float> context::decode_batch(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
                                          const py::array_t<int8_t, py::array::c_style> & want,
                                          std::shared_ptr<cancel_token> cancel) {
     SB_USE("decode_batch");
-    check_tokens(tokens);
-    const int64_t n       = tokens.size();
     const int64_t n_vocab = logits_.size();
-    if (pos.size() != n || seq.size() != n || want.size() != n) {
-        throw std::invalid_argument("decode_batch: got arrays of different lengths, expected " + std::to_string(n) +
-            " each");
-    }
-    std::vector<llama_token>    ids(tokens.data(), tokens.data() + n);
-    std::vector<llama_pos>      where(pos.data(), pos.data() + n);
-    std::vector<llama_seq_id>   seq_ids(seq.data(), seq.data() + n);
-    std::vector<int8_t>         outputs(want.data(), want.data() + n);
-    std::vector<int32_t>        n_seq(n, 1);
-    std::vector<llama_seq_id *> seqs(n);
-    int64_t n_out = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        check_seq(seq_ids[i]);
-        if (where[i] < 0) {
-            throw std::invalid_argument("decode_batch: position: got " + std::to_string(where[i]) + ", expected >= 0");
-        }
-        seqs[i] = &seq_ids[i];
-        n_out += outputs[i] != 0;
-    }
-    if (n_out > n_outputs_max_) {
-        throw std::invalid_argument("decode_batch: outputs: got " + std::to_string(n_out) +
-            ", expected at most n_outputs_max=" + std::to_string(n_outputs_max_));
-    }
-    llama_batch batch = { (int32_t) n, ids.data(), nullptr, where.data(), n_seq.data(), seqs.data(), outputs.data() };
+    sequences_batch batch = checked_batch("decode_batch", tokens, pos, seq, want.data(), want.size());
 
-    py::array_t<float> result({n_out, n_vocab});
+    py::array_t<float> result({batch.n_out, n_vocab});
     logits_pos_ = -1; // several sequences: there is no one last token
-    run(batch, "decode_batch", cancel.get());
+    run(batch.batch, "decode_batch", cancel.get());
     float * out = result.mutable_data();
-    for (int64_t i = 0; i < n; ++i) {
-        if (outputs[i]) {
+    for (size_t i = 0; i < batch.want.size(); ++i) {
+        if (batch.want[i]) {
             const float * row = llama_get_logits_ith(ctx_, i);
             if (!row) {
                 throw std::runtime_error("decode_batch: logits: got none for token " + std::to_string(i) +

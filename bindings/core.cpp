@@ -77,6 +77,7 @@ static void bind_context(py::module_ & m) {
         .def("n_rs_seq", &context::n_rs_seq)
         .def("decode", &context::decode, "tokens"_a, "pos"_a, "seq"_a = 0, "rows"_a = py::none(), "cancel"_a = py::none())
         .def("decode_batch", &context::decode_batch, "tokens"_a, "pos"_a, "seq"_a, "want"_a, "cancel"_a = py::none())
+        .def("score", &context::score, "tokens"_a, "pos"_a, "seq"_a, "rows"_a, "targets"_a, "cancel"_a = py::none())
         .def("embed", &context::embed, "tokens"_a, "pos"_a, "cancel"_a = py::none())
         .def("set_adapters", &context::set_adapters, "adapters"_a)
         .def("logits", [](const py::object & self) { return py::cast<context &>(self).logits(self); })

@@ -132,6 +132,21 @@ struct context_options {
     bool     stop_inside;    // a cancel may stop a graph half way: the memory can undo a micro-batch
 };
 
+// arrays of one length, and the llama_batch of them
+struct sequences_batch {
+    std::vector<llama_token>    ids;
+    std::vector<llama_pos>      pos;
+    std::vector<llama_seq_id>   seq;
+    std::vector<int8_t>         want;  // rows of logits
+    std::vector<int32_t>        n_seq;
+    std::vector<llama_seq_id *> seqs;
+    int64_t                     n_out = 0;
+    llama_batch                 batch = {};
+
+    sequences_batch() = default;
+    sequences_batch(sequences_batch &&) = default; // the arrays stay where they are
+};
+
 class context {
 public:
     context(std::shared_ptr<model> m, const context_options & o);
@@ -155,6 +170,10 @@ public:
     py::array_t<float> decode_batch(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
                                     const py::array_t<int8_t, py::array::c_style> & want,
                                     std::shared_ptr<cancel_token> cancel);
+    // any batch, as decode_batch; of each target the log probability in the row of logits of token rows[i] of the batch (the token
+    // before it), and the likeliest token there: (float64 [n_targets], int32 [n_targets]). No row is copied
+    py::tuple score(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq, const tokens_in & rows,
+                    const tokens_in & targets, std::shared_ptr<cancel_token> cancel);
     // tokens of sequence 0 -> [n, n_embd]; needs `embeddings`
     py::array_t<float> embed(const tokens_in & tokens, llama_pos pos0, std::shared_ptr<cancel_token> cancel);
     void set_adapters(const std::vector<std::pair<std::shared_ptr<adapter>, float>> & adapters);
@@ -185,6 +204,8 @@ private:
     spike_collector & spikes(const char * what) const;
     void check_seq(llama_seq_id seq) const;
     void check_tokens(const tokens_in & tokens) const;
+    sequences_batch checked_batch(const char * what, const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq,
+                                  const int8_t * want, int64_t n_want) const;
     void run(llama_batch & batch, const char * what, const cancel_token * cancel = nullptr);
     static bool on_abort(void * self);
     llama_memory_t memory() const { return llama_get_memory(ctx_); }

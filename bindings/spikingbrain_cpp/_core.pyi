@@ -157,6 +157,10 @@ class Context:
     def decode_batch(self, tokens: Ints, pos: Ints, seq: Ints, want: npt.NDArray[np.int8],
                      cancel: Optional[CancelToken] = None) -> Floats:
         """Tokens of any sequences; logits of those with want != 0, [n_want, n_vocab]."""
+    def score(self, tokens: Ints, pos: Ints, seq: Ints, rows: Ints, targets: Ints,
+              cancel: Optional[CancelToken] = None) -> tuple[npt.NDArray[np.float64], Ints]:
+        """Tokens of any sequences; of each target its log probability after the token rows[i] of the batch, and the likeliest token
+        there: ([n_targets], [n_targets]). No row of logits is copied."""
     def embed(self, tokens: Ints, pos: int, cancel: Optional[CancelToken] = None) -> Floats:
         """Tokens of sequence 0 -> [n, n_embd]: the last norm's output. Raises Cancelled."""
     def set_adapters(self, adapters: list[tuple[Adapter, float]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -85,6 +85,7 @@ class Many:
     sampling: Sampling
     stops: list[str]
     last_n: int  # tokens that the chains must have seen
+    ended: Callable[[dict[str, Any]], object] = lambda answer: None  # called with each answer when it is whole
 
     def job(self, index: int, prompt: Ids, seed: int, max_tokens: int) -> _Job:
         """One continuation to be made."""
@@ -140,3 +141,4 @@ class Many:
             job.finish_reason = "stop" if job.out.stopped else "length" if full else None
         if job.finish_reason:
             job.text += job.out.finish()
+            self.ended(job.answer())

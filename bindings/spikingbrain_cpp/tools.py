@@ -65,6 +65,7 @@ COMMANDS = {
     "sb-imatrix": "measure which weights matter on a text, for sb-quantize",
     "sb-gguf-split": "split a GGUF file, or join its parts",
     "sb-rpc-server": "compute layers of a model that another machine loads (--rpc, rpc_servers)",
+    "sb-eval": "run the tasks of lm-evaluation-harness on a model",
     "sb-spikes": "count, draw and report a model's spikes on a text",
 }
 
