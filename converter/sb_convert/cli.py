@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import adapter
 from .convert import Options, convert
 from .edit import respike
 from .errors import ConvertError
@@ -42,6 +43,7 @@ def spike_k(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="sb-convert", description="Converts a SpikingBrain checkpoint folder to a GGUF file.")
     p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, weights and tokenizer; or a GGUF of ours, to change its spike keys")
+    p.add_argument("--base", type=Path, metavar="FOLDER", help="CHECKPOINT is a PEFT LoRA adapter, FOLDER the checkpoint it was trained on: write the adapter that --lora takes")
     p.add_argument("-o", "--outfile", metavar="OUTFILE", help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder")
     p.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto: the checkpoint's own, int8 with weight scales (default)")
     on = p.add_mutually_exclusive_group()
@@ -73,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     args.is_gguf = args.checkpoint.is_file()
     if args.is_gguf:
         _check_edit(p, args)
+    elif args.base is not None:
+        _check_adapter(p, args)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.verbose else logging.WARNING)
     logging.getLogger("gguf").setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
@@ -98,12 +102,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check_edit(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Which options have a meaning for a GGUF."""
-    names = ("outtype", "split_max_size", "metadata", "model_name", "vocab_only", "verify", "dry_run", "spike_down_type", "spike_calibrate")
-    given = [name for name in names if getattr(args, name) != p.get_default(name)]
-    if given:
-        p.error(f"--{given[0].replace('_', '-')}: got a GGUF file to read, expected a checkpoint folder; only spike keys can be changed in a GGUF")
+    names = ("base", "outtype", "split_max_size", "metadata", "model_name", "vocab_only", "verify", "dry_run", "spike_down_type", "spike_calibrate")
+    if given := _given(p, args, names):
+        p.error(f"{given}: got a GGUF file to read, expected a checkpoint folder; only spike keys can be changed in a GGUF")
     if not args.spikes.given():
         p.error(f"{args.checkpoint}: got a file and nothing to change in it, expected a checkpoint folder; or give --spike")
+
+
+def _check_adapter(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Which options have a meaning for an adapter."""
+    if given := next(iter(args.spikes.given()), None) or _given(p, args, ("split_max_size", "vocab_only", "verify")):
+        p.error(f"{given}: got --base with it, expected a whole model; an adapter has none of what it changes")
+    if args.outtype not in ("auto", *adapter.TYPES):
+        p.error(f"--outtype: got {args.outtype} for an adapter, expected auto or one of {', '.join(adapter.TYPES)}; it is small, and read as floats")
+
+
+def _given(p: argparse.ArgumentParser, args: argparse.Namespace, names: tuple[str, ...]) -> str | None:
+    """The first of these options that was given, as it is written."""
+    return next((f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != p.get_default(name)), None)
 
 
 @contextmanager
@@ -137,6 +153,9 @@ def run(args: argparse.Namespace) -> int:
         check_requirements()
     options = Options(args.outfile, args.outtype, args.force, args.dry_run, args.split_max_size, args.metadata,
                       args.model_name, args.vocab_only, args.spikes)
+    if args.base is not None:
+        _say(adapter.convert_adapter(args.checkpoint, args.base, options, _say))
+        return 0
     result = convert(args.checkpoint, options, say=_say)
     if args.dry_run:
         return 0

@@ -19,7 +19,7 @@ from .metadata import folder_name, read_metadata_file, read_sampling
 from .output import Output, opened
 from .plan import Plan, Planned, make_plan, n_threads
 from .progress import Progress
-from .sources import first_not_finite, open_checkpoint
+from .sources import first_not_finite, open_checkpoint, refuse_adapter
 from .spike import SpikeOptions
 from .tokenizer import load_vocab
 from .vocab_file import add_keys
@@ -58,6 +58,7 @@ class Result:
 def convert(folder: Path, options: Options, say=print) -> Result:
     begun = time.monotonic()
     folder = Path(folder)
+    refuse_adapter(folder)
     config = ModelConfig.load(folder)
     vocab = load_vocab(folder, config)
     override = read_metadata_file(options.metadata)
@@ -75,14 +76,19 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     output.check_free()
     file_type = OUTTYPES[plan.outtype].file_type
     add_keys(output.writer, folder, plan.config, vocab, file_type, override, options.model_name, plan.n_params, plan.spike, plan.experts)
-    shards = [list(held) for held in output.writer.tensors]
-    with opened(output, plan.nbytes), Progress(plan.nbytes, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
-        for p in plan.tensors:
+    write_planned(output, plan.tensors, say)
+    return Result(output.finals, plan, time.monotonic() - begun, options)
+
+
+def write_planned(output: Output, tensors: list[Planned], say) -> None:
+    """The whole file: its keys and tensors are known to output."""
+    shards, total = [list(held) for held in output.writer.tensors], sum(p.nbytes for p in tensors)
+    with opened(output, total), Progress(total, say) as progress, ThreadPoolExecutor(n_threads()) as pool:
+        for p in tensors:
             shard = next(i for i, names in enumerate(shards) if p.target.gguf in names)
             progress.start(p.target.gguf)
             for n in output.write(shard, encoded(p, pool), p.nbytes):
                 progress.add(n)
-    return Result(output.finals, plan, time.monotonic() - begun, options)
 
 
 def plan_for(folder: Path, config: ModelConfig, options: Options, say) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +36,38 @@ class Stack(Tensor):
             parts.append(tensor.rows(at, end))
             start += end - at
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else self.data[0].rows(0, 0)
+
+
+@dataclass(frozen=True)
+class Padded(Tensor):
+    """A matrix of an adapter times a factor, with zeros behind its rows and columns; without one, zeros alone."""
+    factor: float = 1.0
+
+    @classmethod
+    def of(cls, tensor: Tensor | None, name: str, shape: tuple[int, ...], factor: float, file: Path) -> "Padded":
+        held = (tensor.name, tensor.dtype, tensor.file) if tensor is not None else (name, "F32", file)
+        return cls(held[0], shape, held[1], tensor, held[2], factor)
+
+    def rows(self, start: int, stop: int | None) -> np.ndarray:
+        stop = min(self.shape[0] if stop is None else stop, self.shape[0])
+        out = np.zeros((max(0, stop - start), self.shape[1]), np.float32)
+        if self.data is not None:
+            held = self.data.rows(start, stop)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told where it is written
+                out[:len(held), :held.shape[1]] = held * np.float32(self.factor)
+        return out
+
+
+@dataclass(frozen=True)
+class Transposed(Tensor):
+    """A matrix [n, m] as [m, n]."""
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Transposed":
+        return cls(tensor.name, (tensor.shape[1], tensor.shape[0]), tensor.dtype, tensor, tensor.file)
+
+    def rows(self, start: int, stop: int | None) -> np.ndarray:
+        return np.ascontiguousarray(self.data.rows(0, None)[:, start:stop].T)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def folder_name(folder: Path) -> str:
 def load_metadata(folder: Path, override: dict[str, Any], model_name: str | None, n_params: int) -> gguf.Metadata:
     """Name, author, licence, ... from the model card, config.json, the folder's name; --metadata and --model-name win."""
     model = repository(folder)
-    config = read_json(folder / "config.json")
+    config = read_optional(folder / "config.json")
     meta = gguf.Metadata()
     for name, value in read_sampling(folder).items():
         setattr(meta, name, value)
@@ -158,6 +158,16 @@ def add_general(w: gguf.GGUFWriter, folder: Path, override: dict[str, Any], mode
     meta.set_gguf_meta_model(w)
     w.add_file_type(file_type)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def add_adapter_general(w: gguf.GGUFWriter, folder: Path, override: dict[str, Any], model_name: str | None, base_name: str, file_type: gguf.LlamaFileType) -> None:
+    """Of an adapter: what its model card says, else the name of the base that its config gives."""
+    meta = load_metadata(folder, override, model_name, 0)
+    if meta.base_models is None and base_name and encodes(base_name) and "base_models" not in override:
+        meta.base_models = [{"name": base_name}]
+    w.add_type(gguf.GGUFType.ADAPTER)
+    meta.set_gguf_meta_model(w)
+    w.add_file_type(file_type)
 
 
 def add_hparams(w: gguf.GGUFWriter, c: ModelConfig) -> None:

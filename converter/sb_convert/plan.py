@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType as T
@@ -17,7 +18,7 @@ from .errors import bad
 from .formats import DOWN_TYPES, nbytes, rows_per_block, wanted_type, whole_blocks
 from .int8 import LARGEST_STORED, PARTS, Codes, Part, check_scales, has_scales, lossless_type, part_shapes, scales_name
 from .sinks import Sinks, SinkTensor
-from .sources import Tensor
+from .sources import Tensor, open_checkpoint
 from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, check_widths, resolve
 from .tensors import ALIASES, EMBEDDING, HEAD, PROJECTIONS, Target, checkpoint_shapes, targets
 
@@ -86,11 +87,8 @@ def make_plan(config: ModelConfig, tensors: dict[str, Tensor], outtype: str, whe
     coded = has_scales(tensors)
     keys = resolve(spike, where, SpikeKeys(True, DEFAULT_K, "released") if coded else None)
     check_widths(keys, widths(config), where)
-    check_wrappers(tensors, where)
-    tensors = renamed(without_buffers(tensors, config), config)
-    config = with_gate(config, tensors, where)
+    config, tensors = checked(config, tensors, where, partial)
     wanted = targets(config)
-    check_names(wanted, tensors, config, where, partial, coded)
     if outtype == "auto":
         outtype = "int8" if coded else own_type(wanted, tensors)
     scales = {t.gguf: _scales(t, tensors, where) for t in wanted if coded and t.kind in PROJECTIONS}
@@ -113,6 +111,24 @@ def make_plan(config: ModelConfig, tensors: dict[str, Tensor], outtype: str, whe
             exact = outtype == "int8" and t.kind in ("embedding", "tied")
             return [_planned(t, source, lossless_type(source) if exact else wanted_type(t.kind, outtype))]
         return Plan(config, outtype, [p for t in wanted for p in planned(t)], keys)
+
+
+def checked(config: ModelConfig, tensors: dict[str, Tensor], where: object, partial: bool = False) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """A checkpoint's config with what only its tensors say, and the tensors by their right names: each that it implies, of its shape,
+    and no other. ConvertError otherwise."""
+    check_wrappers(tensors, where)
+    tensors = renamed(without_buffers(tensors, config), config)
+    config = with_gate(config, tensors, where)
+    check_names(targets(config), tensors, config, where, partial, has_scales(tensors))
+    return config, tensors
+
+
+def base_of(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The checkpoint that an adapter belongs to."""
+    if not folder.is_dir():
+        raise bad("--base", str(folder), "a file" if folder.exists() else "nothing there", "the folder of the checkpoint that the adapter was trained on",
+                  "give the one with config.json and weights")
+    return checked(ModelConfig.load(folder), open_checkpoint(folder), folder)
 
 
 def source_of(t: Target, tensors: dict[str, Tensor], config: ModelConfig, sinks: Sinks | None) -> Tensor:
@@ -219,7 +235,7 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
     shapes = checkpoint_shapes(config)
     missing = [name for name in shapes if name not in tensors]
     if missing:
-        raise bad(where, "tensors", f"{len(missing)} missing: {_some(missing)}", "every tensor that config.json implies",
+        raise bad(where, "tensors", f"{len(missing)} missing: {some(missing)}", "every tensor that config.json implies",
                   "get the complete checkpoint, or the config.json that belongs to it")
     known = shapes.keys() | {scales_name(name) for t in wanted if coded and t.kind in PROJECTIONS for name in t.sources()}
     left = [name for name in tensors if name not in known]
@@ -227,7 +243,7 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
         left.remove(HEAD)
         _check_tied(tensors)
     if left and not partial:
-        raise bad(where, "tensors", f"{len(left)} left over: {_some(left)}", "none that config.json does not imply",
+        raise bad(where, "tensors", f"{len(left)} left over: {some(left)}", "none that config.json does not imply",
                   "the graph would ignore them; give the config.json that belongs to these weights")
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
@@ -238,7 +254,8 @@ def n_threads() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
-def _some(names: list[str], n: int = 4) -> str:
+def some(names: list[str], n: int = 4) -> str:
+    """The first n names, and how many more there are."""
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 

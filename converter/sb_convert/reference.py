@@ -362,8 +362,9 @@ class Model(nn.Module):
         return share[1:row + 1].sum(0), share[0] + share[row + 1:].sum(0)
 
     def logits(self, x: Tensor) -> Tensor:
-        head = self.model.embeddings if self.lm_head is None else self.lm_head
-        return F.linear(self.model.norm(x), head.weight)
+        """Rows x [B, T, n_embd] behind the last layer."""
+        x = self.model.norm(x)
+        return F.linear(x, self.model.embeddings.weight) if self.lm_head is None else self.lm_head(x)
 
     @torch.no_grad()
     def init_weights(self, seed: int | None = None) -> "Model":

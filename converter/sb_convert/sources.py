@@ -15,6 +15,7 @@ from .files import read_json, refuse_placeholder
 from .errors import ConvertError, bad
 
 AGAIN = "download the file again"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MAX_HEADER = 100 << 20  # safetensors' own limit
 SAFETENSORS_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
@@ -49,17 +50,24 @@ class Tensor:
 def open_checkpoint(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint folder by name, in whichever of the published forms it comes."""
     folder = Path(folder)
-    forms = (("model.safetensors", _read_safetensors, False), ("model.safetensors.index.json", _read_safetensors, True),
-             ("pytorch_model.bin", _read_torch, False), ("pytorch_model.bin.index.json", _read_torch, True))
-    for name, read, is_index in forms:
+    for name in WEIGHTS:
         if (folder / name).is_file():
-            weight_map = _read_index(folder / name) if is_index else {}
-            files = sorted(set(weight_map.values())) if is_index else [name]
-            return _gather(folder / name, weight_map, [read(folder / f) for f in files])
-    names = ", ".join(name for name, _, _ in forms)
-    if (folder / "adapter_config.json").is_file():
-        raise bad(folder, "weights", "a LoRA adapter only", names, "merge it into its model (PEFT's merge_and_unload) and save that")
-    raise bad(folder, "weights", "none of the known files", names, "give the folder of a complete checkpoint")
+            weight_map = _read_index(folder / name) if name.endswith(".json") else {}
+            files = sorted(set(weight_map.values())) if weight_map else [name]
+            return _gather(folder / name, weight_map, [read_weights(folder / f) for f in files])
+    refuse_adapter(folder)
+    raise bad(folder, "weights", "none of the known files", ", ".join(WEIGHTS), "give the folder of a complete checkpoint")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Says what a folder is that has a LoRA adapter and no weights."""
+    if (folder / "adapter_config.json").is_file() and not any((folder / name).is_file() for name in WEIGHTS):
+        raise bad(folder, "weights", "a LoRA adapter only", ", ".join(WEIGHTS), "to convert the adapter, give the checkpoint that it was trained on, too: --base FOLDER")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Every tensor of one file by name: .bin is torch's, any other a safetensors file."""
+    return _read_torch(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
 def _read_index(path: Path) -> dict[str, str]:

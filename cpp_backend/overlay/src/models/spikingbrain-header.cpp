@@ -1,5 +1,7 @@
 #include "spikingbrain-header.h"
 
+#include "../llama-model.h"
+
 #include <algorithm>
 #include <cfloat>
 #include <climits>
@@ -375,8 +377,40 @@ void llama_spikingbrain_check_overrides(const llama_model_loader & ml) {
     }
 }
 
+// llama.cpp looks at two dimensions of a matrix that is there; what else is wrong would abort in the graph, or do nothing
+static void check_adapter_half(const gguf_context * gguf, int64_t i, const llama_model & model) {
+    const std::string name = gguf_get_tensor_name(gguf, i);
+    const bool ours = model.arch == LLM_ARCH_SPIKINGBRAIN, is_a = ends_with(name, ".lora_a");
+    if (!is_a && !ends_with(name, ".lora_b")) {
+        if (ours) {
+            refuse(name, "no half of a low-rank adapter", "names that end in .lora_a or .lora_b");
+        }
+        return; // llama.cpp skips norms
+    }
+    const std::string   base  = name.substr(0, name.size() - strlen(".lora_a"));
+    const ggml_tensor * w     = model.get_tensor(base.c_str());
+    const int64_t       other = gguf_find_tensor(gguf, (base + (is_a ? ".lora_b" : ".lora_a")).c_str());
+    if (!w || other < 0) {
+        return; // llama.cpp names it
+    }
+    if (ours && (!ends_with(base, ".weight") || ends_with(base, "_norm.weight") || ends_with(base, "time_mix_decay.weight"))) {
+        refuse(name, "an adapter of what is no matrix", "those of the products and of token_embd alone");
+    }
+    const bool look_up = base == "token_embd.weight";
+    if (look_up && model.output && base == model.output->name) {
+        refuse(name, "an adapter of it", "none where one matrix is embedding and output");
+    }
+    const int64_t * ne = gguf_get_tensor_ne(gguf, i);
+    const int64_t rank = ne[is_a && !look_up], of_other = gguf_get_tensor_ne(gguf, other)[!is_a && !look_up];
+    if (rank < 1 || rank != of_other) {
+        refuse(name, "rank " + std::to_string(rank), rank < 1 ? "1 or more" : "rank " + std::to_string(of_other) + ", as the other half has");
+    }
+    if (ne[2] != w->ne[2] || ne[3] != w->ne[3]) {
+        refuse(name, std::to_string(ne[2]*ne[3]) + " matrices", std::to_string(w->ne[2]*w->ne[3]) + ", as " + base + " has");
+    }
+}
+
 void llama_spikingbrain_check_adapter(const gguf_context * gguf, const llama_model & model) {
-    llama_spikingbrain_warn_adapter(model);
     const std::pair<const char *, gguf_type> keys[] = {
         { "general.type", GGUF_TYPE_STRING }, { "general.architecture", GGUF_TYPE_STRING }, { "adapter.type", GGUF_TYPE_STRING }, { "adapter.lora.alpha", GGUF_TYPE_FLOAT32 },
     };
@@ -389,10 +423,16 @@ void llama_spikingbrain_check_adapter(const gguf_context * gguf, const llama_mod
             refuse(key, text_of(gguf_get_val_f32(gguf, id)), "a finite number");
         }
     }
+    const int64_t architecture = gguf_find_key(gguf, "general.architecture"), kind = gguf_find_key(gguf, "general.type");
+    if (architecture < 0 || kind < 0 || gguf_get_val_str(gguf, architecture) != std::string(llm_arch_name(model.arch)) || gguf_get_val_str(gguf, kind) != std::string("adapter")) {
+        return; // llama.cpp names it
+    }
     for (int64_t i = 0; i < gguf_get_n_tensors(gguf); ++i) {
         const ggml_type type = gguf_get_tensor_type(gguf, i);
         if (type != GGML_TYPE_F32 && ggml_get_type_traits(type)->to_float == nullptr) {
             refuse(gguf_get_tensor_name(gguf, i), std::string("type ") + ggml_type_name(type), "floats or a quantised type");
         }
+        check_adapter_half(gguf, i, model);
     }
+    llama_spikingbrain_warn_adapter(model);
 }

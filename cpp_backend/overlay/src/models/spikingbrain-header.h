@@ -13,7 +13,7 @@ void llama_spikingbrain_check_header(const llama_model_loader & ml, bool vocab_o
 // left alone: a draft model is loaded with the overrides of the model it drafts for.
 void llama_spikingbrain_check_overrides(const llama_model_loader & ml);
 
-// Of a LoRA adapter's file: the types of the keys that llama.cpp reads, a finite alpha, tensors that a product can read. Warns where the
-// model has sinks, whose constants an adapter does not change.
+// Of a LoRA adapter's file: the types of the keys that llama.cpp reads, a finite alpha, halves of one rank for matrices that a product reads.
+// Warns where the model has sinks, whose constants an adapter does not change.
 void llama_spikingbrain_check_adapter(const gguf_context * gguf, const llama_model & model);
 void llama_spikingbrain_warn_adapter(const llama_model & model);
