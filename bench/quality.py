@@ -2,6 +2,7 @@
 
     python bench/quality.py examples/small --out bench/results/quality.jsonl
     python bench/quality.py --table bench/results/quality.jsonl README.md
+    python bench/quality.py model.gguf --tasks piqa,arc_challenge:acc_norm --k off,2,2.5,3 --out bench/results/tasks.jsonl   # quality_tasks.py
 
 Needs the `train` extra (the text is prepared by examples/corpus.py; PyTorch is the reference). A finished row is kept: the
 same command goes on where it was stopped. Rows of other weights, text or builds are refused.
@@ -117,7 +118,12 @@ class Files:
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Of a file, which may be larger than the memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # --- measures -------------------------------------------------------------------------------------------------
@@ -148,10 +154,15 @@ def predictions(path: Path, x: np.ndarray, y: np.ndarray, threads: int, name: st
 def spike_figures(path: Path, x: np.ndarray, threads: int) -> dict[str, float]:
     from spikingbrain_cpp import Llama
     with Llama(path, spike_stats=True, n_threads=threads, n_threads_batch=threads) as llm:
-        for row in x[:STATS_ROWS]:
-            llm.reset()
-            llm.eval(row)
-        counts = llm.spike_stats().model()
+        return spike_shares(llm, x[:STATS_ROWS])
+
+
+def spike_shares(llm: Any, rows: Any) -> dict[str, float]:
+    """Of a model loaded with spike_stats, over rows of tokens, each read without state."""
+    for row in rows:
+        llm.reset()
+        llm.eval(row)
+    counts = llm.spike_stats().model()
     return {"sparsity": counts.sparsity, "sparsity_to_7": counts.sparsity_to_7, "share_to_7": counts.share_to_7, "silent_share": counts.silent_share,
             "mean_spikes": counts.mean_spikes}
 
@@ -188,11 +199,16 @@ def measured(case: Case, files: Files, x: np.ndarray, y: np.ndarray, threads: in
 
 def origin(checkpoint: Path, x: np.ndarray) -> dict[str, Any]:
     """What all rows of one file share."""
+    return {"checkpoint_sha256": sha256(checkpoint / "model.safetensors"), "text_sha256": hashlib.sha256(x.tobytes()).hexdigest(), "tokens": int(x.size),
+            "length": LENGTH, **machine()}
+
+
+def machine() -> dict[str, Any]:
+    """What computes."""
     from spikingbrain_cpp import _core
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     pin = re.search(r"# build-commit: (\S+)", (ROOT / "cpp_backend/llama.lock").read_text())
-    return {"checkpoint_sha256": sha256(checkpoint / "model.safetensors"), "text_sha256": hashlib.sha256(x.tobytes()).hexdigest(), "tokens": int(x.size),
-            "length": LENGTH, "cpu": _core.system_info(), "commit": commit, "pin": pin[1] if pin else ""}
+    return {"cpu": _core.system_info(), "commit": commit, "pin": pin[1] if pin else ""}
 
 
 def finished(path: Path, same: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -261,16 +277,41 @@ def write_table(rows: list[dict[str, Any]], readme: Path) -> None:
     write_whole(readme, (head + BEGIN + "\n" + "\n".join(table(rows)) + "\n" + END + tail).encode())
 
 
+def run_tasks(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    import quality_tasks
+    from spikingbrain_cpp import Llama
+
+    def spikes(k: float, texts: list[str]) -> dict[str, float]:
+        with Llama(args.checkpoint, spike=True, spike_k=k, spike_stats=True, n_threads=args.threads, n_threads_batch=args.threads) as llm:
+            return spike_shares(llm, [llm.tokenize(text, special=True) for text in texts])
+
+    if args.checkpoint is None or not args.checkpoint.is_file():
+        p.error(f"checkpoint: got {args.checkpoint}, expected a GGUF file with --tasks")
+    plan = quality_tasks.Plan(args.checkpoint, tuple(args.tasks.split(",")), args.include_path, args.num_fewshot, args.limit, args.threads)
+    same = {"model": args.checkpoint.name, "model_sha256": sha256(args.checkpoint), **machine()}
+    rows = quality_tasks.measure(plan, quality_tasks.read_ks(args.k), args.out, same, spikes)
+    print("\n".join(quality_tasks.table(rows)))
+
+
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("checkpoint", type=Path, nargs="?", help="folder of the trained checkpoint")
+    p.add_argument("checkpoint", type=Path, nargs="?", help="folder of the trained checkpoint; with --tasks a GGUF file")
     p.add_argument("--data", type=Path, default=ROOT / "examples" / "work", help="where examples/corpus.py prepares the text (default: examples/work)")
-    p.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality.jsonl", help="rows (default: bench/results/quality.jsonl)")
+    p.add_argument("--out", type=Path, help="rows (default: bench/results/quality.jsonl, with --tasks bench/results/tasks.jsonl)")
     p.add_argument("--tokens", type=int, help="held-out tokens to read (default: all)")
     p.add_argument("-t", "--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--table", nargs=2, type=Path, metavar=("JSONL", "README"), help="write the table of these rows into this README, measure nothing")
+    tasks = p.add_argument_group("lm-evaluation-harness's tasks over k, in place of perplexity (the extra eval)")
+    tasks.add_argument("--tasks", metavar="TASK[:METRIC],...", help="its names; METRIC: acc where none is given")
+    tasks.add_argument("--k", default="off,2,2.5,3,3.5,4", help="thresholds mean |x| / k, off: without spikes (default: %(default)s)")
+    tasks.add_argument("--include-path", type=Path, help="folder of further tasks (YAML)")
+    tasks.add_argument("--num-fewshot", type=int, help="examples before each question (default: the task's)")
+    tasks.add_argument("--limit", type=float, help="documents of each task, or a share below 1")
     args = p.parse_args(argv)
-    if args.table:
+    args.out = args.out or ROOT / "bench" / "results" / ("tasks.jsonl" if args.tasks else "quality.jsonl")
+    if args.tasks:
+        run_tasks(p, args)
+    elif args.table:
         write_table([json.loads(line) for line in args.table[0].read_text().splitlines()], args.table[1])
     elif args.checkpoint is None:
         p.error("checkpoint: got none, expected a folder; give examples/small, or --table")

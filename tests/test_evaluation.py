@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from binding_models import ONE, convert
 from conftest import ROOT
+from other_models import write_recurrent, write_transformer
 
 from spikingbrain_cpp import Llama, ModelNotFoundError, beginnings, eval_command, scoring
 from spikingbrain_cpp.evaluation import SpikingBrainLM, read_gen_kwargs
@@ -35,18 +36,22 @@ def lm(model):
     lm.close()
 
 
+def rows_alone(llm):
+    """A function of tokens read by themselves: log probabilities float64 [n - 1, n_vocab]."""
+    def rows(tokens):
+        llm.reset()
+        llm.eval(tokens[:-1])
+        s = llm.scores.astype(np.float64)
+        return s - s.max(1, keepdims=True) - np.log(np.exp(s - s.max(1, keepdims=True)).sum(1, keepdims=True))
+
+    rows.llm = llm
+    return rows
+
+
 @pytest.fixture(scope="module")
 def alone(model):
-    """log probabilities float64 [n - 1, n_vocab] of tokens read by themselves."""
     with Llama(model, logits_all=True, **ONE) as llm:
-        def rows(tokens):
-            llm.reset()
-            llm.eval(tokens[:-1])
-            s = llm.scores.astype(np.float64)
-            return s - s.max(1, keepdims=True) - np.log(np.exp(s - s.max(1, keepdims=True)).sum(1, keepdims=True))
-
-        rows.llm = llm
-        yield rows
+        yield rows_alone(llm)
 
 
 def expected(alone, pairs):
@@ -198,6 +203,19 @@ def test_a_chat_ends_where_the_answer_begins(lm):
     with pytest.raises(ValueError, match="without the template 'tools'"):
         lm.chat_template("tools")
     assert len(lm.tokenizer_name) == 64 and lm.get_model_info()["model_num_parameters"] > 10**6
+
+
+@pytest.mark.parametrize("write", [write_transformer, write_recurrent])
+def test_models_of_other_architectures_can_be_compared(write, model, tmp_path):
+    other = write(tmp_path / "other.gguf", model, 4096)
+    lm = SpikingBrainLM(str(other), batch_size=4, **ONE)
+    got = lm.loglikelihood([request(*pair) for pair in PAIRS[:6]], disable_tqdm=True)
+    answers = lm.generate_until([request(PAIRS[i][0], {"max_gen_toks": 4}) for i in (0, 5)], disable_tqdm=True)
+    lm.close()
+    with Llama(other, logits_all=True, n_ctx=512, **ONE) as llm:
+        want = expected(rows_alone(llm), PAIRS[:6])
+        assert answers == [llm(PAIRS[i][0], max_tokens=4, temperature=0)["choices"][0]["text"] for i in (0, 5)]
+    assert np.allclose([g[0] for g in got], [w[0] for w in want], atol=1e-3)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ BAD = [
     (CHAT, body(response_format="json"), "response_format"), (CHAT, body(response_format=form(CODE), grammar='root ::= "a"'), "more than one"),
     (CHAT, body(response_format=form(CODE), tools=[ring()]), "more than one"), (PLAIN, {"prompt": "x", "json_schema": CODE, "grammar": 'root ::= "a"'}, "json_schema: got one and a grammar"),
     (CHAT, body(lenient_schema="yes", response_format=form(CODE)), "lenient_schema: got \"yes\""), (RESPONSES, {"input": "x", "max_tool_calls": 2}, "max_tool_calls"),
-    (PLAIN, {"prompt": "x", "echo": True, "n_probs": 1}, "echo"), ("/v1/completions", {"prompt": "x", "echo": True, "logprobs": 1}, "echo"),
+    (PLAIN, {"prompt": "x", "echo": True, "n_probs": 1, "post_sampling_probs": True}, "echo"), ("/v1/completions", {"prompt": "x", "echo": True, "stream": True}, "echo"),
+    ("/v1/completions", {"prompt": "x", "echo": True, "n": 2}, "n: got 2"),
     ("/v1/messages", {"messages": HELLO, "max_tokens": 3, "tools": [{"name": "a", "input_schema": {"type": "object", "properties": {"a": NOT_HELD}}}]}, "uniqueItems"),
 ]
 

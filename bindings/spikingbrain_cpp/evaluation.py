@@ -24,6 +24,7 @@ from .sampling import Sampling
 from .scoring import MAX_SCORED, Scorer
 
 try:
+    import lm_eval.models  # noqa: F401 - its own names, which a registry that already has one is not filled with
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError:

@@ -32,6 +32,10 @@ LLAMA_API bool llama_spikingbrain_remembers(const struct llama_context * ctx);
 LLAMA_API bool    llama_spikingbrain_set_row(      struct llama_context * ctx, llama_seq_id seq_id, const float * logits);
 LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, llama_seq_id seq_id); // NULL if there is none
 
+// Rows of logits that one decode may ask for: at least n from now on, n_batch at most, whatever n_outputs_max was. They are allocated by the
+// first decode that asks for them. Of any architecture.
+LLAMA_API void llama_spikingbrain_allow_outputs(struct llama_context * ctx, uint32_t n);
+
 // Where a request that names no limit ends: prompt and answer together at the trained length (the file's, also where the model
 // reports 2^30) or at LLAMA_SPIKINGBRAIN_DEFAULT_END, whichever is more, and not before LLAMA_SPIKINGBRAIN_DEFAULT_NEW tokens
 // are generated. Of any architecture.

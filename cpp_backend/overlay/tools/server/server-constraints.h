@@ -102,9 +102,6 @@ inline void server_chat_constraints(json & body) {
 // data: any completion as the server's own format has it
 inline void server_completion_constraints(const json & data) {
     const bool chat = data.contains("chat_format");
-    if (!chat && data.value("echo", json(false)) == true) {
-        throw std::invalid_argument("echo: got true, expected false: the server does not write the prompt, nor its logprobs");
-    }
     if (!chat && server_says(data, "json_schema") && server_says(data, "grammar")) {
         throw std::invalid_argument("json_schema: got one and a grammar, expected one of them");
     }

@@ -2,6 +2,7 @@
 
 // OpenAI's /v1/responses: what llama.cpp's conversions to and from its chat leave out. Called by patch 0021.
 
+#include "server-echo.h"
 #include "server-messages.h"
 #include "server-token-rows.h"
 

@@ -6,6 +6,7 @@
 #include "server-checkpoints.h"
 #include "server-constraints.h"
 #include "server-drafts.h"
+#include "server-echo.h"
 #include "server-limits.h"
 #include "server-lost.h"
 #include "server-slot-file.h"
