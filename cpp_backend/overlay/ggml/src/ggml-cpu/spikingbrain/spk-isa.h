@@ -15,7 +15,7 @@ static const int SPK_SWA_TILE = 64;
 static const int SPK_SWA_DIGITS    = 6;
 static const int SPK_SWA_MAX_COUNT = 1 << 30; // below
 
-// 32 columns of that many rows of activations, side by side; i8mm has a form of its own (spk-mmla-neon.h)
+// 32 columns of that many rows of activations, side by side; ARM's dot products have a form of their own (spk-batch-neon.h)
 struct spk_batch_block {
     int32_t bias[SPK_BATCH];
     union {

@@ -34,7 +34,7 @@ SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
     }
 }
 
-#ifdef SPK_I8MM
+#ifdef SPK_DOTPROD
 #include "spk-mmla-neon.h"
 #endif
 #ifdef SPK_PAIRS
@@ -114,7 +114,7 @@ template <class W, bool Q8>
 static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const void * batch, int n_tok,
                          const double * corr, float * y, int64_t stride_y, int n_rows) {
     int t = 0;
-#ifdef SPK_I8MM
+#ifdef SPK_DOTPROD
     const int n_batch = n_tok/SPK_BATCH;
     if (n_batch > 0 && !corr && n_rows == SPK_ROWS) {
         batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, act, y, stride_y);

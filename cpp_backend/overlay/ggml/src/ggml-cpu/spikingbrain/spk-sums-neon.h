@@ -87,14 +87,30 @@ struct spk_sums {
 
 #else
 
-#ifdef SPK_I8MM
-static const int SPK_NT = 4, SPK_TOGETHER = SPK_MOST_TOKENS; // batches: spk-mmla-neon.h
-#else
-static const int SPK_NT = SPK_BATCH, SPK_TOGETHER = SPK_BATCH;
-typedef spk_batch_block spk_batch;
-#endif
+static const int SPK_NT = 4, SPK_TOGETHER = SPK_MOST_TOKENS; // whole batches: spk-mmla-neon.h
 
-#include "spk-batch-neon.h"
+// what the sums of NT tokens read of them
+template <int NT>
+struct spk_tokens {
+    using source = const ggml_spk_row *;
+
+    // x[t]: 16 columns of block b
+    SPK_MEMBER static void columns(int8x16_t * x, source act, int64_t b, int half) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            x[t] = vld1q_s8(act[t].s8 + 32*b + 16*half);
+        }
+    }
+    SPK_MEMBER static void biases(int32_t * bias, source act, int64_t b) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            bias[t] = act[t].bias[b];
+        }
+    }
+    SPK_MEMBER static void scales(float * scale, source act, int64_t b) {
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            scale[t] = act[t].scales[b];
+        }
+    }
+};
 
 // four rows of a register and a token: acc[t*NQ + j], row 4*j on
 template <int NT, int NQ>
@@ -146,6 +162,13 @@ struct spk_dots {
 };
 
 #ifdef SPK_I8MM
+// columns 0 .. 7 of both, columns 8 .. 15 of both
+SPK_INLINE void zip_pair(int8x16_t & x, int8x16_t & y) {
+    const int64x2_t a = vreinterpretq_s64_s8(x), b = vreinterpretq_s64_s8(y);
+    x = vreinterpretq_s8_s64(vzip1q_s64(a, b));
+    y = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+}
+
 // two rows and two tokens over 8 columns at once: acc[p*2*NQ + r] holds rows 2r and 2r + 1 of tokens 2p and 2p + 1,
 // row by row. Two steps, zipped by 4 columns, are two rows of 8.
 template <int NT, int NQ>
@@ -211,11 +234,11 @@ static constexpr bool MMLA = false;
 template <int NT, int NQ> using spk_products = spk_dots<NT, NQ>;
 #endif
 
-// 8 tokens: 4 rows at a time, so that the sums in integers and in float take 16 registers; 4 tokens: 8 rows, or with i8mm
-// all 16, where zipped weights cost more than sums in memory
+// 4 tokens: 8 rows at a time, so that the sums in integers and in float take 16 registers, or with i8mm all 16, where zipped weights
+// cost more than sums in memory
 template <class W, int NT, int PART>
 struct spk_sums {
-    static constexpr int PARTS = NT == SPK_BATCH ? 4 : NT == 4 && !MMLA ? 2 : 1, NQ = 4/PARTS, Q0 = PART*NQ;
+    static constexpr int PARTS = NT == 4 && !MMLA ? 2 : 1, NQ = 4/PARTS, Q0 = PART*NQ;
 
     using products_t = spk_products<NT, NQ>;
     using tokens     = typename products_t::tokens;
@@ -227,7 +250,7 @@ struct spk_sums {
 
     struct floats { float32x4_t v[NT*NQ]; };
 
-    SPK_MEMBER static source operand(const ggml_spk_row * act, const spk_batch_block * batch) { return tokens::from(act, batch); }
+    SPK_MEMBER static source operand(const ggml_spk_row * act, const spk_batch_block *) { return act; }
 
     SPK_MEMBER static void zero(floats & sum) {
         SPK_UNROLL16 for (int i = 0; i < NT*NQ; ++i) {
@@ -254,11 +277,6 @@ struct spk_sums {
         }
     }
     template <bool Q8> SPK_MEMBER void add(floats & sum, spk_f scale, source from, int64_t b) {
-        if (NT == SPK_BATCH) {
-            SPK_UNROLL16 for (int i = 0; i < NT*NQ; ++i) {
-                asm("" : "+w"(acc[i])); // GCC 12 would move them from register to register between the dot products
-            }
-        }
         float of_tokens[NT];
         if (Q8) {
             tokens::scales(of_tokens, from, b);
