@@ -27,9 +27,8 @@ struct spk_quad {
     int8_t s8[8][16];
 };
 
-SPK_INLINE float * batch_scales(const void * batch, int64_t n_block) {
-    return (float *) ((char *) batch + n_block*sizeof(spk_batch::fours));
-}
+// bytes from a batch to its scales
+SPK_INLINE int64_t scales_from(int64_t n_block) { return n_block*sizeof(spk_batch::fours); }
 
 #ifdef SPK_I8MM
 SPK_INLINE void pack_four(spk_columns * to, const ggml_spk_row * act, int64_t i, bool with_bias) {
@@ -62,7 +61,7 @@ static void pack_batch(void * dst, ggml_type type, int64_t n, const ggml_spk_row
     for (int t = 0; t < SPK_BATCH; t += 4) {
         const ggml_spk_row four[4] = { act[t], act[t + 1], act[t + 2], act[t + 3] };
         spk_columns * to    = (spk_columns *) dst + t/4;
-        float    * scale = batch_scales(dst, n/32) + 2*t;
+        float    * scale = (float *) ((char *) dst + scales_from(n/32)) + 2*t;
         for (int64_t i = 0; i < n/32; ++i, to += SPK_BATCH/4, scale += 2*SPK_BATCH) {
             pack_four(to, four, i, with_bias);
             SPK_UNROLL for (int j = 0; q8 && j < 4; ++j) {
@@ -84,8 +83,10 @@ SPK_INLINE void unpack_codes(spk_quad * to, const uint8_t * block) {
         } else if (step % 4 < 2) {
             held[step % 2] = w;
         } else {
-            SPK_EACH vst2q_s32((int32_t *) to[q].s8[step/4*4 + step % 2*2],
-                               int32x4x2_t{ { vreinterpretq_s32_s8(held[step % 2].v[q]), vreinterpretq_s32_s8(w.v[q]) } });
+            SPK_EACH {
+                const int32x4x2_t two = { { vreinterpretq_s32_s8(held[step % 2].v[q]), vreinterpretq_s32_s8(w.v[q]) } };
+                vst2q_s32((int32_t *) to[q].s8[step/4*4 + step % 2*2], two);
+            }
         }
     });
 }

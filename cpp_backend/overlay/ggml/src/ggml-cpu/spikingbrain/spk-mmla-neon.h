@@ -12,7 +12,7 @@ static const int SPK_COLUMNS = 1024;
 #define SPK_WEIGHT_REGISTERS                                                                                                          \
     register int8x16_t w0 asm("v16"), w1 asm("v17"), w2 asm("v18"), w3 asm("v19"), w4 asm("v20"), w5 asm("v21"), w6 asm("v22"), w7 asm("v23")
 #define SPK_WEIGHTS "w" (w0), "w" (w1), "w" (w2), "w" (w3), "w" (w4), "w" (w5), "w" (w6), "w" (w7)
-#define SPK_READS(x) "m" (*(const char (*)[]) (x))
+#define SPK_READS(x) "m" (*(const char (*)[sizeof(spk_columns)]) (x)) // or fewer
 
 // weights of a quad; it moves on to the same rows of the next block
 #define SPK_LOAD_WEIGHTS(quad)                                                                                                        \
@@ -190,7 +190,7 @@ struct batches {
         SPK_UNROLL for (int j = 0; j < NB; ++j) {
             const spk_batch * from = batch + (i + j)*n_block;
             product.x[j]        = (const char *) from + b0*sizeof(from->fours) + (N_BLOCK == 1 ? 0 : COLUMNS_AT);
-            product.x_scales[j] = batch_scales(from, n_block) + b0*2*SPK_BATCH;
+            product.x_scales[j] = (const float *) ((const char *) from + scales_from(n_block)) + b0*2*SPK_BATCH;
         }
         if (N_BLOCK == 1) {
             product.by_block(sums[q] + i*SPK_BATCH, n);
