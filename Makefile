@@ -18,7 +18,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-eval test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-compat test-eval test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-targets  the figures aimed at, beside llama.cpp and ik_llama.cpp (builds both the first time), about 12 minutes"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"
+	@echo "make test-compat  LangChain, instructor, outlines and others on spikingbrain_cpp.compat, in build/compat (installs them; tests/README.md)"
 	@echo "make test-eval  the real lm-evaluation-harness on tasks made here, by sb-eval and by sb-server (the extra eval; nothing is downloaded)"
 	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
@@ -124,6 +125,21 @@ test-eval: $(VENV)/.eval-extras
 
 test-upstream: $(VENV)/.upstream-extras
 	$(PY) tests/upstream/run.py
+
+# in an environment of their own, above this one: what they require is not what the tests here were tried with
+COMPAT := build/compat
+COMPAT_ALONE := "llama-index-llms-llama-cpp>=0.7" "llama-cpp-haystack>=3.0"  # they require llama-cpp-python, in whose place the package is
+
+$(COMPAT)/.extras: $(VENV)/.installed pyproject.toml
+	python3 -m venv --clear $(COMPAT)
+	$(COMPAT)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "spikingbrain.pth").write_text(sys.argv[1])' \
+	    "$$($(PY) -c 'import site; print(site.getsitepackages()[0])')"
+	$(COMPAT)/bin/python -m pip install --quiet $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["compat-test"])')
+	$(COMPAT)/bin/python -m pip install --quiet --no-deps $(COMPAT_ALONE)
+	@touch $@
+
+test-compat: $(COMPAT)/.extras
+	$(COMPAT)/bin/python -m pytest tests/compat/check_*.py
 
 fuzz: $(VENV)/.test-extras
 	cd tests && ../$(PY) -m fuzz --seconds $(FUZZ_SECONDS)

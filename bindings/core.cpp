@@ -170,6 +170,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("missing_bytes", [](const std::string & path) { return missing_bytes(model_file(path)); }, "path"_a);
     m.def("spike_isa", &spike_isa);
     m.def("vocab_digest_input", [](const model & m) { return py::bytes(vocab_digest_input(m.vocab())); }, "model"_a);
+    m.def("constants", &constants);
+    m.def("log_to", [](uintptr_t call, uintptr_t data) { set_log_sink((ggml_log_callback) call, (void *) data); }, "call"_a, "data"_a = 0);
+    m.def("numa_init", &numa_init, "strategy"_a);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });
     m.def("ggml_type_name", [](int32_t t) {
         return t >= 0 && t < GGML_TYPE_COUNT && ggml_type_name((ggml_type) t) ? std::string(ggml_type_name((ggml_type) t)) : std::string(); }, "type"_a);

@@ -254,6 +254,11 @@ private:
     owned                         owner_;
 };
 
+// --- constants.cpp --------------------------------------------------------------------------------------------------
+
+py::dict constants();
+bool numa_init(int32_t strategy);
+
 // --- chat.cpp: upstream's Jinja engine ----------------------------------------------------------------------------
 
 std::string render_template(const std::string & source, const std::string & variables_json);

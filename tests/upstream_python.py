@@ -1,4 +1,4 @@
-"""llama-cpp-python's own tests, out of its source archive, run against our package through llama_cpp_alias."""
+"""llama-cpp-python's own tests, out of its source archive, run against spikingbrain_cpp.compat."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run_upstream(folder: Path, file: str, models: dict[str, Path]) -> dict[str, 
     report = folder / f"{file}.xml"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "llama_cpp_alias"),
            "SB_LOCAL_MODELS": json.dumps({name: str(path) for name, path in models.items()})}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), f"tests/{file}",
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "installed", "--rootdir", str(folder), f"tests/{file}",
                            f"--junitxml={report}"], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     results = {}

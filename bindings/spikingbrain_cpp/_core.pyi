@@ -44,6 +44,12 @@ def missing_bytes(path: str) -> int:
 def spike_isa() -> str:
     """Which integer kernels run ("avx512", "avx2", "i8mm", "dotprod", "generic"), "" when the CPU library does not say."""
 def vocab_digest_input(model: Model) -> bytes: ...
+def constants() -> dict[str, int]:
+    """llama.cpp's public constants by their names, of llama.h, ggml.h and ggml-cpu.h."""
+def log_to(call: int, data: int = 0) -> None:
+    """The address of a ggml_log_callback that gets every line of llama.cpp's log instead of stderr; 0: none."""
+def numa_init(strategy: int) -> bool:
+    """For the whole process, once, before its first model. False: no such strategy."""
 def system_info() -> str: ...
 def ggml_type_name(type: int) -> str: ...
 

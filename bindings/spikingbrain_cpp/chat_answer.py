@@ -33,11 +33,11 @@ class ArgumentsReader:
     """The answer is the arguments of one tool."""
 
     def __init__(self, name: str) -> None:
-        self._head: Optional[Delta] = _call_head(0, name)
+        self._head: Optional[Delta] = call_head(0, name)
 
     def push(self, text: str) -> list[Delta]:
         head, self._head = self._head, None
-        return ([{"tool_calls": [head]}] if head else []) + ([_arguments(0, text)] if text else [])
+        return ([{"tool_calls": [head]}] if head else []) + ([call_arguments(0, text)] if text else [])
 
     def end(self, complete: bool) -> list[Delta]:
         return self.push("")
@@ -78,19 +78,21 @@ class CallsReader:
         index = item["index"]
         if index >= 0 and index not in self._calls:
             self._calls.add(index)
-            yield {"tool_calls": [_call_head(index, item["name"])]}
+            yield {"tool_calls": [call_head(index, item["name"])]}
         if index >= 0 and item["arguments"]:
-            yield _arguments(index, item["arguments"])
+            yield call_arguments(index, item["arguments"])
 
     def has_calls(self) -> bool:
         return bool(self._calls)
 
 
-def _call_head(index: int, name: str) -> Delta:
+def call_head(index: int, name: str) -> Delta:
+    """The first delta of a tool call."""
     return {"index": index, "id": f"call_{uuid.uuid4().hex}", "type": "function", "function": {"name": name, "arguments": ""}}
 
 
-def _arguments(index: int, text: str) -> Delta:
+def call_arguments(index: int, text: str) -> Delta:
+    """More of its arguments."""
     return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
 

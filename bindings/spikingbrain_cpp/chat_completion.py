@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
+from . import _core
 from .arguments import integer
 from .chat_answer import ArgumentsReader, CallsReader, ChatJob, TextReader
 from .chat_request import WHERE, ChatFormat, ChatPrompt
@@ -23,9 +24,9 @@ class Turn:
 class Chats:
     """The chats of a model with one template."""
 
-    def __init__(self, model: OpenModel, chat_format: Optional[str]) -> None:
-        """chat_format: the name of a built-in template, None: the model's own."""
-        self._model, self._name = model, chat_format
+    def __init__(self, model: OpenModel, make: Callable[[_core.Model], ChatFormat]) -> None:
+        """make: makes the template ready, when it is first needed."""
+        self._model, self._make = model, make
         self._format: Optional[ChatFormat] = None
         self._turn: Optional[Turn] = None
 
@@ -33,7 +34,7 @@ class Chats:
         """The prompt of create_chat_completion's arguments. Errors: see ChatFormat.read."""
         if self._format is None:
             with self._model.use() as model:
-                self._format = ChatFormat(model, self._name)
+                self._format = self._make(model)
         return self._format.read(self._model, given["messages"], given["tools"], given["tool_choice"], given["response_format"],
                                  given["grammar"], lenient)
 
@@ -81,8 +82,10 @@ def read_logprobs(logprobs: Optional[bool], top_logprobs: Optional[int]) -> Opti
     return top_logprobs
 
 
-def reader(prompt: ChatPrompt) -> Union[TextReader, ArgumentsReader, CallsReader]:
-    """What reads the answer to a prompt."""
+def reader(prompt: ChatPrompt) -> Any:
+    """What reads the answer to a prompt: a TextReader, ArgumentsReader, CallsReader or the prompt's own."""
+    if prompt.reader is not None:
+        return prompt.reader()
     if prompt.forced is not None:
         return ArgumentsReader(prompt.forced)
     return TextReader() if prompt.parser is None else CallsReader(prompt.parser)

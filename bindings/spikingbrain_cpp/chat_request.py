@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -28,6 +28,8 @@ class ChatPrompt:
     stops: list[str] = field(default_factory=list)
     parser: Optional[tuple[int, bytes, str]] = None  # of answers that may hold tool calls: see _core.ChatParser
     forced: Optional[str] = None                     # the answer is nothing but the arguments of this tool
+    reader: Optional[Callable[[], Any]] = None       # makes what reads the answer, where that is in no form of upstream's
+    criteria: Sequence[Callable[..., bool]] = ()     # what ends it besides
 
 
 def check_chat_format(name: Optional[str]) -> Optional[str]:
@@ -161,11 +163,15 @@ class ChatFormat:
                 raise ValueError(f"{WHERE}: response_format: got JSON with tools, expected one of them; pass tool_choice='none'")
             grammar = LlamaGrammar.from_json_schema(schema, lenient=lenient)
         if named and not self._jinja:
-            raise ValueError(f"{WHERE}: tools: got some with a chat_format that knows none, expected the model's own template")
+            self._refuse_tools()
         if choice == "none":
             found = self._apply(messages, list(named.values()), "none", pure=True)
             return ChatPrompt(found["prompt"], grammar, found["stops"])
         return self._with_tools(model, messages, named, choice, one, lenient)
+
+    def _refuse_tools(self) -> None:
+        """Of a built-in template."""
+        raise ValueError(f"{WHERE}: tools: got some with a chat_format that knows none, expected the model's own template")
 
     def _with_tools(self, model: OpenModel, messages: Any, named: Mapping[str, Any], choice: str, one: Optional[str],
                     lenient: bool) -> ChatPrompt:

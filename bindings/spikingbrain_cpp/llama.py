@@ -12,7 +12,7 @@ from .asynchronous import current_token, iterate
 from .caches import BaseLlamaCache
 from .chat_answer import ChatJob
 from .chat_completion import Chats, read_logprobs, reader
-from .chat_request import WHERE, Stop
+from .chat_request import WHERE, ChatFormat, Stop
 from .drafts import Drafts, ModelGuesser, counts
 from .embeddings import Embedder
 from .errors import LlamaError
@@ -21,7 +21,7 @@ from .grammar import ChatGrammar, LlamaGrammar
 from .hub import download
 from .model import Ids, Tokens
 from .parallel import MAX_PARALLEL, Many
-from .sampling import Criteria, Processors, Row, Sampling, build_chain
+from .sampling import Criteria, Processors, Row, Sampling, as_list, build_chain
 from .sequence import Progress
 from .session import Session
 from .tokenizer import TEXT, Text, as_str
@@ -33,19 +33,28 @@ if TYPE_CHECKING:
 class Llama(Session):
     """A loaded model and the one sequence it is reading (see Session for loading, tokens, evaluation and snapshots)."""
 
-    cache: Optional[BaseLlamaCache] = None
+    _cache: Optional[BaseLlamaCache] = None
+
+    @property
+    def cache(self) -> Optional[BaseLlamaCache]:
+        """What set_cache() was given; assigning is set_cache()."""
+        return self._cache
+
+    @cache.setter
+    def cache(self, cache: Optional[BaseLlamaCache]) -> None:
+        self.set_cache(cache)
 
     def set_cache(self, cache: Optional[BaseLlamaCache]) -> None:
         """Keep the state after every prompt in `cache`, and begin from the longest that fits; None: no more."""
         if cache is not None and not isinstance(cache, BaseLlamaCache):
             raise TypeError(f"set_cache: cache: got {type(cache).__name__}, expected LlamaRAMCache, LlamaDiskCache or None")
-        self.cache = cache
+        self._cache = cache
 
     _drafts: Optional[Drafts] = None
 
     @cached_property
     def _chats(self) -> Chats:
-        return Chats(self._model, self.chat_format)
+        return Chats(self._model, lambda model: ChatFormat(model, self.chat_format))
 
     @cached_property
     def _embedder(self) -> Embedder:
@@ -162,7 +171,7 @@ class Llama(Session):
         reset = given.get("reset", True)
         self._sequence.check_room("generate", prompt.size + 1 + (0 if reset else self.n_tokens))
         return Generation(self._sequence, prompt, self._new_chain(sampling, given["seed"]), sampling, self.last_n_tokens_size,
-                          given["cancel"] or current_token() or _core.CancelToken(), reset, given["progress"], self.cache, self.load_state, self._new_drafts(), keep_row=keep_row)
+                          given["cancel"] or current_token() or _core.CancelToken(), reset, given["progress"], self._cache, self.load_state, self._new_drafts(), keep_row=keep_row)
 
     def _new_drafts(self) -> Optional[Drafts]:
         if self._guesser is None:
@@ -297,19 +306,24 @@ class Llama(Session):
         for name in ("functions", "function_call"):
             if arguments[name] is not None:
                 raise ValueError(f"{WHERE}: {name}: got one, expected None; use tools and tool_choice")
-        stream, lenient_schema = flag(f"{WHERE}: stream", stream), flag(f"{WHERE}: lenient_schema", lenient_schema)
-        n_top = read_logprobs(logprobs, top_logprobs)
-        stops, n_most = completion.read_stops(WHERE, stop), completion.read_max_tokens(WHERE, max_tokens)
+        return self._answer(self._chats, arguments)
+
+    def _answer(self, chats: Chats, given: dict[str, Any]) -> Any:
+        """create_chat_completion by a template; given: its arguments."""
+        stream, lenient_schema = flag(f"{WHERE}: stream", given["stream"]), flag(f"{WHERE}: lenient_schema", given["lenient_schema"])
+        n_top = read_logprobs(given["logprobs"], given["top_logprobs"])
+        stops, n_most = completion.read_stops(WHERE, given["stop"]), completion.read_max_tokens(WHERE, given["max_tokens"])
 
         with self._model.use():
-            prompt = self._chats.read(arguments, lenient_schema)
-            ids = self._chats.tokens(prompt.text)
-            sampling = Sampling.from_call({**arguments, "grammar": prompt.grammar})
+            prompt = chats.read(given, lenient_schema)
+            ids = chats.tokens(prompt.text)
+            criteria = [*as_list(given["stopping_criteria"], "stopping_criteria"), *prompt.criteria]
+            sampling = Sampling.from_call({**given, "grammar": prompt.grammar, "stopping_criteria": criteria})
             job = ChatJob(
-                generation=self._generation(self._model.ids("generate", ids), sampling, arguments, n_top is not None), stops=stops + prompt.stops,
-                logprobs=n_top, n_prompt=len(ids), max_tokens=n_most or self.default_max_tokens(len(ids)), echo="", model=model or self.model_path,
+                generation=self._generation(self._model.ids("generate", ids), sampling, given, n_top is not None), stops=stops + prompt.stops,
+                logprobs=n_top, n_prompt=len(ids), max_tokens=n_most or self.default_max_tokens(len(ids)), echo="", model=given["model"] or self.model_path,
                 shown=frozenset(prompt.grammar.preserved) if isinstance(prompt.grammar, ChatGrammar) else frozenset(), reader=reader(prompt))
-            return (self._chats.stream if stream else self._chats.whole)(job, prompt.text, ids)
+            return (chats.stream if stream else chats.whole)(job, prompt.text, ids)
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
         """create_chat_completion with the types of the `openai` package. ImportError: it is not installed."""

@@ -191,6 +191,16 @@ class LlamaState:
         """llama.cpp's own bytes for the sequence."""
         return self.snapshot.data
 
+    @property
+    def llama_state(self) -> bytes:
+        """llama-cpp-python's name for data."""
+        return self.data
+
+    @property
+    def llama_state_size(self) -> int:
+        """Bytes of data."""
+        return len(self.data)
+
     def to_bytes(self) -> bytes:
         """The state as bytes, the same on every machine."""
         inner = self.snapshot.to_bytes()

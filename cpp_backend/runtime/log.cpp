@@ -2,17 +2,25 @@
 
 #include "ggml-backend.h"
 
+#include <atomic>
 #include <cstdio>
 
 namespace sb {
 
 static thread_local log_scope * g_scope = nullptr;
 
+struct log_sink { ggml_log_callback call; void * data; };
+static std::atomic<const log_sink *> g_sink { nullptr };
+
+void set_log_sink(ggml_log_callback call, void * data) {
+    g_sink = call ? new log_sink { call, data } : nullptr; // the one before may be in use by another thread, and is kept
+}
+
 log_scope::log_scope(bool verbose) : verbose_(verbose), outer_(g_scope) { g_scope = this; }
 log_scope::~log_scope() { g_scope = outer_; }
 
 void log_scope::add(ggml_log_level level, const char * text) {
-    if (verbose_) {
+    if (verbose_ && !g_sink) {
         fputs(text, stderr);
     }
     if (level != GGML_LOG_LEVEL_CONT) {
@@ -51,6 +59,9 @@ std::string log_scope::reason() const {
 }
 
 static void log_callback(ggml_log_level level, const char * text, void *) {
+    if (const log_sink * sink = g_sink) {
+        sink->call(level, text, sink->data);
+    }
     if (g_scope) {
         g_scope->add(level, text);
     }

@@ -44,6 +44,9 @@ private:
     log_scope *              outer_;
 };
 
+// Every line to a function from now on, from whatever thread logs it, and none to stderr; nullptr: as before.
+void set_log_sink(ggml_log_callback call, void * data);
+
 // Before anything else. backends_dir: where the CPU libraries lie that are loaded at run time, "" when one is linked.
 // Throws when none of them runs here.
 void init(const std::string & backends_dir);

@@ -76,10 +76,10 @@ struct ggml_spk_plan {
 
 // Causal softmax attention over a window (paper equation 2): a query at position p sees the keys at
 // max(first, p - window + 1) .. p, its own included. Their rows are in the ring already.
-// q F32 {d, H, T}; k_ring, v_ring F32 or F16 {d, n_ring*n_slots, G}, or I8 where it spikes, position p of a slot in row slot*n_ring + p % n_ring
+// q F32 {d, H, T}; k_ring, v_ring F32 or F16 {d, n_ring*n_slots, G}, or I8 with spike_k > 0, position p of a slot in row slot*n_ring + p % n_ring
 // pos I32 {T}; returns o F32 {d, H, T}
 // what lies behind the rows of the last slot is not read, but for sinks (ggml_spk_swa_sinks)
-// Spiking (spike_k > 0): rings as ggml_spk_store writes them; each query head is encoded as by GGML_SPK_SPIKE with k = spike_k, and its
+// INT8 (spike_k > 0): rings as ggml_spk_store writes them; each query head is encoded as by GGML_SPK_SPIKE with k = spike_k, and its
 // counts times codes are exact integers. A query that cannot be encoded (NaN, infinity, a count of 2^30 or more) gives NaN, and so
 // does a row whose scale is NaN, to whoever sees it.
 // sums run over tiles of keys in a fixed order: the result does not depend on the number of threads

@@ -96,6 +96,7 @@ struct spikingbrain_blocks {
     ggml_context * ctx0 = g.ctx0;
     const int64_t n_embd_head = g.n_embd_head_k;
     const float   kq_scale    = 1.0f/sqrtf(float(n_embd_head));
+    static constexpr float QUERY_K = 256.0f; // codes of a query per its mean, where an INT8 window is read without spikes: finer than the keys'
 
     projection_input reads(ggml_tensor * x, const char * name, int il, llm_tensor projection) const { return { x, name, il, model.spikes(projection) }; }
     projection_input normed(ggml_tensor * x, ggml_tensor * norm, normed_names names, int il, bool spiking, bool floats, std::initializer_list<ggml_tensor *> weights) const;

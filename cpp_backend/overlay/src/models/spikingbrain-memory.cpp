@@ -384,16 +384,19 @@ bool llama_memory_spikingbrain_context::apply() {
 // entry points
 //
 
-// llama.cpp's default window type is F16. It stands for the model's own: INT8 in the spiking variant, else as the matrices.
+// llama.cpp's default window type is F16. It stands for the model's own: INT8 in the spiking variant, else as the matrices. Q8_0 is INT8, too.
 static ggml_type window_type(const char * what, ggml_type type, const llama_model_spikingbrain & model) {
+    if (type == GGML_TYPE_Q8_0 || type == GGML_TYPE_I8) {
+        return GGML_TYPE_I8;
+    }
     if (model.spike) {
-        if (type != GGML_TYPE_F16 && type != GGML_TYPE_I8) {
+        if (type != GGML_TYPE_F16) {
             throw std::runtime_error(format("spikingbrain: %s: got %s, expected the default: a spiking model keeps its window in int8", what, ggml_type_name(type)));
         }
         return GGML_TYPE_I8;
     }
     if (type != GGML_TYPE_F16 && type != GGML_TYPE_F32) {
-        throw std::runtime_error(format("spikingbrain: %s: got %s, expected f16 or f32", what, ggml_type_name(type)));
+        throw std::runtime_error(format("spikingbrain: %s: got %s, expected f16, f32 or q8_0", what, ggml_type_name(type)));
     }
     return model.layers[0].wq->type == GGML_TYPE_F32 ? GGML_TYPE_F32 : type;
 }
@@ -410,6 +413,9 @@ static spikingbrain_storage_params storage_params(const llama_model_spikingbrain
     result.n_kv        = hparams.n_head_kv();
     result.type_k      = window_type("type_k", params.type_k, model);
     result.type_v      = window_type("type_v", params.type_v, model);
+    if ((result.type_k == GGML_TYPE_I8) != (result.type_v == GGML_TYPE_I8)) {
+        throw std::runtime_error(format("spikingbrain: type_v: got %s with type_k %s, expected both q8_0 or neither", ggml_type_name(params.type_v), ggml_type_name(params.type_k)));
+    }
     result.n_ubatch    = cparams.n_ubatch;
     result.n_positions = cparams.n_ctx_seq;
     result.n_threads   = 1; // milliseconds at most: threads made for that take as long, and share one CPU where this thread is bound to it

@@ -387,7 +387,7 @@ ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor *
 }
 
 // Softmax attention: grouped-query over the last n_window keys, the query's own included, and the sinks; {n_embd_head*n_head, n_tokens}
-// Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code
+// Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code. INT8 without spikes: q is encoded finely.
 ggml_tensor * spikingbrain_blocks::build_window(projection_input & in) const {
     const auto & memory = inp->mem->get_storage();
     const int il = in.il;
@@ -403,7 +403,8 @@ ggml_tensor * spikingbrain_blocks::build_window(projection_input & in) const {
     ggml_tensor * K = build_store(memory.get_k(il), Kcur, rows);
     ggml_tensor * V = build_store(memory.get_v(il), Vcur, rows);
 
-    ggml_tensor * cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, model.spike ? model.spike_k : 0.0f);
+    const float query_k = model.spike ? model.spike_k : K->type == GGML_TYPE_I8 ? QUERY_K : 0.0f;
+    ggml_tensor * cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, query_k);
     ggml_spk_swa_sinks(cur, memory.n_sinks());
     cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
     g.cb(cur, "swa", il);

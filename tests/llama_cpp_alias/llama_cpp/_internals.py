@@ -1,1 +1,0 @@
-"""Imported by the tests; those that use it are left out."""

@@ -1,1 +1,0 @@
-from spikingbrain_cpp.llama_speculative import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Messages are plain dicts here."""
-
-ChatCompletionRequestUserMessage = ChatCompletionRequestAssistantMessage = dict
