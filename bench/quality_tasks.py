@@ -41,14 +41,21 @@ def name_of(k: Optional[float]) -> str:
     return "no spikes" if k is None else f"k = {k:g}"
 
 
-def score(results: dict[str, Any], task: str) -> float:
-    """Of one task; SystemExit: it has no such metric."""
+def score(found: dict[str, Any], task: str) -> float:
+    """Of one task, which may be "NAME:METRIC", out of its metrics {name: value}. SystemExit: it has no such metric."""
     name, _, metric = task.partition(":")
-    found = {key.split(",")[0]: value for key, value in results[name].items() if isinstance(value, (int, float))}
     if (metric or "acc") not in found:
         raise SystemExit(f"quality: --tasks: got {task}, expected a metric of {name}: {', '.join(m for m in found if not m.endswith('_stderr'))}; "
                          f"write {name}:METRIC")
     return float(found[metric or "acc"])
+
+
+def check_metrics(plan: Plan, manager: Any) -> None:
+    """Before hours of computation. SystemExit: a task has not the metric that is asked for (of a group of tasks it is seen at the end)."""
+    tasks = manager.load([task.partition(":")[0] for task in plan.tasks])["tasks"]
+    for task in plan.tasks:
+        if (one := tasks.get(task.partition(":")[0])) is not None:
+            score(dict.fromkeys(one.aggregation(), 0.0), task)
 
 
 def task_manager(plan: Plan) -> Any:
@@ -81,7 +88,8 @@ def evaluated(plan: Plan, k: Optional[float], manager: Any) -> tuple[dict[str, f
             log_samples=False, task_manager=manager)
     finally:
         lm.close()
-    return {task: score(answer["results"], task) for task in plan.tasks}, texts
+    metrics = {name: {key.split(",")[0]: value for key, value in found.items()} for name, found in answer["results"].items()}
+    return {task: score(metrics[task.partition(":")[0]], task) for task in plan.tasks}, texts
 
 
 def finished(path: Path, same: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -100,6 +108,8 @@ def measure(plan: Plan, ks: list[Optional[float]], out: Path, origin: dict[str, 
     rows = finished(out, same)
     todo = [k for k in ks if name_of(k) not in rows]
     manager = task_manager(plan) if todo else None
+    if manager is not None:
+        check_metrics(plan, manager)
     out.parent.mkdir(parents=True, exist_ok=True)
     for k in todo:
         began = time.perf_counter()

@@ -98,3 +98,29 @@ def test_a_readme_without_markers_is_refused(rows, tmp_path):
     (tmp_path / "R.md").write_text("nothing")
     with pytest.raises(SystemExit, match="markers: got 0 begin"):
         quality.write_table(read(rows), tmp_path / "R.md")
+
+
+# --- tasks over k ---------------------------------------------------------------------------------------------
+
+def test_tasks_need_the_harness_a_file_and_numbers(tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    call = [str(model), "--tasks", "piqa", "--out", str(tmp_path / "rows.jsonl")]
+    with pytest.raises(SystemExit, match=r"lm_eval: got .*; do pip install \"spikingbrain-cpp\[eval\]\""):
+        quality.main(call)
+    with pytest.raises(SystemExit, match="--k: got '2,x', expected numbers and off"):
+        quality.main([*call, "--k", "2,x"])
+    with pytest.raises(SystemExit):
+        quality.main(["--tasks", "piqa"])
+    assert "checkpoint: got None, expected a GGUF file with --tasks" in capsys.readouterr().err
+
+
+def test_the_table_of_tasks_is_of_rows_and_has_the_papers_averages_beside_its_tasks():
+    import quality_tasks
+    rows = [{"case": "no spikes", "k": None, "tasks": ["piqa"], "scores": {"piqa": 0.5}, "average": 0.5},
+            {"case": "k = 2", "k": 2.0, "tasks": ["piqa"], "scores": {"piqa": 0.25}, "average": 0.25, "sparsity": 0.7312, "share_to_7": 0.98}]
+    assert list(quality_tasks.table(rows))[2:] == ["| no spikes | 0.5000 | 0.5000 |  |  |", "| k = 2 | 0.2500 | 0.2500 | 0.731 | 0.980 |"]
+    papers = list(quality_tasks.PAPER_TASKS)
+    rows = [{**rows[1], "tasks": papers, "scores": dict.fromkeys(papers, 0.25)}]
+    assert list(quality_tasks.table(rows))[2].endswith("| 0.2500 | 0.731 | 0.980 | 0.6735 |")

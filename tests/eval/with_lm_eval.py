@@ -169,3 +169,6 @@ def test_tasks_over_k_are_rows(work, tasks, spiking, capsys):
     assert out.read_text() == before and "| k = 4 |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="tasks: got"):
         quality.main([*call[:2], "local_cloze", *call[3:]])
+    with pytest.raises(SystemExit, match="got local_text, expected a metric of local_text: word_perplexity, .*; write local_text:METRIC"):
+        quality.main([*call[:2], "local_text", *call[3:-4], "--out", str(work / "other.jsonl")])
+    assert not (work / "other.jsonl").exists()

@@ -193,9 +193,9 @@ def arguments(folder: Path):
 # --- HTTP ------------------------------------------------------------------------------------------------------------------
 
 GOOD = {
-    "/completion": {"prompt": "hello", "n_predict": 2, "temperature": 0.5, "top_k": 4, "stop": ["x"], "n_probs": 2, "logit_bias": [[1, 1.0]], "seed": 1, "samplers": ["top_k"],
+    "/completion": {"prompt": "hello", "n_predict": 2, "temperature": 0.5, "top_k": 4, "stop": ["x"], "n_probs": 2, "echo": True, "logit_bias": [[1, 1.0]], "seed": 1, "samplers": ["top_k"],
                     "cache_prompt": True, "json_schema": {"type": "object"}, "id_slot": -1, "t_max_predict_ms": 50, "lora": [], "response_fields": ["content"]},
-    "/v1/completions": {"prompt": ["hello"], "max_tokens": 2, "logprobs": 1, "n": 1, "echo": False, "stop": "x", "suffix": ""},
+    "/v1/completions": {"prompt": ["hello"], "max_tokens": 2, "logprobs": 1, "n": 1, "echo": True, "stop": "x", "suffix": ""},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "tools": [{"type": "function", "function": {
         "name": "f", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a$"}}}}}], "tool_choice": "auto",
         "response_format": {"type": "json_object"}, "logprobs": True, "top_logprobs": 1, "parallel_tool_calls": False, "stop": ["x"], "stream_options": {"include_usage": True}},
