@@ -26,3 +26,4 @@ include_first(llama-cli-impl        tools/cli/cli-context.cpp       common/promp
 include_first(llama-completion-impl tools/completion/completion.cpp common/prompt-bar.h common/completion-limit.h)     # 0010, 0038
 include_first(llama-perplexity-impl tools/perplexity/perplexity.cpp common/tool-failed.h)                              # 0025
 include_first(llama-gguf-split      tools/gguf-split/gguf-split.cpp include/whole-file.h)                              # 0034
+include_first(llama-server-impl     tools/server/server.cpp         tools/server/server-spikes.h)                      # 0051

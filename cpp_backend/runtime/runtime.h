@@ -153,7 +153,7 @@ public:
         int64_t               n           = 0; // channels
         int64_t               n_tokens    = 0; // 0: only asked about
         int64_t               n_refused   = 0; // rows that could not be encoded: in no histogram
-        int64_t               n_kept      = 0;
+        int64_t               n_kept      = 0; // with keep_last: all that ever were
         std::vector<int32_t>  kept;            // counts of the first tokens and neurons
         std::set<std::string> weights;
     };
@@ -166,7 +166,8 @@ public:
         std::vector<int64_t> silent, channels; // of the encoded rows of each expert's down projection, where it spikes
     };
 
-    spike_collector(int64_t keep_tokens, int64_t keep_neurons);
+    // keep_last: counts of the last tokens instead, the i-th at i % keep_tokens
+    spike_collector(int64_t keep_tokens, int64_t keep_neurons, bool keep_last = false);
     spike_collector(const spike_collector &) = delete;
 
     static bool on_node(ggml_tensor * t, bool ask, void * self);
@@ -191,6 +192,7 @@ private:
     std::vector<int32_t>         counts_;
     int64_t                      keep_tokens_;
     int64_t                      keep_neurons_;
+    bool                         keep_last_;
     bool                         failed_ = false;
 };
 

@@ -8,8 +8,8 @@
 
 namespace sb {
 
-spike_collector::spike_collector(int64_t keep_tokens, int64_t keep_neurons)
-    : keep_tokens_(keep_tokens), keep_neurons_(keep_neurons) {}
+spike_collector::spike_collector(int64_t keep_tokens, int64_t keep_neurons, bool keep_last)
+    : keep_tokens_(keep_tokens), keep_neurons_(keep_neurons), keep_last_(keep_last) {}
 
 // ordinary activations are encoded, too: those of the output head, of INT8 weights whose input does not spike
 static bool is_spikes(const ggml_tensor * t) {
@@ -139,13 +139,14 @@ void spike_collector::count(input & in, const ggml_spk_row & row, int64_t n) {
 
 void spike_collector::keep(input & in, const char * row, int64_t n) {
     const int64_t width = std::min(n, keep_neurons_);
-    if (in.n_kept >= keep_tokens_ || width == 0) {
+    if (keep_tokens_ == 0 || width == 0 || (in.n_kept >= keep_tokens_ && !keep_last_)) {
         return;
     }
     counts_.resize(n);
     ggml_spk_row_counts(row, n, counts_.data());
-    in.kept.insert(in.kept.end(), counts_.begin(), counts_.begin() + width);
-    ++in.n_kept;
+    const int64_t at = in.n_kept++ % keep_tokens_ * width;
+    in.kept.resize(std::max<int64_t>(in.kept.size(), at + width));
+    std::copy(counts_.begin(), counts_.begin() + width, in.kept.begin() + at);
 }
 
 void spike_collector::reset() {

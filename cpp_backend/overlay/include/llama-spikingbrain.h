@@ -36,6 +36,12 @@ LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, l
 // first decode that asks for them. Of any architecture.
 LLAMA_API void llama_spikingbrain_allow_outputs(struct llama_context * ctx, uint32_t n);
 
+// llama_context_params.cb_eval of a context that exists, from the next decode on; NULL: none. Of any architecture.
+LLAMA_API void llama_spikingbrain_set_eval_callback(struct llama_context * ctx, ggml_backend_sched_eval_callback callback, void * data);
+
+// k of V_th = mean|x| / k, with which the projections' inputs are encoded as spikes. 0: the model does not spike.
+LLAMA_API float llama_spikingbrain_spike_k(const struct llama_model * model);
+
 // Where a request that names no limit ends: prompt and answer together at the trained length (the file's, also where the model
 // reports 2^30) or at LLAMA_SPIKINGBRAIN_DEFAULT_END, whichever is more, and not before LLAMA_SPIKINGBRAIN_DEFAULT_NEW tokens
 // are generated. Of any architecture.

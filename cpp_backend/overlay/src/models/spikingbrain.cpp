@@ -488,3 +488,8 @@ int32_t llama_spikingbrain_default_end(const llama_model * model) {
 int32_t llama_spikingbrain_default_limit(const llama_model * model, int64_t n_prompt) {
     return std::max<int64_t>(llama_spikingbrain_default_end(model) - n_prompt, LLAMA_SPIKINGBRAIN_DEFAULT_NEW);
 }
+
+float llama_spikingbrain_spike_k(const llama_model * model) {
+    const auto * own = dynamic_cast<const llama_model_spikingbrain *>(model);
+    return own && own->spike ? own->spike_k : 0.0f;
+}

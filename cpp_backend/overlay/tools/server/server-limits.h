@@ -72,7 +72,7 @@ struct server_limits {
         return true;
     }
 
-    // in /props: the limit of a request that names none
+    // in /props: the limit of a request that names none, what the states of all slots take
     static void tell(json & props, const common_params & params, int32_t n_ctx_slot) {
         json limit = json::object();
         if (params.n_predict >= 0) {
@@ -84,6 +84,9 @@ struct server_limits {
             limit["n_predict_min"] = LLAMA_SPIKINGBRAIN_DEFAULT_NEW;
         }
         props["default_limit"] = limit;
+        if (state_bytes() > 0) {
+            props["memory"] = json{ { "state_bytes", state_bytes() } };
+        }
         for (const char * name : { "n_predict", "max_tokens" }) {
             props["default_generation_settings"]["params"][name] = std::max(-1, params.n_predict);
         }
@@ -94,6 +97,7 @@ struct server_limits {
     // once the model is loaded
     static void start(common_params & params, const llama_context * ctx) {
         end() = llama_spikingbrain_default_end(llama_get_model(ctx));
+        state_bytes() = llama_spikingbrain_set_row(const_cast<llama_context *>(ctx), 0, nullptr) ? llama_spikingbrain_state_bytes(ctx) : 0;
         if (params.cache_ram_mib == CACHE_AUTO) {
             const uint64_t n_available = available_memory();
             params.cache_ram_mib = (cache_bytes(params, const_cast<llama_context *>(ctx), n_available) + MIB - 1)/MIB;
@@ -142,6 +146,11 @@ struct server_limits {
 private:
     static bool ends_with_context(const common_params & params) {
         return params.n_ctx > 0 && !params.ctx_shift;
+    }
+
+    static uint64_t & state_bytes() {
+        static uint64_t n = 0;
+        return n;
     }
 
     // prompt + answer of a request that names no limit; kept for /props, which is answered while the model sleeps, too

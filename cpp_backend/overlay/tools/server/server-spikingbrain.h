@@ -10,4 +10,5 @@
 #include "server-limits.h"
 #include "server-lost.h"
 #include "server-slot-file.h"
+#include "server-spikes.h"
 #include "server-token-rows.h"
