@@ -30,6 +30,7 @@ macro (add_asset path name type) # a macro: it adds to what is above
     math(EXPR N_ASSETS "${N_ASSETS} + 1")
 endmacro()
 add_asset(${page_dir}/index.html index.html text/html)
+add_asset(${page}/sw.js sw.js text/javascript)
 foreach (file IN LISTS page_files)
     string(REGEX REPLACE "^.*[.]" "" kind ${file})
     string(REPLACE "js" "javascript" kind ${kind})
