@@ -8,7 +8,7 @@ owned::use::use(const owned & o, const char * what, bool open) : o_(o) {
     }
     if (o.foreign()) {
         throw std::runtime_error(std::string(what) + ": got process " + std::to_string(getpid()) + ", expected " +
-            std::to_string(o.pid_) + ", the one that loaded it; load the model after the fork");
+            std::to_string(o.pid_) + ", the one that loaded it; load the model in each process, after os.fork");
     }
     if (o.busy_.exchange(true)) {
         throw std::runtime_error(std::string(what) + ": got a second caller, expected one thread at a time; "

@@ -237,7 +237,7 @@ def test_sample_takes_the_logits_of_a_position(llm):
 
 
 @pytest.mark.parametrize("schema, words", [([], "got list, expected an object"), ("[1]", "got list, "), ("7", "got int, "), (None, "got NoneType, "), ("null", "got NoneType, "), (True, "got bool, "),
-                                           ("{", "got what is no JSON: "), ({"const": float("nan")}, "got what is no JSON: "), ({"enum": [{1}]}, "got what is no JSON: ")])
+                                           ("{", "got something that is not JSON: "), ({"const": float("nan")}, "got something that is not JSON: "), ({"enum": [{1}]}, "got something that is not JSON: ")])
 def test_a_schema_is_an_object_of_json(schema, words):
     with pytest.raises(ValueError, match=f"json schema: {words}"):
         LlamaGrammar.from_json_schema(schema)

@@ -55,7 +55,7 @@ def test_use_in_a_forked_child(model, call):
         try:
             CALLS[call](model)
         except LlamaError as error:
-            code = 0 if "after the fork" in str(error) else 2
+            code = 0 if "after os.fork" in str(error) else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

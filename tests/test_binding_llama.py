@@ -310,7 +310,7 @@ def test_a_forked_child_is_refused_and_harms_nothing(llm):
         try:
             llm.eval([1])
         except LlamaError as error:
-            code = 0 if "after the fork" in str(error) else 2
+            code = 0 if "after os.fork" in str(error) else 2
         llm.close()
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

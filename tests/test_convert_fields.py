@@ -173,9 +173,9 @@ def test_a_web_page_in_place_of_a_file(make_checkpoint, capsys):
 
 
 @pytest.mark.parametrize("prefix, message", [
-    ("module.", "got 'module.model.embeddings.weight', a name of DistributedDataParallel or DeepSpeed, expected names as 'model.embeddings.weight'; "),
+    ("module.", "got 'module.model.embeddings.weight', a name of DistributedDataParallel or DeepSpeed, expected names like 'model.embeddings.weight'; "),
     ("_orig_mod.", "a name of torch.compile, "), ("module._orig_mod.", "a name of Dist"), ("base_model.model.", "a name of PEFT, "),
-    ("transformer.", "tensors: got names as 'transformer.model.embeddings.weight', expected 'model.embeddings.weight' among them; "),
+    ("transformer.", "tensors: got names like 'transformer.model.embeddings.weight', expected 'model.embeddings.weight' among them; "),
 ])
 def test_names_of_a_wrapper(make_checkpoint, capsys, prefix, message):
     assert message in error_of(capsys, make_checkpoint(tensors=lambda t: {prefix + n: x for n, x in t.items()}))

@@ -160,7 +160,7 @@ def test_a_normalizer_of_sentencepiece(kind, prefix, extra, name, table, caplog)
     assert vocab.extra["add_space_prefix"] is (prefix != 0)
     assert vocab.extra.get("remove_extra_whitespaces") is (None if kind == "llama" else extra != 0)
     assert vocab.extra.get("precompiled_charsmap") == (table or None if kind == "t5" else None)
-    assert ("remove_extra_whitespaces: the fork" in caplog.text) is (kind == "llama" and extra != 0)
+    assert ("remove_extra_whitespaces: every space" in caplog.text) is (kind == "llama" and extra != 0)
     assert ("normaliser n" in caplog.text) is (kind == "llama" and name not in (b"", b"identity"))
 
 

@@ -73,7 +73,7 @@ def test_every_command_explains_itself(name):
 def test_help_names_the_defaults_that_differ_from_llama_cpp():
     out = run(BIN / "sb-server", "--help").stdout
     assert "LLAMA_ARG_FIT=off" in out and "LLAMA_ARG_CACHE_IDLE_SLOTS=off" in out
-    assert "--cache-ram: its -2 stands for 8 slot states" in out and "max(trained length, 32768)" in out
+    assert "--cache-ram -2, the default: room for 8 slot states" in out and "max(trained length, 32768)" in out
 
 
 def test_help_names_the_bound_of_checkpoints_that_the_server_has():

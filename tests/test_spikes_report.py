@@ -25,7 +25,7 @@ def stats(k: float = 3.0, n_refused: int = 0) -> SpikeStats:
 
 def test_columns_of_a_row():
     spikes = [bin(abs(c)).count("1") for c in COUNTS]
-    assert report.COLUMNS == ("|s| <= 7", "|s| > 16", "silent", "largest", "spikes", "sparsity", "s., <= 7")
+    assert report.COLUMNS == ("|s| <= 7", "|s| > 16", "silent", "largest", "spikes", "sparsity", "sparsity, |s| <= 7")
     assert report.row(H) == ("60.00%", "20.00%", "20.00%", "5,000", f"{sum(spikes) / 10:.3f}", f"{1 - sum(spikes) / 30:.2%}", f"{1 - sum(spikes[:6]) / 18:.2%}")
     assert report.row(CountHistogram.of([])) == ("-",) * 7
     assert report.paper_row() == ("94.1%", "about 1%", "18.4%", "", "1.13", "69.15%", "")

@@ -160,7 +160,7 @@ def test_a_file_the_fork_does_not_load_is_an_error(make_checkpoint, tmp_path, mo
         raise spikingbrain_cpp.LlamaError("llama: no; do")
     monkeypatch.setattr(spikingbrain_cpp, "Llama", refuse)
     assert main([str(make_checkpoint()), "-o", str(tmp_path / "x.gguf"), "--verify"]) == 1
-    assert "--verify: x.gguf: got llama: no, expected a file the fork loads; report it" in capsys.readouterr().err
+    assert "--verify: x.gguf: got llama: no, expected a file that can be loaded; report it" in capsys.readouterr().err
 
 
 def test_every_type_has_a_tolerance():

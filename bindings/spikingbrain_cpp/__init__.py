@@ -8,6 +8,8 @@ _lib = _Path(__file__).parent / "lib"
 # the portable flavour has one CPU library per instruction set and links none of them
 _core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
 
+from sb_convert.version import version as _version  # noqa: E402
+
 from ._core import CancelToken  # noqa: E402
 from .batch import Batch  # noqa: E402
 from .caches import BaseLlamaCache, LlamaCache, LlamaDiskCache, LlamaRAMCache  # noqa: E402
@@ -19,6 +21,8 @@ from .llama_speculative import LlamaDraftModel, LlamaPromptLookupDecoding  # noq
 from .sampling import LogitsProcessorList, StoppingCriteriaList  # noqa: E402
 from .spikes.stats import SpikeStats  # noqa: E402
 from .state import LlamaState, Snapshot  # noqa: E402
+
+__version__ = _version()
 
 __all__ = [
     "BaseLlamaCache",

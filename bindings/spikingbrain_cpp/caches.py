@@ -44,7 +44,7 @@ class BaseLlamaCache:
         """As cache[key], of states that these belong to (see LlamaState). KeyError: there is none."""
         state = self[key]
         if (state.fingerprint, state.tokenizer) != (fingerprint, tokenizer):
-            raise KeyError("cache: got no state of a beginning of these tokens of this model")
+            raise KeyError("cache: got no saved state of this model for the beginning of these tokens")
         return state
 
     def __contains__(self, key: Key) -> bool:
@@ -73,7 +73,7 @@ class LlamaRAMCache(BaseLlamaCache):
         ids = tuple(int(t) for t in key)
         fits = [k for k in self._states if ids[:len(k[0])] == k[0] and model in ((), k[1:])]
         if not fits:
-            raise KeyError("cache: got no state of a beginning of these tokens")
+            raise KeyError("cache: got no saved state for the beginning of these tokens")
         best = max(reversed(fits), key=lambda k: len(k[0]))  # of equal ones the one used last
         self._states.move_to_end(best)
         return self._states[best]
@@ -137,7 +137,7 @@ class LlamaDiskCache(BaseLlamaCache):
                 state = self._read(path) if path.name.startswith(begin) else None
                 if state is not None and model in ((), (state.fingerprint, state.tokenizer)):
                     return state
-        raise KeyError("cache: got no state of a beginning of these tokens")
+        raise KeyError("cache: got no saved state for the beginning of these tokens")
 
     def __getitem__(self, key: Key) -> LlamaState:
         return self._find(key)

@@ -8,6 +8,7 @@ import time
 from typing import Any, Iterator, Optional, Sequence, cast
 
 import numpy as np
+from sb_convert.version import add_version
 
 from . import Llama
 from .pipes import ends_with_the_reader
@@ -19,6 +20,7 @@ N_SHORT, N_LONG = 10, 10_000  # tokens after which the state is measured
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m spikingbrain_cpp.demo", description="Streams text from a GGUF file, "
                                 "then says how fast it came and how many bytes of state are allocated.")
+    add_version(p)
     p.add_argument("model", help="GGUF file")
     p.add_argument("--prompt", default=PROMPT, help="text to continue (default: %(default)r)")
     p.add_argument("-n", "--n-predict", type=int, default=120, help="most tokens to generate, 0: up to the default limit (default: %(default)s)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from sb_convert.version import version_line
+
 from .errors import LlamaError
 from .pipes import ends_with_the_reader
 from .tools import COMMANDS
@@ -33,6 +35,9 @@ def arguments(given: list[str]) -> list[str]:
 def command() -> None:
     """Run lm_eval with this process's arguments."""
     given = sys.argv[1:]
+    if given == ["--version"]:
+        print(version_line("sb-eval"))
+        return
     asks = not given or bool({"-h", "--help"} & set(given))
     if asks:
         with ends_with_the_reader():

@@ -36,7 +36,7 @@ class LlamaGrammar:
             try:
                 getattr(self, name).encode()
             except UnicodeEncodeError as error:
-                raise ValueError(f"grammar: {name}: got what is no UTF-8 ({error}), expected GBNF") from error
+                raise ValueError(f"grammar: {name}: got text that is not UTF-8 ({error}), expected a grammar in GBNF") from error
         try:
             _core.check_grammar(self.text, self.root)
         except ValueError as error:
@@ -57,7 +57,7 @@ class LlamaGrammar:
         try:
             text = Path(file).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"grammar: {os.fspath(file)}: got bytes that are no UTF-8, expected GBNF") from error
+            raise ValueError(f"grammar: {os.fspath(file)}: got bytes that are not UTF-8, expected a grammar in GBNF") from error
         return cls.from_string(text, verbose, root)
 
     @classmethod
@@ -99,7 +99,7 @@ def schema_to_gbnf(schema: Union[str, Mapping[str, Any]], lenient: bool = False)
         tree = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
         text = json.dumps(tree, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"json schema: got what is no JSON: {error}") from error
+        raise ValueError(f"json schema: got something that is not JSON: {error}") from error
     if not isinstance(tree, Mapping):
         raise ValueError(f"json schema: got {type(tree).__name__}, expected an object")
     gbnf, left_out = _core.json_schema_to_grammar(text, lenient)

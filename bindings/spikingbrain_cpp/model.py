@@ -38,7 +38,7 @@ class Locked(Generic[Handle]):
     def __enter__(self) -> Handle:
         model = self._model
         if os.getpid() != model.pid:
-            raise LlamaError(f"llama: got process {os.getpid()}, expected {model.pid}, which loaded the model; load it after the fork")
+            raise LlamaError(f"llama: got process {os.getpid()}, expected {model.pid}, which loaded the model; load it in each process, after os.fork")
         model.lock.acquire()
         try:
             return self._handle()

@@ -21,7 +21,7 @@ def check_servers(value: Any) -> list[str]:
     servers = value.split(",")
     for server in servers:
         if not _SERVER.fullmatch(server) or int(server.rpartition(":")[2]) > 65535:
-            raise ValueError(f"llama: rpc_servers: got {server!r}, expected HOST:PORT, as 192.168.0.2:50052, several separated by commas")
+            raise ValueError(f"llama: rpc_servers: got {server!r}, expected HOST:PORT, such as 192.168.0.2:50052, several separated by commas")
     if len(set(servers)) < len(servers):
         raise ValueError(f"llama: rpc_servers: got {value}, expected each server once")
     return servers

@@ -79,7 +79,7 @@ def _positive_k(k: float) -> float:
         raise TypeError(f"llama: spike_k: got {type(k).__name__}, expected a number")
     with np.errstate(over="ignore", under="ignore"):
         if not (np.isfinite(np.float32(k)) and np.float32(k) > 0):  # the model computes with float32
-            raise ValueError(f"llama: spike_k: got {k}, expected a number above 0, as 3.0")
+            raise ValueError(f"llama: spike_k: got {k}, expected a number above 0, such as 3.0")
     return float(k)
 
 

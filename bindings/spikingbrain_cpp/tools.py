@@ -21,6 +21,7 @@ the prompt cache holds (overlay/tools/server/server-limits.h).
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
+
+from sb_convert.version import version_line
 
 from . import refusals, remote
 from .pipes import ends_with_the_reader
@@ -41,15 +44,15 @@ IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "
 BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
 REPACK: Defaults = {"LLAMA_ARG_REPACK": ("off", ("-nr", "--repack", "--no-repack", "LLAMA_ARG_NO_REPACK"))}
 CHECKPOINTS = """\
-A variable that is read here only:
-  SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may hold; the oldest are dropped, the newest never
+One more environment variable:
+  SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may take; beyond that the oldest are dropped, never the newest
 """
 LIMIT = """\
-What no -n and no request names ends: prompt and answer together at max(trained length, 32768) tokens, but not before 4096
-new ones; with -c N at N. -n -1 names none. Without end, by name: -c 1073741824.
+How long an answer may be without -n (or a limit in the request): until prompt and answer together have max(trained length, 32768) tokens,
+but at least 4096 new ones; with -c N, until they have N. -n -1 is the same as no -n. To write without end: -c 1073741824.
 """
 CACHE = """\
---cache-ram: its -2 stands for 8 slot states or a tenth of the memory available, whichever is less, but at least one state.
+--cache-ram -2, the default: room for 8 slot states or a tenth of the memory available, whichever is less, but at least one state.
 """
 
 # command -> what it does; the one list of them
@@ -100,19 +103,29 @@ def tool_path(tool: str) -> Path:
 
 def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text(path.name.replace("llama-", "sb-"), defaults, note), flush=True)
-        subprocess.run([path, "--help"], stderr=subprocess.STDOUT)
+        command = path.name.replace("llama-", "sb-")
+        print(help_text(command, defaults, note), flush=True)
+        own = subprocess.run([command, "--help"], executable=path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, restore_signals=False).stdout
+        print(renamed(own.decode(errors="replace")), end="", flush=True)
         sys.exit(0)  # some of the tools end with 1 here
     os.execv(path, sys.argv)
 
 
+def renamed(text: str) -> str:
+    """A tool's text with the names that its commands have here."""
+    names = "|".join(command.removeprefix("sb-") for command in TOOLS)
+    return re.sub(rf"(?:\./|\S*/lib/)?\bllama-({names})\b", r"sb-\1", text)
+
+
 @dataclass(frozen=True)
 class Tool:
-    """defaults: see run(); note: for --help; refused: reasons why the arguments must not reach the tool, or None of each."""
+    """defaults: see run(); note: for --help; refused: reasons why the arguments must not reach the tool, or None of each;
+    versioned: it has a --version of its own."""
 
     defaults: Defaults = field(default_factory=dict)
     note: str = ""
     refused: tuple[Callable[[Sequence[str]], str | None], ...] = ()
+    versioned: bool = True
 
 
 def _common(command: str) -> tuple[Callable[[Sequence[str]], str | None], ...]:
@@ -124,7 +137,7 @@ TOOLS = {
     "sb-cli": Tool(FIT | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-cli"), *_common("sb-cli"))),
     "sb-server": Tool(FIT | IDLE | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-server"), *_common("sb-server"))),
     "sb-completion": Tool(FIT | BATCH, LIMIT, (*_common("sb-completion"), refusals.self_extend)),
-    "sb-quantize": Tool(refused=(refusals.quantize, refusals.quantize_output)),
+    "sb-quantize": Tool(refused=(refusals.quantize, refusals.quantize_output), versioned=False),
     "sb-perplexity": Tool(FIT, refused=(partial(refusals.numbers, "sb-perplexity"), refusals.perplexity)),
     "sb-bench": Tool(refused=(partial(refusals.numbers, "sb-bench"),)),
     "sb-batched-bench": Tool(FIT, refused=(partial(refusals.numbers, "sb-batched-bench"), refusals.context)),
@@ -136,6 +149,7 @@ TOOLS = {
 def start(command: str) -> NoReturn:
     """Become the command's tool, or say why not."""
     tool, argv = TOOLS[command], sys.argv[1:]
+    tell_version(command, tool.versioned)
     for refused in tool.refused:
         if reason := refused(argv):
             sys.exit(reason)
@@ -143,6 +157,14 @@ def start(command: str) -> NoReturn:
     if command == "sb-gguf-split" and refusals.deletes_parts(argv):
         merge_and_delete(tool_path(name), argv)
     run(name, tool.defaults, tool.note)
+
+
+def tell_version(command: str, versioned: bool) -> None:
+    """To --version alone: the package's, then what the tool itself says of llama.cpp."""
+    if sys.argv[1:] == ["--version"]:
+        with ends_with_the_reader():
+            print(version_line(command), flush=True)
+            sys.exit(subprocess.run([command, "--version"], executable=tool_path(command.replace("sb-", "llama-")), stderr=subprocess.STDOUT).returncode if versioned else 0)
 
 
 def merge_and_delete(path: Path, argv: Sequence[str]) -> NoReturn:
@@ -192,4 +214,5 @@ def gguf_split() -> NoReturn:
 
 
 def rpc_server() -> NoReturn:
+    tell_version("sb-rpc-server", True)
     os.execv(tool_path("llama-rpc-server"), sys.argv)

@@ -153,7 +153,7 @@ def check(config: AdapterConfig, pairs: dict[str, Pair], matrices: dict[str, Mat
         if f"{module}.weight" == HEAD and HEAD.removesuffix(".weight") not in matrices or f"{module}.weight" == EMBEDDING and model.tie_word_embeddings:
             raise bad(pair.a.file, module, "an adapter of it", "none where one matrix is embedding and output (tie_word_embeddings)", MERGE)
         if module not in matrices:
-            raise bad(pair.a.file, "tensors", f"an adapter of {module!r}", "modules of the base, as 'model.layers.0.attn.q_proj'", "give the base it was trained on")
+            raise bad(pair.a.file, "tensors", f"an adapter of {module!r}", "modules of the base, such as 'model.layers.0.attn.q_proj'", "give the base it was trained on")
         (n_out, n_in), r = matrices[module].shape, config.rank(module)
         a, b = ((r, n_out), (n_in, r)) if matrices[module].target.checkpoint == EMBEDDING else ((r, n_in), (n_out, r))
         for t, shape in ((pair.a, a), (pair.b, b)):

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import adapter
+from . import adapter, hub
 from .convert import Options, convert
 from .edit import respike
 from .errors import ConvertError
 from .formats import DOWN_TYPES, OUTTYPES
 from .spike import SCOPES, SpikeOptions
+from .version import add_version
 from .whole import named
 
 
@@ -26,7 +27,7 @@ def split_size(text: str) -> int:
     """500M, 2G: bytes, as llama.cpp's tools count them (powers of 1000)."""
     match = re.fullmatch(r"([1-9]\d*)([MG])", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number with M or G, as 2G")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number with M or G, such as 2G")
     return int(match[1]) * {"M": 10**6, "G": 10**9}[match[2]]
 
 
@@ -36,31 +37,51 @@ def spike_k(text: str) -> float:
     except ValueError:
         k = 0.0
     if not 1e-30 < k < 1e30:  # float32 in the file
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0, as 3")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0, such as 3")
     return k
 
 
+EXAMPLES = """\
+examples:
+  sb-convert SpikingBrain-7B -o model.gguf --outtype q4_0        a folder with config.json, weights and tokenizer
+  sb-convert ORG/NAME --outtype int8 --spike                     the same from the Hugging Face hub, spiking
+  sb-convert model.gguf -o spiking.gguf --spike                  an existing model made spiking
+  sb-convert my-adapter --base SpikingBrain-7B -o adapter.gguf   a LoRA adapter, for sb-cli --lora
+
+Then: sb-cli -m model.gguf
+"""
+
+
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="sb-convert", description="Converts a SpikingBrain checkpoint folder to a GGUF file.")
-    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, weights and tokenizer; or a GGUF of ours, to change its spike keys")
-    p.add_argument("--base", type=Path, metavar="FOLDER", help="CHECKPOINT is a PEFT LoRA adapter, FOLDER the checkpoint it was trained on: write the adapter that --lora takes")
-    p.add_argument("-o", "--outfile", metavar="OUTFILE", help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder")
-    p.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto: the checkpoint's own, int8 with weight scales (default)")
-    on = p.add_mutually_exclusive_group()
+    """Every option, in groups; each has a row in README.md, too."""
+    p = argparse.ArgumentParser(prog="sb-convert", description="Converts a SpikingBrain checkpoint to a GGUF file, which the sb-* commands and Python's Llama load.",
+                                usage="sb-convert CHECKPOINT [-o OUTFILE] [--outtype TYPE] [--spike] [options]", epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_version(p)
+    p.add_argument("--verbose", action="store_true", help="say more; tracebacks on errors")
+    g = p.add_argument_group("what is converted")
+    g.add_argument("checkpoint", type=Path, metavar="CHECKPOINT",
+                   help="folder with config.json, weights and tokenizer; or ORG/NAME on the Hugging Face hub; or a SpikingBrain GGUF file, to change its spike keys")
+    g.add_argument("--base", type=Path, metavar="FOLDER", help="CHECKPOINT is a PEFT LoRA adapter, FOLDER the checkpoint it was trained on: write the adapter that --lora takes")
+    g = p.add_argument_group("what is written")
+    g.add_argument("-o", "--outfile", metavar="OUTFILE", help="file (or folder) to write; default: NAME-TYPE.gguf in the checkpoint's folder, or here if it was downloaded")
+    g.add_argument("--outtype", choices=["auto", *OUTTYPES], default="auto", help="type of the large matrices; auto (the default): the checkpoint's own, int8 with weight scales")
+    g.add_argument("--force", action="store_true", help="overwrite an existing output file")
+    g.add_argument("--split-max-size", type=split_size, default=0, metavar="N(M|G)", help="split the output into files of at most N megabytes or gigabytes of tensors")
+    g.add_argument("--model-name", help="name of the model in the GGUF")
+    g.add_argument("--metadata", type=Path, metavar="FILE", help="JSON file of general.* keys that override the model card's")
+    g.add_argument("--vocab-only", action="store_true", help="write keys and tokenizer, no tensors")
+    g = p.add_argument_group("spikes (a model whose products read integer spike counts)")
+    on = g.add_mutually_exclusive_group()
     on.add_argument("--spike", dest="spike", action="store_true", default=None, help="spiking activations (default where the checkpoint has weight scales)")
     on.add_argument("--no-spike", dest="spike", action="store_false", help="ordinary activations for a checkpoint with weight scales")
-    p.add_argument("--spike-k", type=spike_k, metavar="K", help="spike threshold = mean |x| / K (default 3)")
-    p.add_argument("--spike-scope", choices=SCOPES, help="paper: every projection spikes; released: not the mlp's down projection (default with weight scales)")
-    p.add_argument("--spike-down-type", choices=list(DOWN_TYPES), help="type of the down projection in scope released (default f16)")
-    p.add_argument("--spike-calibrate", type=Path, metavar="TEXT", help="find the INT8 weight scales on a text file (needs torch)")
-    p.add_argument("--force", action="store_true", help="overwrite an existing output file")
-    p.add_argument("--dry-run", action="store_true", help="print the tensors and their sizes; write nothing")
-    p.add_argument("--split-max-size", type=split_size, default=0, metavar="N(M|G)", help="split the output into files of at most N megabytes or gigabytes of tensors")
-    p.add_argument("--metadata", type=Path, metavar="FILE", help="JSON file of general.* keys that override the model card's")
-    p.add_argument("--model-name", help="name of the model in the GGUF")
-    p.add_argument("--vocab-only", action="store_true", help="write keys and tokenizer, no tensors")
-    p.add_argument("--verify", action="store_true", help="check the written file: every tensor, then the logits (needs torch)")
-    p.add_argument("--verbose", action="store_true", help="say more; tracebacks on errors")
+    g.add_argument("--spike-k", type=spike_k, metavar="K", help="spike threshold = mean |x| / K (default 3)")
+    g.add_argument("--spike-scope", choices=SCOPES, help="paper: every projection spikes; released: not the mlp's down projection (default with weight scales)")
+    g.add_argument("--spike-down-type", choices=list(DOWN_TYPES), help="type of the down projection in scope released (default f16)")
+    g.add_argument("--spike-calibrate", type=Path, metavar="TEXT", help="find the INT8 weight scales on a text file (needs torch)")
+    g = p.add_argument_group("checks")
+    g.add_argument("--dry-run", action="store_true", help="print the tensors and their sizes; write nothing")
+    g.add_argument("--verify", action="store_true", help="check the written file: every tensor, then the logits (needs torch)")
     return p
 
 
@@ -145,6 +166,7 @@ def _terminated(*_: object) -> None:
 
 def run(args: argparse.Namespace) -> int:
     args.outfile = None if args.outfile is None else named(args.outfile)
+    download(args)
     if args.is_gguf:
         _say(respike(args.checkpoint, args.outfile, args.spikes, args.force, _say))
         return 0
@@ -167,6 +189,17 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{result.files[0].name} was written, but not verified") from None
     return 0
+
+
+def download(args: argparse.Namespace) -> None:
+    """Puts the downloaded folders in the place of names of the hub; what is on the disk wins."""
+    if args.base is not None and hub.is_repository(args.base):
+        args.base = hub.fetch(str(args.base), _say)
+    if not hub.is_repository(args.checkpoint):
+        return
+    get = hub.fetch if args.base is None else hub.fetch_adapter
+    args.checkpoint = hub.fetch(str(args.checkpoint), _say, weights=False) if args.vocab_only else get(str(args.checkpoint), _say)
+    args.outfile = Path() if args.outfile is None else args.outfile  # not into the hub's cache
 
 
 def _say(line: str) -> None:

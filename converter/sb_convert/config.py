@@ -18,7 +18,7 @@ MAX_LAYERS = 512   # LLAMA_MAX_LAYERS of the fork
 MAX_EXPERTS = 512  # LLAMA_MAX_EXPERTS
 Q_ACTIVATIONS = ("relu", "sigmoid")
 FIX = "correct config.json"
-OTHER = "this graph does not implement other values"
+OTHER = "this program does not implement other values"
 Rules = list[tuple[str, bool, str, str]]  # field, whether it is right, what is expected, what to do
 AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
@@ -138,7 +138,7 @@ class ModelConfig:
         rules: Rules = [(name, 0 < getattr(self, name) < 2**31, "an integer from 1 to 2^31 - 1", FIX) for name in positive]
         rules += [
             ("num_hidden_layers", 0 < self.num_hidden_layers <= MAX_LAYERS, f"1 to {MAX_LAYERS}", FIX),
-            ("use_short_conv", not self.use_short_conv, "false", "no published model uses it, and the graph has no short convolution"),
+            ("use_short_conv", not self.use_short_conv, "false", "no published model uses it, and it is not implemented"),
             ("hidden_act", self.hidden_act in ("swish", "silu"), "'swish' or 'silu'", OTHER),
             ("rope_scaling", self.rope_scaling is None, "null", OTHER),
         ]
@@ -152,7 +152,7 @@ class ModelConfig:
             ("num_attention_heads", d % 2 == 0, "an even head size (rotary pairs)", FIX),
             ("num_key_value_heads", n_head % n_kv == 0, f"a divisor of num_attention_heads = {n_head}", FIX),
             ("sliding_window", self.sliding_window <= self.max_position_embeddings, f"at most max_position_embeddings = {self.max_position_embeddings}",
-             "no longer window was trained, and the fork refuses it"),
+             "no longer window was trained, and a longer one would be refused when the model is loaded"),
             *(rule for name in self.LAYER_LISTS for rule in self._layers(name)),
             ("bos_token_id", self._is_token(self.bos_token_id), f"null or 0 to {self.vocab_size - 1}", FIX),
             ("eos_token_id", self._is_token(self.eos_token_id), f"null or 0 to {self.vocab_size - 1}", FIX),
@@ -227,7 +227,7 @@ class MoeConfig(ModelConfig):
     def _rules(self) -> Rules:
         some = bool(self.moe_layers)
         return super()._rules() + [
-            ("num_experts_per_topk", self.num_experts_per_topk == 1, "1", "no model with more experts per token is published, and the graph takes one"),
+            ("num_experts_per_topk", self.num_experts_per_topk == 1, "1", "no model with more experts per token is published, and more are not implemented"),
             ("num_local_experts", not some or 0 < self.num_local_experts <= MAX_EXPERTS, f"1 to {MAX_EXPERTS}", FIX),
             ("shared_intermediate_size", not some or 0 < self.shared_intermediate_size < 2**31, "an integer from 1 to 2^31 - 1", FIX),
         ]
@@ -319,7 +319,7 @@ def _check_architectures(raw: dict[str, Any], ours: str, where: str) -> None:
 def _check_head_dim(raw: dict[str, Any], where: str) -> None:
     n_head, size = raw.get("num_attention_heads"), raw.get("hidden_size")
     if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and raw["head_dim"] != size / n_head:
-        raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "this graph has no other head size")
+        raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "other head sizes are not implemented")
 
 
 def _kind(kind: str) -> str:

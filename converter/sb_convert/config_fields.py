@@ -67,7 +67,7 @@ def check_fields(raw: dict[str, Any], read: set[str], where: str, same_as: Mappi
         if name in NEUTRAL and name not in same_as:
             if not any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in NEUTRAL[name]):
                 expected = " or ".join(map(repr, NEUTRAL[name])).replace("True", "true").replace("False", "false") or "null"
-                raise bad(where, name, repr(value), expected, "this graph does not implement other values")
+                raise bad(where, name, repr(value), expected, "this program does not implement other values")
         elif name in same_as:
             _check_same(raw, name, same_as[name], where)
         elif not says_nothing(value):
@@ -113,7 +113,7 @@ def _rope_sets(value: Any, field: str, where: str) -> list[tuple[str, dict[str, 
     if value and all(isinstance(v, dict) for v in value.values()):
         unknown = set(value) - set(LAYER_KINDS) - {"full_attention"}
         if unknown:
-            raise bad(where, field, repr(value), f"sets for {', '.join(LAYER_KINDS)}", "this graph has no other layers")
+            raise bad(where, field, repr(value), f"sets for {', '.join(LAYER_KINDS)}", "other kinds of layers are not implemented")
         return [(f"{field}.{kind}", held) for kind, held in value.items()]
     return [(field, value)]
 
@@ -125,7 +125,7 @@ def _check_rope(held: dict[str, Any], name: str, where: str) -> None:
     if "type" in held and "rope_type" in held and held["type"] != held["rope_type"]:
         plain = False
     if not plain or extra:
-        raise bad(where, name, repr(held), "null", "this graph has the plain rotary embedding (rope_type 'default') only")
+        raise bad(where, name, repr(held), "null", "only the plain rotary embedding (rope_type 'default') is implemented")
 
 
 def check_layer_types(raw: dict[str, Any], where: str) -> None:

@@ -58,6 +58,8 @@ class Result:
 def convert(folder: Path, options: Options, say=print) -> Result:
     begun = time.monotonic()
     folder = Path(folder)
+    if not folder.is_dir():
+        raise bad(folder, "checkpoint", "no such folder", "one with config.json, weights and tokenizer", "check the name; ORG/NAME is looked up on the Hugging Face hub")
     refuse_adapter(folder)
     config = ModelConfig.load(folder)
     vocab = load_vocab(folder, config)

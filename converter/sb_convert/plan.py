@@ -189,9 +189,9 @@ def check_wrappers(tensors: dict[str, Tensor], where: object) -> None:
         for part in name.split("."):
             if part in WRAPPERS:
                 what, do = WRAPPERS[part]
-                raise bad(where, "tensors", f"{name!r}, a name of {what}", f"names as {EMBEDDING!r}", do)
+                raise bad(where, "tensors", f"{name!r}, a name of {what}", f"names like {EMBEDDING!r}", do)
     if EMBEDDING not in tensors:
-        raise bad(where, "tensors", f"names as {next(iter(tensors), 'none')!r}", f"{EMBEDDING!r} among them", "give weights in the published format")
+        raise bad(where, "tensors", f"names like {next(iter(tensors), 'none')!r}", f"{EMBEDDING!r} among them", "give weights in the published format")
 
 
 def renamed(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -244,7 +244,7 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
         _check_tied(tensors)
     if left and not partial:
         raise bad(where, "tensors", f"{len(left)} left over: {some(left)}", "none that config.json does not imply",
-                  "the graph would ignore them; give the config.json that belongs to these weights")
+                  "they would be ignored; give the config.json that belongs to these weights")
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise bad(tensors[name].file, name, f"shape {list(tensors[name].shape)}", str(list(shape)), "give the config.json that belongs to these weights")

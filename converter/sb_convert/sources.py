@@ -70,14 +70,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _read_torch(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def shards_of(index: Path) -> list[str]:
+    """The files that an index names; they need not be there. ConvertError: one that is no index."""
+    return sorted(set(_read_index(index, False).values()))
+
+
+def _read_index(path: Path, there: bool = True) -> dict[str, str]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise bad(path, "weight_map", "nothing usable", "an object of tensor names and file names", AGAIN)
     for file in sorted(set(weight_map.values())):
         if Path(file).name != file:
             raise bad(path, "weight_map", repr(file), "a file name without folders", AGAIN)
-        if not (path.parent / file).is_file():
+        if there and not (path.parent / file).is_file():
             raise bad(path, "weight_map", f"{file}, which is absent", "a file beside the index", "download the missing shard")
     return weight_map
 

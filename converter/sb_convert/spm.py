@@ -88,9 +88,9 @@ def add_normalizer(vocab: Vocab, spec: dict[int, Any], path: Path) -> None:
         return
     name = spec.get(1, b"").decode()
     if spec.get(4, True):
-        log.warning("%s: remove_extra_whitespaces: the fork keeps every space of a text; take them out before, where it matters", path)
+        log.warning("%s: remove_extra_whitespaces: every space of a text will be kept; take them out of the text where it matters", path)
     if name not in ("", "identity"):
-        log.warning("%s: normaliser %s: the fork tokenises text of this vocabulary as it is given; normalise it before, where it matters", path, name)
+        log.warning("%s: normaliser %s: text will be split as it is given; normalise it before, where it matters", path, name)
 
 
 def check_translation(vocab: Vocab, path: Path) -> None:

@@ -212,7 +212,7 @@ def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
     try:
         llm = Llama(model_path=str(path), logits_all=True, n_ctx=None, verbose=False)
     except LlamaError as e:
-        raise bad("--verify", path.name, str(e).split(";")[0], "a file the fork loads", "report it") from e
+        raise bad("--verify", path.name, str(e).split(";")[0], "a file that can be loaded", "report it") from e
     try:
         llm.eval(tokens)
         return np.array(llm.scores[:len(tokens)], dtype=np.float64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Optional, Sequence, Union
 
 import numpy as np
+from sb_convert.version import add_version
 from sb_convert.whole import WholeFiles, targets
 
 from .. import Llama
@@ -29,7 +30,8 @@ def _above_0(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="sb-spikes", description="Runs a text through a spiking model and tells its spike counts: shares, "
                                 "sparsity, energy estimate, per projection and layer, beside the paper's figures; of a model with experts, which were chosen.")
-    p.add_argument("model", metavar="MODEL.gguf", help="a `spikingbrain` GGUF; one that does not spike needs --spike")
+    add_version(p)
+    p.add_argument("model", metavar="MODEL.gguf", help="a SpikingBrain model; one that does not spike needs --spike")
     p.add_argument("--text", required=True, metavar="FILE", help="text in UTF-8 to run, - for standard input")
     p.add_argument("-n", "--n-tokens", type=_above_0, default=N_TOKENS, metavar="N", help="most tokens of it (default: %(default)s)")
     p.add_argument("--json", metavar="OUT", help="write all statistics as JSON, - to standard output in place of the tables")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .energy import ASSUMPTIONS, FP16_MAC, INT8_MAC
 from .stats import PAPER_TABLE_11, PAPER_TEXT, CountHistogram, ExpertChoices, SpikeStats
 
-COLUMNS = ("|s| <= 7", "|s| > 16", "silent", "largest", "spikes", "sparsity", "s., <= 7")
+COLUMNS = ("|s| <= 7", "|s| > 16", "silent", "largest", "spikes", "sparsity", "sparsity, |s| <= 7")
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
 table{border-collapse:collapse;margin:.6rem 0 1.2rem}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #e4e7eb}
@@ -44,7 +44,7 @@ def text(stats: SpikeStats) -> str:
     lines = _aligned(rows)
     model = stats.model()
     lines += ["", "spikes: per channel, bitwise coding. sparsity: 1 - spikes / (3 x channels), counts above 7 with all their spikes; "
-              "s., <= 7: without them."]
+              "sparsity, |s| <= 7: without them."]
     if stats.n_refused:
         lines.append(refused(stats))
     if model.n:
@@ -84,7 +84,7 @@ def page(stats: SpikeStats, name: str, pictures: Sequence[tuple[str, bytes]], te
              "all spiking projections; an input that several projections read counts once for each, as in the paper.</p>",
              _table("", COLUMNS, [("this model", row(model), ""), ("paper, 7B, k = 3 (section 5.5)", paper_row(), "paper")]),
              '<p class="note">spikes: per channel under bitwise coding (set bits of |s|). sparsity: 1 - spikes / (3 x channels), counts above 7 with '
-             "all their spikes, the least sparse it can be; s., &lt;= 7: over the channels that fit in 3 steps alone. The paper does not say "
+             "all their spikes, the least sparse it can be; sparsity, |s| &lt;= 7: over the channels that fit in 3 steps alone. The paper does not say "
              "how counts above 7 enter.</p>"]
     if stats.n_refused:
         parts.append(f"<p><b>{_e(refused(stats))}</b></p>")
@@ -104,7 +104,7 @@ def _table_11(stats: SpikeStats) -> str:
     here = ("", f"{h.sparsity:.3f}", f"{h.sparsity_to_7:.3f}", f"{h.share_to_7:.3f}") if h.n else ("", "-", "-", "-")
     at = sum(k <= stats.k for k in PAPER_TABLE_11)
     rows.insert(at, (f"this model, k = {stats.k:g}", here, ""))
-    return _table("", ("average of 7 benchmarks", "sparsity", "s., <= 7", "counts <= 7"), rows)
+    return _table("", ("average of 7 benchmarks", "sparsity", "sparsity, |s| <= 7", "counts <= 7"), rows)
 
 
 def _energy(h: CountHistogram) -> str:

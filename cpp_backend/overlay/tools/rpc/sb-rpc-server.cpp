@@ -24,7 +24,7 @@ struct options {
     std::vector<std::string> devices;
 };
 
-const char * HELP = R"(usage: sb-rpc-server [-H HOST] [-p PORT] [-t N] [-d DEVICES] | --help
+const char * HELP = R"(usage: sb-rpc-server [-H HOST] [-p PORT] [-t N] [-d DEVICES] | --help | --version
 
 Computes layers of a model that another machine loads: there, sb-cli, sb-server and the others take --rpc HOST:PORT, and Python
 Llama(..., rpc_servers="HOST:PORT"). It takes one client at a time, of the same version. It knows no passwords and no encryption, and
@@ -70,6 +70,10 @@ options read_options(int argc, char ** argv) {
         const std::string name = argv[i];
         if (name == "-h" || name == "--help") {
             fputs(HELP, stdout);
+            exit(0);
+        }
+        if (name == "--version") {
+            printf("protocol: %d.%d.%d (clients must have the same)\n", RPC_PROTO_MAJOR_VERSION, RPC_PROTO_MINOR_VERSION, RPC_PROTO_PATCH_VERSION);
             exit(0);
         }
         const auto is = [&](const char * a, const char * b) { return name == a || name == b; };

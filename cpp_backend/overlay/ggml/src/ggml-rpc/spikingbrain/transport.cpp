@@ -152,7 +152,7 @@ void spk_rpc_check_endpoint(const char * endpoint) {
     const std::string port  = colon == std::string::npos ? "" : s.substr(colon + 1);
     const bool digits = !port.empty() && port.size() <= 5 && port[0] != '0' && port.find_first_not_of("0123456789") == std::string::npos;
     if (colon == 0 || !digits || std::stoi(port) > 65535 || s.find_first_of(" \t\n/") != std::string::npos) {
-        spk_rpc_throw("rpc: server: got '%s', expected HOST:PORT, as 192.168.0.2:50052", endpoint);
+        spk_rpc_throw("rpc: server: got '%s', expected HOST:PORT, such as 192.168.0.2:50052", endpoint);
     }
     std::lock_guard<std::mutex> lock(clients_mutex);
     for (const auto & [sock, c] : clients) {
