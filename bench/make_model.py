@@ -13,13 +13,14 @@ from typing import Any
 
 import gguf
 import numpy as np
+from sb_convert.constants import DEFAULT_K
 from sb_convert.metadata import add_hparams
 from sb_convert.spike import SpikeKeys, add_sink_keys
 from sb_convert.whole import NotWritten, target
 
 from . import build
 from .errors import BenchError
-from .shapes import GROUP, OUTLIER, Shape, Tensor, check, config, tensors
+from .shapes import OUTLIER, Shape, Tensor, check, config, tensors
 
 POOL = 1 << 21  # bytes drawn per type and width
 CHUNK = 1 << 24
@@ -55,7 +56,7 @@ def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None
     w.add_name(shape.name)
     w.add_file_type(2 if type_ == "q4_0" else 7)
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    keys = SpikeKeys(True, 3.0, "paper") if spikes else None
+    keys = SpikeKeys(True, DEFAULT_K, "paper") if spikes else None
     if keys:
         keys.add_to(w)
     if shape.parallel:

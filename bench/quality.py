@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from sb_convert.numerics import log_softmax
 from sb_convert.whole import write_whole
 from tqdm import tqdm
 
@@ -145,9 +146,7 @@ def predictions(path: Path, x: np.ndarray, y: np.ndarray, threads: int, name: st
             llm.eval(row)
             logits = llm.scores
             best[i] = logits.argmax(1)
-            peak = logits.max(1)
-            log_z = peak + np.log(np.exp(logits - peak[:, None]).sum(1, dtype=np.float64))
-            total += float((log_z - logits[np.arange(LENGTH), target]).sum())
+            total -= float(log_softmax(logits.astype(np.float64))[np.arange(LENGTH), target].sum())
     return total / x.size, best
 
 

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Optional
 
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as T
 from sb_convert.config import ParallelConfig
+from sb_convert.constants import ARCH, GROUP
+from sb_convert.formats import nbytes
 from sb_convert.tensors import PROJECTIONS, targets
 
 from .errors import BenchError
 
 TYPES = ("q4_0", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
-BYTES = {"F32": (4, 1), "F16": (2, 1), "BF16": (2, 1), "I8": (1, 1), "Q4_0": (18, 32), "Q8_0": (34, 32)}  # per block of values
 OUTLIER = 64.0           # against ones
 OUTLIERS = "-outliers"   # of a name
-GROUP = 128  # inputs per scale of INT8
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Tensor:
-    """`shape` in numpy order [out, in]; `stored` a key of BYTES; `n_in`: what the deviation of its values is 1/sqrt of, 0: ones."""
+    """`shape` in numpy order [out, in]; `stored` the name of a GGML type; `n_in`: what the deviation of its values is 1/sqrt of, 0: ones."""
     name: str
     shape: tuple[int, ...]
     stored: str
@@ -87,17 +89,13 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        size, block = BYTES[self.stored]
-        n = 1
-        for s in self.shape:
-            n *= s
-        return n // block * size
+        return nbytes(self.shape, T[self.stored])
 
 
 LLAMA_1B = Shape("Llama-3.2-1B", "llama", 16, 2048, 8192, 32, 8, 128256, True, 500000.0, 1e-5)
 QWEN_7B = Shape("Qwen2.5-7B", "qwen2", 28, 3584, 18944, 28, 4, 152064, False, 1000000.0, 1e-6, qkv_bias=True)
-SPIKING_1B = replace(LLAMA_1B, name="SpikingBrain-1B", arch="spikingbrain", qkv_bias=True, window=4096)
-SPIKING_7B = replace(QWEN_7B, name="SpikingBrain-7B", arch="spikingbrain", window=4096)
+SPIKING_1B = replace(LLAMA_1B, name="SpikingBrain-1B", arch=ARCH, qkv_bias=True, window=4096)
+SPIKING_7B = replace(QWEN_7B, name="SpikingBrain-7B", arch=ARCH, window=4096)
 SPIKING_76B = replace(SPIKING_7B, name="SpikingBrain-76B", parallel=True, full=(3, 10, 17, 24), sinks=128,
                       experts=Experts(16, 1, dense=(0, 1, 2, 4, 6, 8, 10), shared=True))
 SPIKING_76B_SMALL = replace(SPIKING_76B, name="SpikingBrain-76B-small", n_layer=14, n_embd=896, n_ff=4736, n_head=7, n_head_kv=1, full=(3, 10),
@@ -105,7 +103,7 @@ SPIKING_76B_SMALL = replace(SPIKING_76B, name="SpikingBrain-76B-small", n_layer=
 LLAMA_MOE = replace(SPIKING_76B_SMALL, name="Mixtral-like-small", arch="llama", qkv_bias=False, window=0, parallel=False, full=(), sinks=0,
                     experts=Experts(16, 2))
 LLAMA_DENSE = replace(LLAMA_MOE, name="Llama-like-small", n_ff=8448, experts=None)
-EXAMPLE = Shape("example", "spikingbrain", 6, 256, 512, 4, 2, 4096, True, 10000.0, 1e-6, window=128, context=512)  # of examples/small
+EXAMPLE = Shape("example", ARCH, 6, 256, 512, 4, 2, 4096, True, 10000.0, 1e-6, window=128, context=512)  # of examples/small
 SHAPES = {s.name: s for s in (LLAMA_1B, SPIKING_1B, QWEN_7B, SPIKING_7B, SPIKING_76B, SPIKING_76B_SMALL, LLAMA_MOE, LLAMA_DENSE)}
 
 
@@ -237,7 +235,7 @@ def weight_bytes_per_token(shape: Shape, type_: str) -> int:
 def state_bytes_per_token(shape: Shape, depth: int, int8_window: bool = False, kv: str = "f16") -> int:
     """What decoding one token at `depth` must read of the context: keys and values of type `kv`; a GLA state is read and written."""
     if not shape.window:
-        size, block = BYTES[kv.upper()]
+        block, size = GGML_QUANT_SIZES[T[kv.upper()]]
         return shape.kv_bytes_per_token() // 2 * size // block * depth
     d, kv_heads = shape.head, shape.n_head_kv
     row = d + 4 if int8_window else 2 * d

@@ -122,7 +122,7 @@ static llama_grammar_parser parse(const llama_vocab * vocab, const std::string &
             }
         }
     } catch (const std::exception & e) {
-        throw std::invalid_argument("grammar: got no GBNF: " + std::string(e.what()).substr(0, 200));
+        throw std::invalid_argument("grammar: got text that is not GBNF: " + std::string(e.what()).substr(0, 200));
     }
     check_names(parser, root);
     check_optional_parts(parser.rules);

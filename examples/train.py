@@ -28,6 +28,7 @@ from torch import Tensor
 
 from sb_convert import reference
 from sb_convert.config import Config
+from sb_convert.constants import DEFAULT_K
 from sb_convert.reference import Model, Spike, State
 
 VOCAB_SIZE = 4096
@@ -53,7 +54,7 @@ class Recipe:
     micro: int = 2             # rows per forward: larger ones leave the caches, and are slower
     threads: int = 2           # each computes its share of the rows; two threads in one operator would be slower
     spike_from: float = 1.0    # share of the steps after which every second micro-batch is read as a spiking model
-    spike_k: float = 3.0
+    spike_k: float = DEFAULT_K
     bf16: bool = False         # matrix products of forward and backward; weights and optimiser stay float32
 
 

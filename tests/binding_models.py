@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY, shared, tiny_tensors, write_bpe, write_weights
 
 from sb_convert.cli import main as sb_convert
+from sb_convert.constants import ARCH
 
 N_GOLDEN = 96  # tokens of golden.npz
 ONE = {"n_threads": 1, "n_threads_batch": 1}  # ggml's barriers spin: on a busy machine two threads take far longer
@@ -70,7 +71,7 @@ def logits_of(path: Path, tokens: np.ndarray, **options) -> np.ndarray:
 def write_adapter(path, base, rank: int = 4, alpha: float = 8.0, seed: int = 5, invocation: "list[int] | None" = None) -> dict[str, np.ndarray]:
     """A random adapter of every projection; returns what it adds to each weight. invocation: of an aLoRA, its tokens."""
     rng, added = np.random.default_rng(seed), {}
-    writer = gguf.GGUFWriter(path, "spikingbrain")
+    writer = gguf.GGUFWriter(path, ARCH)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)

@@ -17,6 +17,7 @@ from moe_checkpoints import write_moe
 from peft_adapters import FIELDS, PREFIX, adapter_tensors, added, write_adapter
 
 from sb_convert.cli import main as sb_convert
+from sb_convert.numerics import kl_divergence
 from spikingbrain_cpp import Llama, ModelLoadError
 from spikingbrain_cpp.tools import tool_path
 
@@ -105,8 +106,7 @@ def test_adapters_read_the_floats_of_any_base(tmp_path, one_thread, outtype, spi
     want = reference(torch.from_numpy(tokens_of(20)).long()[None])[0][0].detach()
 
     def divergence(got: np.ndarray) -> float:
-        p = want.log_softmax(-1)
-        return float((p.exp() * (p - torch.from_numpy(got).log_softmax(-1))).sum(-1).mean())
+        return float(kl_divergence(want.numpy(), got).mean())
     assert divergence(scores(model, lora_path=lora)) < bound < divergence(plain.numpy())
 
 
@@ -173,7 +173,7 @@ def test_what_stays_the_bases_own(tmp_path, capsys):
 FIELDS_REFUSED = [
     ({"peft_type": "LOHA"}, "peft_type: got \"LOHA\", expected \"LORA\"; merge the adapter"), ({"peft_type": ...}, "peft_type: got nothing"),
     ({"r": 0}, "r: got 0, expected an integer of 1 or more"), ({"r": ...}, "r: got nothing"), ({"r": True}, "r: got true"), ({"r": "4"}, "r: got \"4\""),
-    ({"lora_alpha": ...}, "lora_alpha: got nothing, expected a number"), ({"lora_alpha": float("nan")}, "lora_alpha: got NaN"), ({"lora_alpha": "8"}, "lora_alpha: got \"8\""),
+    ({"lora_alpha": ...}, "lora_alpha: got nothing, expected a number below 1e30"), ({"lora_alpha": float("nan")}, "lora_alpha: got NaN"), ({"lora_alpha": "8"}, "lora_alpha: got \"8\""),
     ({"use_rslora": 1}, "use_rslora: got 1, expected true or false"), ({"rank_pattern": {"q_proj": 0}}, "rank_pattern: got {\"q_proj\": 0}"), ({"rank_pattern": []}, "rank_pattern: got []"),
     ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern: got"), ({"alpha_pattern": {"(": 1}}, "alpha_pattern: got '(.*\\\\.)?(()$'"),
     ({"target_modules": None}, "target_modules: got nothing"), ({"target_modules": 5}, "target_modules: got 5"), ({"target_modules": "("}, "target_modules: got"),
@@ -238,8 +238,13 @@ def test_tensors_refused_by_name(tmp_path, base, capsys, edit, message):
 
 
 def test_a_factor_that_float32_does_not_hold(tmp_path, base, capsys):
-    folder = write_adapter(tmp_path / "adapter", adapter_tensors(ranked(SOME)), alpha_pattern={"v_proj": 1e300})
-    assert "lora_B.weight: got" in refusal(capsys, folder, base)
+    for fields in ({"lora_alpha": 1e300}, {"alpha_pattern": {"v_proj": 10**400}}):
+        folder = write_adapter(tmp_path / "adapter", adapter_tensors(ranked(SOME)), **fields)
+        assert f"{next(iter(fields))}: got " in refusal(capsys, folder, base)
+    tensors = adapter_tensors(ranked(SOME))
+    tensors[f"{PREFIX}{V1}.lora_B.weight"] *= np.float32(1e30)
+    folder = write_adapter(tmp_path / "adapter", tensors, alpha_pattern={"v_proj": 1e29})
+    assert "v_proj.lora_B.weight: got 128 NaN or infinite values" in refusal(capsys, folder, base)
 
 
 @pytest.mark.parametrize("module, message", [("lm_head", "lm_head: got an adapter of it, expected none where one matrix is embedding and output"), ("model.embeddings", "model.embeddings: got an adapter of it")])

@@ -117,8 +117,8 @@ def test_verbose_shows_the_grammar(capfd):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("", "no rule 'root'"), ('other ::= "a"', "no rule 'root'"), ("root ::= a", "no rule 'a'"), ("root ::= (", "no GBNF"),
-    ("root", "no GBNF"), ('root ::= "a', "no GBNF"), ("root ::= [", "no GBNF"), ('root ::= "a" {3', "no GBNF"),
+    ("", "no rule 'root'"), ('other ::= "a"', "no rule 'root'"), ("root ::= a", "no rule 'a'"), ("root ::= (", "not GBNF"),
+    ("root", "not GBNF"), ('root ::= "a', "not GBNF"), ("root ::= [", "not GBNF"), ('root ::= "a" {3', "not GBNF"),
     ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "256 deep"), ('root ::= "a"\0', "NUL"), ("#" * 300_000, "262144"),
     ('root ::= "\ud800"', "no UTF-8"),
 ])

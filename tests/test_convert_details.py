@@ -99,8 +99,9 @@ def test_names_of_outputs(make_checkpoint, tmp_path, options, name):
     made = convert(folder, Options(force=True, **options), say=lambda _: None)
     assert [f.name for f in made.files] == [name] and made.files[0].parent == folder
     (tmp_path / "there").mkdir()
-    assert outfile(folder, made.plan, Options(tmp_path / "there", **options)) == tmp_path / "there" / name
-    assert outfile(folder, made.plan, Options(tmp_path / "x.gguf", **options)) == tmp_path / "x.gguf"
+    kind = made.files[0].stem.rpartition("-")[2]
+    assert outfile(folder, Options(tmp_path / "there", **options), kind) == tmp_path / "there" / name
+    assert outfile(folder, Options(tmp_path / "x.gguf", **options), kind) == tmp_path / "x.gguf"
 
 
 def test_what_is_said_at_the_end(make_checkpoint):

@@ -16,6 +16,7 @@ from conftest import ROOT, shared
 from hypothesis import HealthCheck, given, settings
 from test_memory_history import HISTORY, Driver
 
+from sb_convert.numerics import kl_divergence
 from spikingbrain_cpp import Llama, _core, memory_estimate
 from spikingbrain_cpp.spikes.cli import main as sb_spikes
 
@@ -25,8 +26,7 @@ WINDOW, N_SINKS, N_EXPERT = 24, 8, 4  # of golden-moe-a
 
 def divergence(a: np.ndarray, b: np.ndarray) -> float:
     """Mean KL divergence of the rows' distributions."""
-    p, q = (x.astype(np.float64) - np.logaddexp.reduce(x.astype(np.float64), axis=1, keepdims=True) for x in (a, b))
-    return float((np.exp(p) * (p - q)).sum(1).mean())
+    return float(kl_divergence(a, b).mean())
 
 
 @pytest.fixture(scope="module")

@@ -152,3 +152,42 @@ def test_no_message_has_words_of_the_project():
     assert found == []
     texts = [text for path in modules for _, text in said(path)]
     assert len(texts) > 900 and any("this program does not implement other values" in text for text in texts)
+
+
+# --- the source -----------------------------------------------------------------------------------------------
+
+PACKAGES = [ROOT / "converter" / "sb_convert", ROOT / "bindings" / "spikingbrain_cpp"]
+
+
+def public(path: Path) -> list[tuple[str, ast.AST, list[str]]]:
+    """Every public function and method of a module: its name, its node, the names of its class's bases."""
+    out = []
+
+    def walk(body: list[ast.stmt], prefix: str, bases: list[str]) -> None:
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
+                out.append((prefix + node.name, node, bases))
+            elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                walk(node.body, f"{node.name}.", [b.id for b in node.bases if isinstance(b, ast.Name)])
+    walk(ast.parse(path.read_text()).body, "", [])
+    return out
+
+
+def test_every_public_function_has_a_docstring():
+    """Its own, or that of the method which it overrides."""
+    found = {path: public(path) for package in PACKAGES for path in sorted(package.rglob("*.py"))}
+    told = {name for functions in found.values() for name, node, _ in functions if ast.get_docstring(node)}
+    bases = {name.split(".")[0]: of for functions in found.values() for name, _, of in functions if "." in name}
+
+    def inherits(kind: str, method: str) -> bool:
+        return any(f"{base}.{method}" in told or inherits(base, method) for base in bases.get(kind, []))
+    lacking = [f"{path.name}: {name}" for path, functions in found.items() for name, node, _ in functions
+               if not ast.get_docstring(node) and not inherits(*name.rpartition(".")[::2])]
+    assert lacking == [] and len(told) > 600
+
+
+def test_what_the_project_agrees_on_stands_once():
+    """Names and numbers of sb_convert.constants; codes times scales and log-softmax of sb_convert.numerics."""
+    once = {r'^\w* ?= ?"spikingbrain"|^ARCH, ': 1, r"^GROUP = ": 1, r"^(DEFAULT_K|\w+_K) = 3": 1, r"def log_softmax": 1, r"\* (self\.)?scales\[": 1, r"np\.log\(np\.exp\(": 1}
+    text = "\n".join(path.read_text() for folder in (*PACKAGES, ROOT / "bench") for path in folder.rglob("*.py"))
+    assert {pattern: len(re.findall(pattern, text, re.M)) for pattern in once} == once

@@ -67,6 +67,7 @@ def flag(where: str, value: Any) -> bool:
 
 
 def check_range(where: str, value: Any, low: int = 1, high: int = 2**31 - 1) -> int:
+    """ValueError: value is not an integer from low to high."""
     if not low <= integer(where, value) <= high:
         raise ValueError(f"{where}: got {value}, expected {low} to {high}")
     return int(value)
@@ -81,6 +82,7 @@ def check_path(where: str, value: Any) -> str:
 
 
 def check_scale(where: str, value: Any) -> float:
+    """The number itself. TypeError, ValueError: no finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{where}: got {type(value).__name__}, expected a number")
     if not math.isfinite(value):

@@ -41,6 +41,7 @@ class Part:
 
     @property
     def end(self) -> int:
+        """Where it ends in the tokens."""
         return self.start + int(self.tokens.size)
 
     def saved(self) -> int:

@@ -67,6 +67,7 @@ class LlamaRAMCache(BaseLlamaCache):
 
     @property
     def cache_size(self) -> int:
+        """Bytes of all states that are held."""
         return sum(len(s.data) + s.logits.nbytes + 2 * s.tokens.nbytes for s in self._states.values())
 
     def _find(self, key: Key, *model: str) -> LlamaState:
@@ -82,6 +83,7 @@ class LlamaRAMCache(BaseLlamaCache):
         return self._find(key)
 
     def longest(self, key: Key, fingerprint: str, tokenizer: str) -> LlamaState:
+        """See BaseLlamaCache.longest."""
         return self._find(key, fingerprint, tokenizer)
 
     def __setitem__(self, key: Key, value: LlamaState) -> None:
@@ -121,6 +123,7 @@ class LlamaDiskCache(BaseLlamaCache):
 
     @property
     def cache_size(self) -> int:
+        """Bytes of all files that are held."""
         return sum(stat.st_size for _, stat in self._files())
 
     def _find(self, key: Key, *model: str) -> LlamaState:
@@ -143,6 +146,7 @@ class LlamaDiskCache(BaseLlamaCache):
         return self._find(key)
 
     def longest(self, key: Key, fingerprint: str, tokenizer: str) -> LlamaState:
+        """See BaseLlamaCache.longest."""
         return self._find(key, fingerprint, tokenizer)
 
     @staticmethod

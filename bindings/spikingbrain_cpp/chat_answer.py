@@ -26,6 +26,7 @@ class TextReader:
         return []
 
     def has_calls(self) -> bool:
+        """Whether tools were called."""
         return False
 
 
@@ -36,13 +37,16 @@ class ArgumentsReader:
         self._head: Optional[Delta] = call_head(0, name)
 
     def push(self, text: str) -> list[Delta]:
+        """See TextReader.push."""
         head, self._head = self._head, None
         return ([{"tool_calls": [head]}] if head else []) + ([call_arguments(0, text)] if text else [])
 
     def end(self, complete: bool) -> list[Delta]:
+        """See TextReader.end."""
         return self.push("")
 
     def has_calls(self) -> bool:
+        """See TextReader.has_calls."""
         return True
 
 
@@ -56,12 +60,14 @@ class CallsReader:
         self._shown = False  # was anything read
 
     def push(self, text: str) -> list[Delta]:
+        """See TextReader.push."""
         self._text += text
         with contextlib.suppress(ValueError):  # an answer in no form that the template has: that is certain at its end
             return self._read(text, False)
         return []
 
     def end(self, complete: bool) -> list[Delta]:
+        """See TextReader.end."""
         with contextlib.suppress(ValueError):
             return self._read("", complete)
         return [] if self._shown else [{"content": self._text}]
@@ -83,6 +89,7 @@ class CallsReader:
             yield call_arguments(index, item["arguments"])
 
     def has_calls(self) -> bool:
+        """See TextReader.has_calls."""
         return bool(self._calls)
 
 

@@ -108,6 +108,7 @@ class Job:
 
     @property
     def n_completion(self) -> int:
+        """Tokens of the answer so far."""
         return len(self.answer_ids)
 
     def pieces(self) -> Iterator[Piece]:

@@ -18,6 +18,7 @@ N_SHORT, N_LONG = 10, 10_000  # tokens after which the state is measured
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     p = argparse.ArgumentParser(prog="python -m spikingbrain_cpp.demo", description="Streams text from a GGUF file, "
                                 "then says how fast it came and how many bytes of state are allocated.")
     add_version(p)
@@ -60,10 +61,12 @@ def state_after(llm: Llama, n: int) -> int:
 
 
 def size(n: int) -> str:
+    """Bytes as MiB or KiB."""
     return f"{n / 2**20:.1f} MiB" if n >= 2**20 else f"{n / 2**10:.1f} KiB"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command; returns its exit code: 1 after an error, or where the state has grown."""
     args = parser().parse_args(argv)
     try:
         with Llama(args.model, n_threads=args.threads, n_threads_batch=args.threads) as llm:

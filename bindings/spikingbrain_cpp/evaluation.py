@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
+from sb_convert.constants import ARCH
 from tqdm import tqdm
 
 from .arguments import check_range, integer
@@ -94,7 +95,7 @@ class SpikingBrainLM(LM):  # type: ignore[misc]
     def _read_max_length(self, given: Optional[int]) -> int:
         arch = self.llm.metadata.get("general.architecture", "")
         trained = int(self.llm.metadata.get(f"{arch}.context_length", 0)) or MAX_OTHERS
-        own = trained if arch == "spikingbrain" else min(trained, MAX_OTHERS)
+        own = trained if arch == ARCH else min(trained, MAX_OTHERS)
         return own if given is None else check_range("eval: max_length", given, low=2, high=2**22)
 
     def _read_prefix(self, given: Optional[int]) -> int:

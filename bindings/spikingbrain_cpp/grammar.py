@@ -89,6 +89,7 @@ class ChatGrammar(LlamaGrammar):
     prefill: tuple[int, ...] = ()
 
     def constrain(self, chain: _core.Sampler) -> None:
+        """Puts it into a sampler chain."""
         chain.set_grammar(self.text, self.root, lazy=self.lazy, trigger_patterns=list(self.trigger_patterns),
                           trigger_tokens=list(self.trigger_tokens), preserved=list(self.preserved), prefill=list(self.prefill))
 

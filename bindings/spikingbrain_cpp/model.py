@@ -14,6 +14,7 @@ from typing import Any, Generic, Optional, Protocol, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
+from sb_convert.constants import ARCH
 
 from . import _core, remote, spiking
 from .errors import Cancelled, LlamaError, ModelLoadError, ModelNotFoundError
@@ -23,8 +24,6 @@ from .tokenizer import NORMALIZER_KEY, TEXT, Text, Tokenizer
 Handle = TypeVar("Handle")
 Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
 Ids = npt.NDArray[np.int32]
-
-_OWN = "spikingbrain"
 
 
 class Locked(Generic[Handle]):
@@ -84,9 +83,11 @@ class Held(Protocol):
     """What must be closed before its model."""
 
     @property
-    def busy(self) -> str: ...
+    def busy(self) -> str:
+        """The call that is under way, empty: none."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Frees what it holds of the model."""
 
 
 class OpenModel:
@@ -145,7 +146,7 @@ class OpenModel:
 
     def _check_window_types(self) -> None:
         """llama.cpp's F16 means "as the matrices" to `spikingbrain`: asked for in so many words, it cannot be had."""
-        f32 = self.architecture == _OWN and self.metadata.get("general.file_type") == "0"
+        f32 = self.architecture == ARCH and self.metadata.get("general.file_type") == "0"
         for name, value in (("type_k", self.settings.type_k), ("type_v", self.settings.type_v)):
             if f32 and value == 1:
                 raise ValueError(f"llama: {name}: got 1 (F16), expected 0 (F32) or None with F32 matrices; leave it out")
@@ -178,7 +179,7 @@ class OpenModel:
     def new_context(self, **options: Any) -> _core.Context:
         """Another context of the model; options: see _core.Context. LlamaError: llama.cpp refuses them."""
         s = self.settings
-        if s.flash_attn is False and self.architecture == _OWN:
+        if s.flash_attn is False and self.architecture == ARCH:
             raise ValueError("llama: flash_attn: got False, expected True or None: the window operator of spikingbrain is fused; leave it out")
         try:
             ctx = _core.Context(self.handle(), **{
@@ -195,7 +196,7 @@ class OpenModel:
 
     def _can_stop_inside(self) -> bool:
         """llama.cpp's recurrent memories are left half updated by a graph that stops; `spikingbrain`'s undoes the micro-batch."""
-        return self.architecture == _OWN or not (self.is_recurrent() or self.is_hybrid())
+        return self.architecture == ARCH or not (self.is_recurrent() or self.is_hybrid())
 
     def is_recurrent(self) -> bool:
         """Whether all layers keep a state."""

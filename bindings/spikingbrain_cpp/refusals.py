@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from sb_convert.constants import ARCH
 from sb_convert.whole import NotWritten, target
 
 from . import _core
@@ -90,7 +91,7 @@ def imatrix(argv: Sequence[str]) -> Optional[str]:
         if Spiking.of(model.metadata(), overrides).enabled:
             return (f"sb-imatrix: {path}: got a model whose projections read integer spikes, expected float inputs; "
                     f"do add --override-kv {ENABLE}=bool:false")
-        if "--repack" in argv and model.metadata().get("general.architecture") == "spikingbrain":
+        if "--repack" in argv and model.metadata().get("general.architecture") == ARCH:
             return "sb-imatrix: --repack: got it for a SpikingBrain model, expected none: interleaved weights multiply integers, importance is gathered from float inputs"
     return None
 

@@ -9,6 +9,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
+from sb_convert.numerics import log_softmax
 
 from . import _core
 from .arguments import check_seed, integer
@@ -181,6 +182,5 @@ def build_chain(model: _core.Model, p: SamplingParams, seed: int, last_n: int,
 
 
 def logprobs_of(row: Row) -> Row:
-    """log softmax of one row [n_vocab]."""
-    shifted = row - row.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()), np.float32)
+    """Logs of the probabilities, in nats, of one row of logits [n_vocab]."""
+    return np.asarray(log_softmax(row), np.float32)

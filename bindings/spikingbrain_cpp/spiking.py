@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Optional, Union
 
 import numpy as np
+from sb_convert.constants import ARCH, DEFAULT_K
 
-ARCH = "spikingbrain"
 ENABLE, K, SCOPE = (f"{ARCH}.spike.{name}" for name in ("enable", "k", "scope"))
-DEFAULT_K, DEFAULT_SCOPE = 3.0, "paper"  # of a file without the keys
+DEFAULT_SCOPE = "paper"  # of a file without the keys, whose k is DEFAULT_K
 
 Value = Union[bool, int, float, str]
 

@@ -95,6 +95,7 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
 
 
 def tool_path(tool: str) -> Path:
+    """Where a tool of llama.cpp lies. Exits with a sentence where it is not."""
     path = LIB / tool
     if not path.is_file():
         sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
@@ -102,6 +103,7 @@ def tool_path(tool: str) -> Path:
 
 
 def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
+    """Replaces this process by the tool; of --help prints ours before the tool's own."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         command = path.name.replace("llama-", "sb-")
         print(help_text(command, defaults, note), flush=True)
@@ -177,42 +179,19 @@ def merge_and_delete(path: Path, argv: Sequence[str]) -> NoReturn:
     sys.exit(abs(status))
 
 
-def cli() -> NoReturn:
-    start("sb-cli")
-
-
-def completion() -> NoReturn:
-    start("sb-completion")
-
-
-def server() -> NoReturn:
-    start("sb-server")
-
-
-def quantize() -> NoReturn:
-    start("sb-quantize")
-
-
-def perplexity() -> NoReturn:
-    start("sb-perplexity")
-
-
-def bench() -> NoReturn:
-    start("sb-bench")
-
-
-def batched_bench() -> NoReturn:
-    start("sb-batched-bench")
-
-
-def imatrix() -> NoReturn:
-    start("sb-imatrix")
-
-
-def gguf_split() -> NoReturn:
-    start("sb-gguf-split")
+# the entry points of pyproject.toml
+cli = partial(start, "sb-cli")
+completion = partial(start, "sb-completion")
+server = partial(start, "sb-server")
+quantize = partial(start, "sb-quantize")
+perplexity = partial(start, "sb-perplexity")
+bench = partial(start, "sb-bench")
+batched_bench = partial(start, "sb-batched-bench")
+imatrix = partial(start, "sb-imatrix")
+gguf_split = partial(start, "sb-gguf-split")
 
 
 def rpc_server() -> NoReturn:
+    """The entry point sb-rpc-server."""
     tell_version("sb-rpc-server", True)
     os.execv(tool_path("llama-rpc-server"), sys.argv)

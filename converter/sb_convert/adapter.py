@@ -11,11 +11,11 @@ import numpy as np
 
 from .adapter_config import MERGE, AdapterConfig
 from .config import ModelConfig
-from .convert import Options, write_planned
+from .convert import Options, outfile, write_planned
 from .derived import Padded, Stack, Transposed
 from .errors import bad
-from .formats import OUTTYPES, nbytes
-from .metadata import add_adapter_general, folder_name, read_metadata_file
+from .formats import OUTTYPES, decode, encode, nbytes, rows_per_block
+from .metadata import add_adapter_general, read_metadata_file
 from .output import Output
 from .plan import Planned, base_of, some
 from .sources import Tensor, read_weights
@@ -65,7 +65,7 @@ def convert_adapter(folder: Path, base: Path, options: Options, say=print) -> st
     alpha = common_alpha(config, pairs)
     outtype = "f32" if options.outtype == "auto" else options.outtype
     planned = [p for t in targets(model) for p in plan_target(t, config, pairs, alpha, outtype)]
-    output = Output(outfile(folder, options, outtype), options.force, 0, [folder, base, *([options.metadata] if options.metadata else [])])
+    output = Output(outfile(folder, options, outtype.upper()), options.force, 0, [folder, base, *([options.metadata] if options.metadata else [])])
     for p in planned:
         output.add_tensor(p.target.gguf, p.target.shape, p.qtype, p.nbytes)
     if model.n_sinks and any(module.startswith("model.layers.") for module in pairs):
@@ -82,12 +82,8 @@ def convert_adapter(folder: Path, base: Path, options: Options, say=print) -> st
             f"{output.path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - begun:.1f} s")
 
 
-def outfile(folder: Path, options: Options, outtype: str) -> Path:
-    path = options.outfile or folder
-    return path / f"{(options.model_name or folder_name(folder)).replace('/', '-')}-{outtype.upper()}.gguf" if path.is_dir() else path
-
-
 def add_keys(w: gguf.GGUFWriter, folder: Path, config: AdapterConfig, options: Options, outtype: str, alpha: float) -> None:
+    """What the file says of the adapter: general.*, its type and alpha, the tokens that invoke it."""
     add_adapter_general(w, folder, read_metadata_file(options.metadata), options.model_name, config.base_model_name_or_path, OUTTYPES[outtype].file_type)
     w.add_string(gguf.Keys.Adapter.TYPE, "lora")
     w.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
@@ -132,8 +128,8 @@ def check_copy(t: Tensor, base: Tensor) -> None:
     """A tensor of the base that the adapter brings, too: the same, as far as the adapter's type can say."""
     kind = OUTTYPES[t.dtype.lower()].matrix
     if t.shape == base.shape:
-        step = max(1, (1 << 20) // max(1, base.shape[-1]))
-        if all((gguf.quants.dequantize(gguf.quants.quantize(base.rows(i, i + step), kind), kind) == t.rows(i, i + step)).all() for i in range(0, t.shape[0], step)):
+        step = rows_per_block(base.shape)
+        if all((decode(encode(base.rows(i, i + step), kind), kind) == t.rows(i, i + step)).all() for i in range(0, t.shape[0], step)):
             return
     raise bad(t.file, t.name, f"shape {list(t.shape)}, and other values than the base's", f"the base's own {base.name} {list(base.shape)}",
               "give the base that the adapter was trained on; one that changes whole matrices must be merged into it (PEFT's merge_and_unload)")

@@ -71,11 +71,11 @@ class AdapterConfig:
 
     def rank(self, module: str) -> int:
         """Rows of lora_A and columns of lora_B of a module."""
-        return self.rank_pattern.get(self._pattern("rank_pattern", module), self.r)
+        return self._matched("rank_pattern", module, self.r)
 
     def scaling(self, module: str) -> float:
         """What B A is multiplied by before it is added to the module's matrix."""
-        alpha, r = self.alpha_pattern.get(self._pattern("alpha_pattern", module), self.lora_alpha), self.rank(module)
+        alpha, r = self._matched("alpha_pattern", module, self.lora_alpha), self.rank(module)
         return alpha / (math.sqrt(r) if self.use_rslora else r)
 
     def names(self, module: str) -> bool:
@@ -94,9 +94,9 @@ class AdapterConfig:
             return bool(names) and (names == "all-linear" or self._match(field, rf"(?:{names})\Z", module) is not None)
         return any(module == name or module.endswith(f".{name}") for name in names)
 
-    def _pattern(self, field: str, module: str) -> str:
-        """The first key of a pattern that matches the end of a module's name."""
-        return next((key for key in getattr(self, field) if self._match(field, rf"(.*\.)?({key})$", module)), "")
+    def _matched(self, field: str, module: str, absent: Any) -> Any:
+        """What the first key of a pattern says that matches the end of a module's name."""
+        return next((value for key, value in getattr(self, field).items() if self._match(field, rf"(.*\.)?({key})$", module)), absent)
 
     def _match(self, field: str, pattern: str, module: str) -> "re.Match[str] | None":
         try:
@@ -132,7 +132,7 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return _whole(value) and abs(value) < 2**63 or isinstance(value, float) and math.isfinite(value)
+    return (_whole(value) or isinstance(value, float)) and abs(value) < 1e30  # in float32 with room for a rank
 
 
 def _of(kind: Callable[[Any], bool], least: int | None = None) -> Callable[[Any], bool]:
@@ -158,10 +158,10 @@ def _texts(value: Any) -> bool:
 # field: whether a value is right, what is expected, what null or no value means (None: there must be one)
 READ: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
     "r": (_of(_whole, 1), "an integer of 1 or more", None),
-    "lora_alpha": (_number, "a number", None),
+    "lora_alpha": (_number, "a number below 1e30", None),
     "use_rslora": (lambda value: isinstance(value, bool), "true or false", False),
     "rank_pattern": (_dict(_of(_whole, 1)), "an object of module names and integers of 1 or more", {}),
-    "alpha_pattern": (_dict(_number), "an object of module names and numbers", {}),
+    "alpha_pattern": (_dict(_number), "an object of module names and numbers below 1e30", {}),
     "target_modules": (_texts, "a list of names, or a regular expression", ""),
     "exclude_modules": (_texts, "a list of names, or a regular expression", []),
     "layers_to_transform": (_list(_of(_whole, 0)), "a layer, or a list of layers", []),

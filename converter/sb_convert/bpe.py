@@ -20,6 +20,8 @@ NEUTRAL = {"dropout": (None, 0), "continuing_subword_prefix": (None, ""), "end_o
 
 
 def load_bpe(folder: Path, size: int, settings: dict[str, Any]) -> Vocab:
+    """The vocabulary of a folder with tokenizer.json, or vocab.json and merges.txt; size: its entries. ConvertError: files that are damaged,
+    contradict each other, or mean a tokenizer that llama.cpp has not."""
     path, plain = folder / "tokenizer.json", folder / "vocab.json"
     if path.is_file():
         where = path
@@ -44,6 +46,7 @@ def load_bpe(folder: Path, size: int, settings: dict[str, Any]) -> Vocab:
 
 
 def by_class(settings: dict[str, Any], folder: Path) -> tuple[str, bool]:
+    """Of a folder without tokenizer.json: the pre-tokenizer's name, and whether text is normalised to NFC."""
     name = settings.get("tokenizer_class") or PUBLISHED
     if name not in CLASSES:
         raise bad(folder / "tokenizer_config.json", "tokenizer_class", repr(name), f"{PUBLISHED} or GPT2Tokenizer for vocab.json and merges.txt",
@@ -52,6 +55,7 @@ def by_class(settings: dict[str, Any], folder: Path) -> tuple[str, bool]:
 
 
 def check_merges(ids: dict[str, int], merges: list[str], where: Path) -> None:
+    """ConvertError: no merges, one that is there twice, or one of what is not in the vocabulary."""
     if not merges:
         raise bad(where, "merges", "none", "at least one", AGAIN)
     if len(set(merges)) != len(merges):
@@ -74,12 +78,14 @@ def check_alphabet(ids: dict[str, int], where: Path) -> None:
 
 
 def read_merges(path: Path) -> list[str]:
+    """The merges of a merges.txt, "left right" each."""
     lines = read_text(path, "the merges that belong to vocab.json").split("\n")
     lines = lines[1:] if lines[0].startswith("#version") else lines
     return [pair(line, path) for line in lines if line]
 
 
 def pair(line: str, path: Path) -> str:
+    """The line itself. ConvertError: it is not two tokens with a space between them."""
     parts = line.split(" ")
     if len(parts) != 2 or not all(parts):
         raise bad(path, "line", repr(line), "two tokens with one space between them", "download the file again")
@@ -87,6 +93,7 @@ def pair(line: str, path: Path) -> str:
 
 
 def read_tokenizer_json(path: Path) -> tuple[dict[str, int], list[str], Pre, bool]:
+    """Ids by token, merges, the pre-tokenizer, and whether text is normalised to NFC. ConvertError: anything else than a byte-level BPE."""
     raw = read_json(path)
     model = raw.get("model") or {}
     if model.get("type", "BPE") != "BPE" or not isinstance(model.get("vocab"), dict) or model.get("byte_fallback"):

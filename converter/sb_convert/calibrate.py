@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from .config import ModelConfig
+from .constants import GROUP
 from .errors import bad
 from .files import refuse_placeholder
-from .formats import GROUP
 from .int8 import LARGEST_STORED, own_scales
+from .numerics import decoded
 from .sources import Tensor, import_torch
 from .spike import SpikeKeys
 from .vocab_file import write_vocab
@@ -29,6 +30,7 @@ BATCH = 16   # pieces at a time
 
 
 def check_requirements(text: Path) -> None:
+    """Before anything is read: PyTorch and the tokenizer are installed, and the text is there. ConvertError otherwise."""
     import_torch("--spike-calibrate")
     try:
         import spikingbrain_cpp  # noqa: F401
@@ -40,6 +42,7 @@ def check_requirements(text: Path) -> None:
 
 
 def tokenize(folder: Path, text: bytes) -> list[int]:
+    """Token ids of a text under a checkpoint's tokenizer."""
     from spikingbrain_cpp import Llama
     with tempfile.TemporaryDirectory() as tmp:
         vocab = Path(tmp) / "vocab.gguf"
@@ -88,6 +91,7 @@ def calibrated(folder: Path, text: Path, config: ModelConfig, tensors: dict[str,
 
 
 def pieces(tokens: list[int], text: Path) -> tuple[Any, Any]:
+    """Of a text's tokens: pieces to calibrate on [N_PIECES, length], and others to measure on [N_HELD_OUT, length]. ConvertError: too short a text."""
     torch = import_torch("--spike-calibrate")
     length = min(PIECE, len(tokens) // (N_PIECES + N_HELD_OUT))
     if length < 16:
@@ -98,6 +102,7 @@ def pieces(tokens: list[int], text: Path) -> tuple[Any, Any]:
 
 
 def perplexity(model: Any, held_out: Any, start: Any = None) -> float:
+    """Of the reference on pieces [n, length], each begun at `start` (None: as the model begins)."""
     import torch.nn.functional as F
     start = start or model.start()
     losses = [float(F.cross_entropy(model(piece[None, :-1], start)[0][0].double(), piece[1:])) for piece in held_out]
@@ -140,5 +145,6 @@ def best_scales(weight: Any, H: Any) -> Any:
 
 
 def coded(weight: Any, scales: Any) -> Any:
-    groups = weight.view(*scales.shape, GROUP)
-    return ((groups / scales[..., None]).round().clamp(-LARGEST_STORED, LARGEST_STORED) * scales[..., None]).view_as(weight)
+    """Of a weight [out, in] and scales [out, in / GROUP], both PyTorch's: what its INT8 codes, clipped at +-127, are worth."""
+    codes = (weight.view(*scales.shape, GROUP) / scales[..., None]).round().clamp(-LARGEST_STORED, LARGEST_STORED)
+    return decoded(codes.view_as(weight), scales)

@@ -32,6 +32,7 @@ def split_size(text: str) -> int:
 
 
 def spike_k(text: str) -> float:
+    """The number that an option names; one that float32 holds, above 0."""
     try:
         k = float(text)
     except ValueError:
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command. 0: written; 1: an error, told in one line; 2: wrong options; 130: interrupted; 141: nobody reads the output."""
     p = parser()
     args = p.parse_args(argv)
     if args.verify and (args.dry_run or args.vocab_only):
@@ -165,6 +167,7 @@ def _terminated(*_: object) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """What parsed arguments ask for; returns the exit code. ConvertError: why not."""
     args.outfile = None if args.outfile is None else named(args.outfile)
     download(args)
     if args.is_gguf:

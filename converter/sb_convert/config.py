@@ -56,14 +56,17 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
+        """Size of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def kv_size(self) -> int:
+        """Width of all keys, and of all values."""
         return self.num_key_value_heads * self.head_dim
 
     @property
     def n_sinks(self) -> int:
+        """Learned tokens before every text."""
         return 0
 
     def mixer(self, il: int) -> str:
@@ -71,10 +74,12 @@ class ModelConfig:
         raise NotImplementedError
 
     def is_moe(self, il: int) -> bool:
+        """Whether a layer's MLP is a mixture of experts."""
         return False
 
     @property
     def moe_layers(self) -> tuple[int, ...]:
+        """The layers with experts."""
         return tuple(il for il in range(self.num_hidden_layers) if self.is_moe(il))
 
     def truncated(self: AnyConfig, n_layer: int) -> AnyConfig:
@@ -83,6 +88,7 @@ class ModelConfig:
         return dataclasses.replace(self, num_hidden_layers=n_layer, **lists)
 
     def to_json(self) -> dict[str, Any]:
+        """The object of a config.json that reads as this config."""
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if k not in (*self.OURS, "gate_low_rank_dim")}
         if self.more_eos_token_ids:
             fields["eos_token_id"] = [self.eos_token_id, *self.more_eos_token_ids]
@@ -182,6 +188,7 @@ class Config(ModelConfig):
     gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
 
     def is_gla(self, il: int) -> bool:
+        """Whether a layer is gated linear attention; else it has a window."""
         return il not in self.attn_layers
 
     def mixer(self, il: int) -> str:
@@ -189,6 +196,7 @@ class Config(ModelConfig):
 
     @property
     def gla_layers(self) -> tuple[int, ...]:
+        """The layers of gated linear attention."""
         return tuple(il for il in range(self.num_hidden_layers) if self.is_gla(il))
 
     def check_derived(self, raw: dict[str, Any], where: str) -> None:
@@ -272,6 +280,7 @@ class ParallelConfig(MoeConfig):
 
     @property
     def bound_rows(self) -> int:
+        """Rows of model.lower_bounds."""
         return (self.n_bounds or self.num_hidden_layers) if self.use_lower_bound else 0
 
     def truncated(self: "ParallelConfig", n_layer: int) -> "ParallelConfig":

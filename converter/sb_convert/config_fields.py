@@ -54,6 +54,7 @@ ELSEWHERE = frozenset(("rope_parameters", "dtype", "head_dim", "layer_types", "e
 
 
 def says_nothing(value: Any) -> bool:
+    """Whether a value of an unknown field can be passed over: null, false or empty."""
     return value is None or value is False or isinstance(value, (str, list, dict)) and not value
 
 

@@ -47,6 +47,7 @@ class Result:
     options: Options
 
     def summary(self) -> str:
+        """One line: file, type, size, bits per weight, seconds."""
         size = sum(f.stat().st_size for f in self.files)
         name = self.files[0].name if len(self.files) == 1 else f"{self.files[0].name} (and {len(self.files) - 1} more)"
         if not self.plan.tensors:
@@ -56,6 +57,8 @@ class Result:
 
 
 def convert(folder: Path, options: Options, say=print) -> Result:
+    """Converts a checkpoint folder; returns what was written (nothing under options.dry_run). ConvertError: what is wrong with the checkpoint,
+    the options or the machine; then no file is left."""
     begun = time.monotonic()
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,7 +70,7 @@ def convert(folder: Path, options: Options, say=print) -> Result:
     read_sampling(folder)  # what is wrong with it is told before the tensors are read
     plan = plan_for(folder, config, options, say)
     inputs = [path for path in (folder, options.metadata, options.spike.calibrate) if path is not None]
-    output = Output(outfile(folder, plan, options), options.force, options.split_max_bytes, inputs)
+    output = Output(outfile(folder, options, "vocab" if options.vocab_only else plan.outtype.upper()), options.force, options.split_max_bytes, inputs)
     for p in plan.tensors:
         output.add_tensor(p.target.gguf, p.target.shape, p.qtype, p.nbytes)
     for note in plan.notes():
@@ -94,6 +97,7 @@ def write_planned(output: Output, tensors: list[Planned], say) -> None:
 
 
 def plan_for(folder: Path, config: ModelConfig, options: Options, say) -> Plan:
+    """The tensors to write, or none of a vocabulary alone."""
     if options.vocab_only:
         return Plan(config, "f32" if options.outtype == "auto" else options.outtype, [])
     if options.n_layer is not None:
@@ -107,13 +111,13 @@ def plan_for(folder: Path, config: ModelConfig, options: Options, say) -> Plan:
     return make_plan(config, open_checkpoint(folder), options.outtype, folder, options.n_layer is not None, options.spike, say, calibrate)
 
 
-def outfile(folder: Path, plan: Plan, options: Options) -> Path:
-    """-o, or NAME-TYPE.gguf in the checkpoint's folder (in -o, where that is a folder)."""
+def outfile(folder: Path, options: Options, kind: str) -> Path:
+    """-o, or NAME-KIND.gguf in the folder that is converted (in -o, where that is a folder)."""
     path = options.outfile or folder
     if not path.is_dir():
         return path
     name = (options.model_name or folder_name(folder)).replace("/", "-")
-    return path / f"{name}-{'vocab' if options.vocab_only else plan.outtype.upper()}.gguf"
+    return path / f"{name}-{kind}.gguf"
 
 
 def encoded(p: Planned, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
@@ -129,6 +133,7 @@ def encoded(p: Planned, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
 
 
 def encoded_block(p: Planned, start: int, stop: int) -> np.ndarray:
+    """Rows start..stop of a tensor as its bytes are stored. ConvertError: a value that is not finite, or beyond its type."""
     rows = p.source.rows(start, stop)
     largest = float(np.abs(rows).max(initial=0.0))
     if not np.isfinite(largest):

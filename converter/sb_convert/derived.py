@@ -18,6 +18,7 @@ class Stack(Tensor):
 
     @classmethod
     def of(cls, tensors: list[Tensor]) -> "Stack":
+        """tensors: at least one, all [out, in]."""
         first, n = tensors[0], len(tensors)
         return cls(f"{first.name} and {n - 1} like it", (n * first.shape[0], *first.shape[1:]), first.dtype, tensors, first.file)
 
@@ -45,6 +46,7 @@ class Padded(Tensor):
 
     @classmethod
     def of(cls, tensor: Tensor | None, name: str, shape: tuple[int, ...], factor: float, file: Path) -> "Padded":
+        """tensor None: zeros of that shape; name and file are then for messages."""
         held = (tensor.name, tensor.dtype, tensor.file) if tensor is not None else (name, "F32", file)
         return cls(held[0], shape, held[1], tensor, held[2], factor)
 
@@ -64,6 +66,7 @@ class Transposed(Tensor):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Transposed":
+        """tensor: [n, m]."""
         return cls(tensor.name, (tensor.shape[1], tensor.shape[0]), tensor.dtype, tensor, tensor.file)
 
     def rows(self, start: int, stop: int | None) -> np.ndarray:
@@ -76,6 +79,7 @@ class Half(Tensor):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Half":
+        """tensor: [n]."""
         return cls(tensor.name, tensor.shape, tensor.dtype, tensor, tensor.file)
 
     def rows(self, start: int, stop: int | None) -> np.ndarray:
@@ -89,6 +93,7 @@ class Unbounded(Tensor):
 
     @classmethod
     def of(cls, config: ParallelConfig, il: int, tensors: dict[str, Tensor]) -> "Unbounded":
+        """il: a layer that has a lower bound (config.bound_row)."""
         bounds = tensors[BOUNDS]
         return cls(bounds.name, (config.hidden_size,), "F32", bounds, bounds.file, config.bound_row(il))
 

@@ -9,9 +9,9 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
+from .constants import ARCH
 from .errors import bad
 from .files import refuse_placeholder
-from .metadata import ARCH
 from .output import Output, opened
 from .progress import Progress
 from .spike import SCOPES, SpikeKeys, SpikeOptions, check_widths, resolve
@@ -52,6 +52,7 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
 
 
 def read(path: Path) -> gguf.GGUFReader:
+    """A GGUF of SpikingBrain in one file. ConvertError: anything else."""
     refuse_placeholder(path, "a GGUF file")
     try:
         reader = gguf.GGUFReader(path)
@@ -78,6 +79,7 @@ def refuse_sinks(reader: gguf.GGUFReader, path: Path, options: SpikeOptions) -> 
 
 
 def keys_of(reader: gguf.GGUFReader, path: Path) -> SpikeKeys | None:
+    """The spike keys of a file, None where it has none. ConvertError: only some of them, or values that are no such keys."""
     held = {key: field.contents() for key in SPIKE_KEYS if (field := reader.get_field(key)) is not None}
     if not held:
         return None
@@ -91,6 +93,7 @@ def keys_of(reader: gguf.GGUFReader, path: Path) -> SpikeKeys | None:
 
 
 def check_down(reader: gguf.GGUFReader, path: Path, keys: SpikeKeys) -> None:
+    """ConvertError: scope `released` for a file whose down projections are stored in blocks or codes."""
     for t in reader.tensors:
         if keys.scope == "released" and t.name.endswith(DOWN) and t.tensor_type not in RAW:
             raise bad(path, t.name, f"type {t.tensor_type.name} for scope released", f"one of {', '.join(r.name for r in RAW)}",
@@ -98,6 +101,7 @@ def check_down(reader: gguf.GGUFReader, path: Path, keys: SpikeKeys) -> None:
 
 
 def copy_keys(reader: gguf.GGUFReader, w: gguf.GGUFWriter, keys: SpikeKeys) -> None:
+    """All keys of a file but the spike keys, which are `keys`."""
     w.data_alignment = reader.alignment
     for field in reader.fields.values():
         if not field.name.startswith("GGUF.") and field.name not in (*SPIKE_KEYS, "general.architecture"):
@@ -106,6 +110,7 @@ def copy_keys(reader: gguf.GGUFReader, w: gguf.GGUFWriter, keys: SpikeKeys) -> N
 
 
 def blocks(reader: gguf.GGUFReader, t: gguf.ReaderTensor) -> Iterator[np.ndarray]:
+    """A tensor's bytes as they are stored, BLOCK at a time."""
     start = int(t.data_offset)
     for at in range(start, start + int(t.n_bytes), BLOCK):
         yield reader.data[at:min(at + BLOCK, start + int(t.n_bytes))]

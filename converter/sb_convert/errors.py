@@ -6,4 +6,5 @@ class ConvertError(Exception):
 
 
 def bad(where: object, what: str, got: object, expected: str, do: str) -> ConvertError:
+    """The exception to raise, in the one form that all messages have."""
     return ConvertError(f"{where}: {what}: got {got}, expected {expected}; {do}")

@@ -28,6 +28,7 @@ def refuse_placeholder(path: Path, expected: str) -> None:
 
 
 def read_bytes(path: Path, expected: str) -> bytes:
+    """A whole file. ConvertError: it is not there, cannot be read, or is a pointer or a page in its place; expected: what it should be."""
     try:
         refuse_placeholder(path, expected)
         return Path(path).read_bytes()
@@ -58,4 +59,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_optional(path: Path) -> dict[str, Any]:
+    """As read_json; an empty object where there is no such file."""
     return read_json(path) if path.is_file() else {}

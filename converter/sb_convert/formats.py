@@ -8,7 +8,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-GROUP = 128  # inputs per scale of INT8 weights
+from .constants import GROUP
+
 BLOCK_VALUES = 1 << 20  # values handled at a time: 4 MiB in float32
 
 
@@ -32,6 +33,7 @@ LARGEST = {T.F16: 65504.0, T.BF16: 3.3895314e38, T.Q8_0: 65504.0 * 127, T.Q4_0: 
 
 
 def wanted_type(kind: str, outtype: str) -> T:
+    """The type that an --outtype means for a tensor of a kind (tensors.py)."""
     if kind in ("f32", "constant"):
         return T.F32
     return OUTTYPES[outtype].output if kind in ("output", "tied") else OUTTYPES[outtype].matrix
@@ -44,21 +46,25 @@ def whole_blocks(qtype: T, shape: tuple[int, ...]) -> T:
 
 
 def nbytes(shape: tuple[int, ...], qtype: T) -> int:
+    """Bytes of a tensor's data; its rows are whole blocks of the type."""
     block, size = gguf.GGML_QUANT_SIZES[qtype]
     return int(np.prod(shape, dtype=np.int64)) // block * size
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:
+    """How many rows are handled at a time: BLOCK_VALUES values, at least one row."""
     return max(1, BLOCK_VALUES // (shape[1] if len(shape) == 2 else 1))
 
 
 def encode(rows: np.ndarray, qtype: T) -> np.ndarray:
+    """float32 rows [n, in] as they are stored in a type; integers (codes, outliers) stay as they are."""
     if rows.dtype != np.float32:  # codes and outliers are what they are
         return rows
     return gguf.quants.quantize(rows, qtype)
 
 
 def decode(rows: np.ndarray, qtype: T) -> np.ndarray:
+    """Stored rows as float32 [n, in]."""
     return gguf.quants.dequantize(rows, qtype)
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
+from .constants import GROUP
 from .errors import bad
-from .formats import GROUP, rows_per_block
+from .formats import rows_per_block
+from .numerics import decoded
 from .sources import Tensor, first_not_finite
 
 LARGEST_STORED = 127      # of a code in the I8 tensor
@@ -48,6 +50,7 @@ class Codes:
         return codes, scales
 
     def starts(self) -> range:
+        """The first row of each block that is read at a time."""
         return range(0, self.weight.shape[0], rows_per_block(self.weight.shape))
 
     def count(self, pool: ThreadPoolExecutor) -> tuple[int, int]:
@@ -75,6 +78,7 @@ class Part(Tensor):
 
     @classmethod
     def of(cls, codes: Codes, what: str) -> "Part":
+        """what: a key of PARTS, or "values"."""
         w = codes.weight
         return cls(w.name, w.shape, "F32", codes, w.file, what)
 
@@ -84,7 +88,7 @@ class Part(Tensor):
         if self.what == "scales":
             return scales
         if self.what == "values":
-            return (codes.reshape(*scales.shape, GROUP) * scales[..., None]).reshape(codes.shape)
+            return decoded(codes, scales)
         stored = np.clip(codes, -LARGEST_STORED, LARGEST_STORED)
         if self.what == "weight":
             return stored.astype(np.int8)
@@ -105,10 +109,12 @@ def part_shapes(codes: Codes, n_outliers: int) -> dict[str, tuple[int, ...]]:
 
 
 def scales_name(weight: str) -> str:
+    """The checkpoint's name of the scales of a weight."""
     return weight.removesuffix("weight") + SCALES
 
 
 def has_scales(names: object) -> bool:
+    """Whether tensors of these names are a W8ASpike checkpoint's."""
     return any(name.endswith("." + SCALES) for name in names)  # type: ignore[attr-defined]
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import gguf
 
 from .config import Config, ModelConfig, MoeConfig, ParallelConfig
+from .constants import ARCH
 from .errors import bad
 from .files import read_json, read_optional, read_text
 
 log = logging.getLogger("sb_convert")
-ARCH = "spikingbrain"
 
 
 # --metadata's keys are gguf's, but for those the converter computes; base_models and datasets are lists of objects of strings
@@ -49,6 +49,7 @@ def read_metadata_file(path: Path | None) -> dict[str, Any]:
 
 
 def fits(kind: str, value: Any) -> bool:
+    """Whether a value can be written under a field of that kind (a key of EXPECTED), None included."""
     if value is None:
         return True
     if not encodes(value):
@@ -98,6 +99,7 @@ def repository(folder: Path) -> str | None:
 
 
 def folder_name(folder: Path) -> str:
+    """The last part of a folder's name, or of its repository's."""
     name = (repository(folder) or folder.resolve().name).rpartition("/")[2]
     return name.encode("utf-8", "replace").decode()
 
@@ -125,6 +127,7 @@ def load_metadata(folder: Path, override: dict[str, Any], model_name: str | None
 
 
 def model_card(folder: Path) -> dict[str, Any]:
+    """The front matter of README.md; empty where there is none."""
     path = folder / "README.md"
     if not path.is_file():
         return {}
@@ -171,6 +174,7 @@ def add_adapter_general(w: gguf.GGUFWriter, folder: Path, override: dict[str, An
 
 
 def add_hparams(w: gguf.GGUFWriter, c: ModelConfig) -> None:
+    """The keys of the model itself, spikingbrain.*."""
     layers = range(c.num_hidden_layers)
     w.add_uint32(f"{ARCH}.vocab_size", c.vocab_size)
     w.add_uint32(f"{ARCH}.context_length", c.max_position_embeddings)

@@ -11,8 +11,8 @@ import gguf
 import numpy as np
 from gguf.gguf_writer import WriterState
 
+from .constants import ARCH
 from .errors import ConvertError, bad
-from .metadata import ARCH
 from .whole import AnyPath, NotWritten, WholeFiles, require_space, targets
 
 
@@ -28,10 +28,12 @@ class Output:
         self.files = WholeFiles()
 
     def add_tensor(self, name: str, shape: tuple[int, ...], qtype: gguf.GGMLQuantizationType, nbytes: int) -> None:
+        """shape: in PyTorch's order [out, in]; tensors are written in the order in which they are added."""
         self.writer.add_tensor_info(name, shape, np.dtype(np.float16), nbytes, raw_dtype=qtype)
 
     @property
     def finals(self) -> list[Path]:
+        """The files that there will be, in order."""
         return self.writer.format_shard_names(self.path)
 
     def check_free(self) -> None:
@@ -40,6 +42,7 @@ class Output:
         require_space((path, sum(t.nbytes for t in held.values())) for path, held in zip(real, self.writer.tensors))
 
     def begin(self) -> None:
+        """Opens the files under temporary names and writes their headers. NotWritten: one may not be written."""
         w = self.writer
         w.fout = [self.files.begin(path, self.inputs, self.force, alone=True) for path in self.finals]
         w.state = WriterState.EMPTY  # as if it had opened them
@@ -61,6 +64,7 @@ class Output:
         self.writer.write_padding(out, nbytes)
 
     def commit(self) -> None:
+        """Puts the files in place, the first of several last."""
         self.writer.fout = None
         self.files.commit()
 

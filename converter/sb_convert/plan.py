@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 from .config import Config, ModelConfig, MoeConfig, ParallelConfig
+from .constants import DEFAULT_K
 from .derived import Half, Stack, Unbounded
 from .errors import bad
 from .formats import DOWN_TYPES, nbytes, rows_per_block, wanted_type, whole_blocks
 from .int8 import LARGEST_STORED, PARTS, Codes, Part, check_scales, has_scales, lossless_type, part_shapes, scales_name
 from .sinks import Sinks, SinkTensor
 from .sources import Tensor, open_checkpoint
-from .spike import DEFAULT_K, SpikeKeys, SpikeOptions, check_widths, resolve
+from .spike import SpikeKeys, SpikeOptions, check_widths, resolve
 from .tensors import ALIASES, EMBEDDING, HEAD, PROJECTIONS, Target, checkpoint_shapes, targets
 
 Say = Callable[[str], None]
@@ -56,29 +58,24 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors' data."""
         return sum(p.nbytes for p in self.tensors)
 
     @property
     def n_params(self) -> int:
-        return sum(gguf_size(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers", "constant"))
+        """Weights of the model: scales, outliers and constants do not count."""
+        return sum(math.prod(p.target.shape) for p in self.tensors if p.target.kind not in ("scales", "outliers", "constant"))
 
     @property
     def experts(self) -> tuple[int, int]:
         """How many routed experts there are, and the weights of each in all layers."""
         stacks = [p.target.shape for p in self.tensors if p.target.made == "stack" and p.target.kind not in ("scales", "outliers")]
-        return (stacks[0][0], sum(gguf_size(shape[1:]) for shape in stacks)) if stacks else (0, 0)
+        return (stacks[0][0], sum(math.prod(shape[1:]) for shape in stacks)) if stacks else (0, 0)
 
     def notes(self) -> list[str]:
         """One line per tensor that could not take the type asked for."""
         return [f"{p.target.gguf}: rows of {p.target.shape[-1]} are no whole blocks of {'INT8 (128)' if p.wanted == T.I8 else p.wanted.name}: "
                 f"stored as {p.qtype.name}" for p in self.tensors if p.qtype != p.wanted]
-
-
-def gguf_size(shape: tuple[int, ...]) -> int:
-    n = 1
-    for d in shape:
-        n *= d
-    return n
 
 
 def make_plan(config: ModelConfig, tensors: dict[str, Tensor], outtype: str, where: object, partial: bool = False,
@@ -176,7 +173,7 @@ def _projection(t: Target, codes: Codes, outtype: str, pool: ThreadPoolExecutor,
     n_outliers = 0
     if not codes.clip:  # scales of our own leave nothing outside
         largest, n_outliers = codes.count(pool)
-        n = gguf_size(t.shape)
+        n = math.prod(t.shape)
         say(f"{t.gguf}: codes up to {largest}, {n_outliers} of {n} ({100 * n_outliers / n:.2f}%) outside +-{LARGEST_STORED}")
     stem, kinds = t.gguf.removesuffix("weight"), {"weight": "codes", "scales": "scales"}
     return [_planned(Target(stem + what, t.checkpoint, t.shape[:-1] + shape[1:] if what in kinds else shape, kinds.get(what, "outliers"), t.made, t.layer),
@@ -251,6 +248,7 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
 
 
 def n_threads() -> int:
+    """Threads that encode: as many as CPUs may be used, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0))))
 
 
@@ -275,5 +273,5 @@ def own_type(wanted: list[Target], tensors: dict[str, Tensor]) -> str:
     for t in wanted:
         if t.kind not in ("f32", "constant"):
             dtype = tensors[t.sources()[0]].dtype.lower()
-            held[dtype] = held.get(dtype, 0) + gguf_size(t.shape)
+            held[dtype] = held.get(dtype, 0) + math.prod(t.shape)
     return max(held, key=lambda dtype: held[dtype])

@@ -59,6 +59,7 @@ NAMES = ", ".join(pre.name for pre in TABLE.values())
 
 
 def recognised(spec: Any, ignore_merges: bool, path: Path) -> Pre:
+    """llama.cpp's pre-tokenizer that splits as a tokenizer.json's. ConvertError: there is none."""
     steps = tuple(step(s, path) for s in flat(spec, path))
     pre = TABLE.get((steps, ignore_merges))
     if pre is None:
@@ -70,6 +71,7 @@ def recognised(spec: Any, ignore_merges: bool, path: Path) -> Pre:
 
 
 def flat(spec: Any, path: Path) -> list[dict[str, Any]]:
+    """The steps of a pre-tokenizer, sequences taken apart."""
     if spec is None:
         return []
     if not isinstance(spec, dict):
@@ -97,6 +99,7 @@ def step(spec: dict[str, Any], path: Path) -> tuple[str, Any]:
 
 
 def spelled(regex: str) -> str:
+    """A regular expression as the table spells it."""
     regex = regex.replace("\r", r"\r").replace("\n", r"\n")
     for spelling in SPELLINGS:
         if regex.startswith(spelling):
@@ -105,5 +108,6 @@ def spelled(regex: str) -> str:
 
 
 def short(steps: tuple[tuple[str, Any], ...]) -> str:
+    """Steps as a message shows them."""
     text = ", ".join(f"{kind} {value}" if isinstance(value, str) else kind for kind, value in steps)
     return text if len(text) <= 200 else text[:200] + "..."

@@ -23,10 +23,12 @@ class Progress:
             self.bar.close()
 
     def start(self, name: str) -> None:
+        """name: the tensor that is written from now on."""
         if self.bar is not None:
             self.bar.set_description(name, refresh=False)
 
     def add(self, n: int) -> None:
+        """n: bytes written since the last call."""
         self.done += n
         if self.bar is not None:
             self.bar.update(n)

@@ -19,16 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config, ModelConfig, MoeConfig, ParallelConfig
+from .constants import DEFAULT_K, GROUP
+from .numerics import decoded
 from .reference_files import read_tensors, write_tensors
 
-GROUP = 128  # inputs per weight scale
 CHUNK = 16   # tokens per step of the chunked recurrence; 16 is the fastest of 8, 16, 32, 64 at D = 64
 
 
 @dataclass(frozen=True)
 class Spike:
     """The spiking variant. scope `paper`: every projection; `released`: the mlp's down projection stays ordinary."""
-    k: float = 3.0
+    k: float = DEFAULT_K
     scope: str = "paper"
 
 
@@ -41,6 +42,7 @@ def spike(x: Tensor, k: float) -> tuple[Tensor, Tensor]:
 
 
 def spiked(x: Tensor, k: float) -> Tensor:
+    """x as a spiking projection reads it: v_th times counts, of the same shape."""
     s, v_th = spike(x, k)
     return s * v_th
 
@@ -95,6 +97,7 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., size], of the same shape."""
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
@@ -116,14 +119,16 @@ class Projection(nn.Linear):
         self.weight_quantizer = Scales(n_out, n_in) if scales else None
 
     def coded_weight(self) -> Tensor:
+        """The weight as the product reads it [out, in]."""
         if self.weight_quantizer is None:
             return self.weight
-        scales = self.weight_quantizer.scales
-        groups = self.weight.view(*scales.shape[:2], GROUP)
-        codes = torch.round(groups.float() / scales.float())  # not clamped: they may leave int8
-        return (codes * scales).view_as(self.weight)
+        scales = self.weight_quantizer.scales[..., 0]
+        groups = self.weight.unflatten(-1, (-1, GROUP))
+        codes = torch.round(groups.float() / scales.float()[..., None])  # not clamped: they may leave int8
+        return decoded(codes.flatten(-2), scales)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
         weight = self.weight
         if self.spike is not None:
             x, weight = spiked(x, self.spike.k), self.coded_weight()
@@ -142,12 +147,15 @@ class Heads(nn.Module):
         self.v_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
 
     def heads(self, x: Tensor) -> Tensor:  # [B, T, n * D] -> [B, n, T, D]
+        """[B, T, n D] -> [B, n, T, D]."""
         return x.unflatten(-1, (-1, self.c.head_dim)).transpose(1, 2)
 
     def merged(self, x: Tensor) -> Tensor:  # [B, K, G, T, D] -> [B, T, H * D]
+        """[B, K, G, T, D] -> [B, T, H D]."""
         return x.flatten(1, 2).transpose(1, 2).flatten(2)
 
     def grouped(self, q: Tensor) -> Tensor:  # [B, H, T, D] -> [B, K, G, T, D]
+        """[B, H, T, D] -> [B, K, G, T, D]: query heads by the key/value head they share."""
         return q.unflatten(1, (self.c.num_key_value_heads, -1))
 
     def softmax_attention(self, h: Tensor, pos: Tensor, past: Any, window: int | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -185,6 +193,7 @@ class GatedLinearAttention(Attention):
         self.g_norm = RMSNorm(c.head_dim, c.norm_eps)
 
     def forward(self, h: Tensor, pos: Tensor, S: Tensor | None, bound: None = None) -> tuple[Tensor, Tensor]:
+        """h [B, T, n_embd] after the state S [B, K, D, D] (None: zeros); rows of the same shape, and the state after them."""
         q = self.grouped(self.heads(self.q_proj(h).relu())) * self.c.head_dim ** -0.5
         k, v = self.heads(self.k_proj(h).relu()), self.heads(self.v_proj(h))
         g = F.logsigmoid(self.heads(self.gk_proj(h)).float()) / self.normalizer
@@ -196,12 +205,14 @@ class GatedLinearAttention(Attention):
 
 class SlidingWindowAttention(Attention):
     def forward(self, h: Tensor, pos: Tensor, past: tuple[Tensor, Tensor] | None, bound: None = None) -> tuple[Tensor, Any]:
+        """h [B, T, n_embd] at positions pos [T] after `past`; rows of the same shape, and the keys and values that stay."""
         o, past = self.softmax_attention(h, pos, past, self.c.sliding_window)
         return self.o_proj(o), past
 
 
 class SoftmaxBranch(Heads):
     def forward(self, h: Tensor, pos: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Any]:
+        """softmax_attention with the layer's window."""
         return self.softmax_attention(h, pos, past, self.c.window(self.il))
 
 
@@ -217,6 +228,8 @@ class LinearBranch(Heads):
         return left * z.sigmoid(), torch.logaddexp(lb.log(), left.log() + F.logsigmoid(-z))
 
     def forward(self, h: Tensor, S: Tensor | None, bound: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """h [B, T, n_embd] after the state S (None: zeros), under a lower bound of the decay or none (Model.bound); rows of the same shape, and the
+        state after them."""
         c, n = self.c, self.c.n_states(self.il)
         q = self.heads(self.q_proj(h))
         q = (q.relu() if c.linear_q_activation == "relu" else q.sigmoid()).unflatten(1, (n, -1)) * c.head_dim ** -0.5
@@ -236,6 +249,7 @@ class ParallelAttention(nn.Module):
         self.out_proj = Projection(c.hidden_size, c.hidden_size, False, spike, scales)
 
     def forward(self, h: Tensor, pos: Tensor, past: Any, bound: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Any]:
+        """h [B, T, n_embd] after keys, values and S (None: at the beginning); rows of the same shape, and all three after them."""
         o1, kv = self.vanilla_attn(h, pos, past and past[:2])
         o2, S = self.linear_attn(h, past and past[2], bound)
         return self.out_proj((self.norm1(o1) + self.norm2(o2)) / 2), (*kv, S)
@@ -250,6 +264,7 @@ class MLP(nn.Module):
         self.down_proj = Projection(n_ff, n_embd, False, down, scales)
 
     def forward(self, m: Tensor) -> Tensor:
+        """m [..., n_embd], of the same shape."""
         return self.down_proj(F.silu(self.gate_proj(m)) * self.up_proj(m))
 
 
@@ -267,6 +282,7 @@ class Experts(nn.Module):
         return torch.ones_like(p) if self.norm else p, expert
 
     def forward(self, u: Tensor) -> Tensor:
+        """u [..., n_embd], of the same shape."""
         weight, expert = self.route(u)
         y = torch.zeros_like(u)
         for e in expert.unique().tolist():
@@ -292,6 +308,7 @@ class Layer(nn.Module):
             self.mlp = MLP(c.hidden_size, c.intermediate_size, spike, scales)
 
     def forward(self, x: Tensor, pos: Tensor, state: Any, bound: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Any]:
+        """x [B, T, n_embd] after the layer's state; both after the layer."""
         y, state = self.attn(self.attn_norm(x), pos, state, bound)
         x = x + y
         u = self.mlp_norm(x)

@@ -22,6 +22,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int = 0) -> None:
+    """model.safetensors, or shards of at most max_shard_bytes and their index."""
     shards: list[dict[str, Tensor]] = [{}]
     for name, t in tensors.items():
         held = sum(x.nbytes for x in shards[-1].values())

@@ -39,6 +39,7 @@ class SinkTensor(Tensor):
 
     @classmethod
     def of(cls, t: Target, sinks: "Sinks") -> "SinkTensor":
+        """t: a target that is made of sinks (tensors.py: `made`)."""
         return cls(t.gguf, (t.shape[0] * t.shape[1], t.shape[2]), "F32", sinks, sinks.tensors[SINKS].file, t.made.removeprefix("sinks."), t.layer)
 
     def rows(self, start: int, stop: int | None) -> np.ndarray:
@@ -169,9 +170,11 @@ def rotated(x: np.ndarray, theta: float) -> np.ndarray:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), without overflow."""
     return np.exp(-np.logaddexp(0, -x))
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)

@@ -158,6 +158,7 @@ def _safetensors_tensor(path: Path, name: str, entry: Any, raw: Any, base: int, 
 # --- pytorch_model.bin ----------------------------------------------------------------------------------------
 
 def import_torch(what: str) -> Any:
+    """PyTorch. ConvertError: it is not installed; what: who asks for it."""
     try:
         import torch
     except ImportError:

@@ -31,6 +31,7 @@ SAYS_NOTHING: dict[str, Any] = {"num_beams": 1, "num_beam_groups": 1, "diversity
 
 
 def content(token: Any) -> str:
+    """The text of a token that a tokenizer file gives as text or as an object."""
     return token["content"] if isinstance(token, dict) else str(token)
 
 
@@ -53,6 +54,7 @@ def special_ids(vocab: Vocab, folder: Path, config: ModelConfig, settings: dict[
 
 
 def named_ids(by_text: dict[str, int], folder: Path, config: ModelConfig, settings: dict[str, Any]) -> dict[str, int]:
+    """Ids of the special tokens that the tokenizer's files name by their text: bos, eos, pad, unk."""
     ids = {}
     for name in ("bos", "eos", "pad", "unk"):
         text = settings.get(f"{name}_token")
@@ -68,6 +70,7 @@ def named_ids(by_text: dict[str, int], folder: Path, config: ModelConfig, settin
 
 
 def is_token(i: Any, vocab: Vocab) -> bool:
+    """Whether i is an id of the vocabulary."""
     return type(i) is int and 0 <= i < len(vocab.tokens)
 
 
@@ -128,6 +131,7 @@ def add_around(vocab: Vocab, folder: Path, settings: dict[str, Any]) -> None:
 
 
 def own_token(vocab: Vocab, name: str, folder: Path, settings: dict[str, Any]) -> int:
+    """The id of the token that add_bos_token or add_eos_token means. ConvertError: there is none."""
     text = settings.get(f"{name}_token")
     if text and content(text) in vocab.tokens:
         return vocab.tokens.index(content(text))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import gguf
 
+from .constants import ARCH, DEFAULT_K
 from .errors import bad
-from .metadata import ARCH
 
-DEFAULT_K = 3.0
 SCOPES = ("paper", "released")  # released: the mlp's down projection stays ordinary
 
 
@@ -24,6 +23,7 @@ class SpikeOptions:
     calibrate: Path | None = None  # text file
 
     def given(self) -> list[str]:
+        """The options that were given, as they are written."""
         named = {"--spike": self.on, "--no-spike": self.on is False, "--spike-k": self.k, "--spike-scope": self.scope,
                  "--spike-down-type": self.down_type, "--spike-calibrate": self.calibrate}
         return [name for name, value in named.items() if value]
@@ -37,6 +37,7 @@ class SpikeKeys:
     scope: str
 
     def add_to(self, w: gguf.GGUFWriter) -> None:
+        """Writes the keys."""
         w.add_bool(f"{ARCH}.spike.enable", self.enable)
         w.add_float32(f"{ARCH}.spike.k", self.k)
         w.add_string(f"{ARCH}.spike.scope", self.scope)

@@ -40,6 +40,7 @@ def fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A protobuf integer at data[at:], and where it ends."""
     value = shift = 0
     while True:
         value |= (data[at] & 0x7F) << shift
@@ -49,6 +50,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def load_spm(path: Path, size: int) -> Vocab:
+    """The vocabulary of a tokenizer.model, of `size` entries. ConvertError: damaged, or of a kind that llama.cpp has not."""
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError:
@@ -112,6 +114,7 @@ def check_translation(vocab: Vocab, path: Path) -> None:
 
 
 def parts_of(spec: Any) -> list[dict[str, Any]]:
+    """The parts of a normaliser or pre-tokenizer of tokenizer.json, sequences taken apart."""
     if not spec:
         return []
     return [p for s in spec.get("normalizers", spec.get("pretokenizers", [spec])) for p in ([s] if s is spec else parts_of(s))]

@@ -131,6 +131,7 @@ class Target:
 
 
 def dims(c: ModelConfig, il: int = 0) -> dict[str, int]:
+    """The sizes that the words in Row.shape stand for, in one layer."""
     size = {"n_vocab": c.vocab_size, "n_embd": c.hidden_size, "n_embd_head": c.head_dim, "n_embd_kv": c.kv_size, "n_head_kv": c.num_key_value_heads,
             "n_ff": c.intermediate_size, "n_sinks": c.n_sinks}
     if isinstance(c, Config):

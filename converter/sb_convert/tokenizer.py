@@ -22,6 +22,7 @@ log = logging.getLogger("sb_convert")
 
 
 def load_vocab(folder: Path, config: ModelConfig) -> Vocab:
+    """The vocabulary of a checkpoint folder. ConvertError: what is wrong with its tokenizer's files."""
     try:
         settings = read_optional(Path(folder) / "tokenizer_config.json")
         return complete(read_vocab(Path(folder), config.vocab_size, settings), Path(folder), config, settings)
@@ -78,6 +79,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {"split_special_tokens": (False,), "do_low
 
 
 def check_settings(vocab: Vocab, settings: dict[str, Any], where: Path) -> None:
+    """ConvertError: a setting of tokenizer_config.json that would split text otherwise; warns of what is not known."""
     for name, values in NEUTRAL.items():
         if settings.get(name) is not None and settings[name] not in values:
             raise bad(where, name, repr(settings[name]), repr(values[0]).lower(), "this tokenizer is not implemented")
@@ -116,6 +118,7 @@ def added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, 
 
 
 def special_names(folder: Path, settings: dict[str, Any]) -> set[str]:
+    """The texts that the tokenizer's files name as special tokens."""
     names: set[str] = set()
     for source in (settings, read_optional(folder / "special_tokens_map.json")):
         for key, value in source.items():
@@ -125,6 +128,7 @@ def special_names(folder: Path, settings: dict[str, Any]) -> set[str]:
 
 
 def place_added(vocab: Vocab, added: dict[int, dict[str, Any]], where: Path) -> None:
+    """Puts added tokens, id -> entry, into the vocabulary. ConvertError: an id that is taken, or outside."""
     for i, entry in sorted(added.items()):
         token = entry["content"]
         if not 0 <= i < len(vocab.tokens):

@@ -13,10 +13,12 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 from .config import ModelConfig, ParallelConfig
+from .constants import GROUP
 from .convert import Options, Result, convert
 from .errors import bad
-from .formats import GROUP, decode, error_bound, rows_per_block
+from .formats import decode, error_bound, rows_per_block
 from .int8 import LARGEST_STORED, PARTS, Part, own_scales
+from .numerics import decoded, kl_divergence
 from .plan import Plan, Planned
 from .sources import import_torch
 from .tensors import BOUNDS, CONSTANTS, PROJECTIONS
@@ -34,6 +36,7 @@ MAX_CONSTANT = 1e-5  # of the sinks, relative to the largest; both sides compute
 
 
 def check_requirements() -> None:
+    """Before the conversion: PyTorch and the package are installed. ConvertError otherwise."""
     import_torch("--verify")
     try:
         import spikingbrain_cpp  # noqa: F401
@@ -55,6 +58,7 @@ class Stored:
 
     @classmethod
     def open(cls, files: list[Path]) -> "Stored":
+        """files: all parts of one model."""
         return cls({t.name: t for f in files for t in gguf.GGUFReader(f).tensors})
 
     def data(self, name: str) -> Any:
@@ -72,7 +76,7 @@ class Stored:
         if self.by_name[name].tensor_type != T.I8:
             return self.rows(name, 0, None).reshape(shape)
         codes, scales = self.codes(name, 0, None)
-        return (codes.reshape(*scales.shape, GROUP) * scales[..., None]).reshape(shape)
+        return decoded(codes, scales).reshape(shape)
 
     def codes(self, name: str, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Rows start..stop of INT8 weights: codes with their outliers added, float32, and scales."""
@@ -173,10 +177,12 @@ class Difference:
     position: int
 
     def ok(self, limits: dict[str, float]) -> bool:
+        """Whether it is within limits()."""
         return self.max_logit <= limits.get("largest difference", np.inf) and self.mean_kl <= limits["mean KL"]
 
 
 def limits(plan: Plan) -> dict[str, float]:
+    """What a right file may differ by, in words and numbers."""
     if spikes(plan):
         return {"mean KL": MEAN_KL_SPIKE_MOE if plan.config.moe_layers else MEAN_KL_SPIKE[plan.outtype]}
     largest = {"largest difference": MAX_LOGIT[plan.outtype]} if plan.outtype in MAX_LOGIT else {}
@@ -184,10 +190,12 @@ def limits(plan: Plan) -> dict[str, float]:
 
 
 def spikes(plan: Plan) -> bool:
+    """Whether the written model spikes."""
     return plan.spike is not None and plan.spike.enable
 
 
 def verify_logits(folder: Path, result: Result, say=print) -> bool:
+    """Says how far the file's logits are from the reference's, and the first layer that is wrong; returns whether all is right."""
     config = result.plan.config
     tokens = sample_tokens(config)
     diff = difference(fork_logits(result.files[0], tokens), reference_logits(result, tokens, rounded=True))
@@ -203,11 +211,13 @@ def verify_logits(folder: Path, result: Result, say=print) -> bool:
 
 
 def sample_tokens(config: ModelConfig) -> list[int]:
+    """Random token ids, more than a window of them where that is short."""
     n = min(max(N_TOKENS, config.sliding_window + 32), 512)
     return np.random.default_rng(0).integers(0, config.vocab_size, n).tolist()
 
 
 def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
+    """Logits [n, n_vocab] of the written file, float64."""
     from spikingbrain_cpp import Llama, LlamaError
     try:
         llm = Llama(model_path=str(path), logits_all=True, n_ctx=None, verbose=False)
@@ -262,6 +272,7 @@ def roundings(plan: Plan) -> dict[str, Any]:
 
 
 def reference_spike(plan: Plan) -> Any:
+    """How the reference spikes where the plan's model does; None: it does not."""
     from .reference import Spike
     return Spike(plan.spike.k, plan.spike.scope) if plan.spike and spikes(plan) else None
 
@@ -281,18 +292,13 @@ def checkpoint_of(plan: Plan, stored: Stored) -> dict[str, np.ndarray]:
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
+    """Of logits [n, n_vocab]. ConvertError: the shapes differ."""
     if got.shape != expected.shape:
         raise bad("verify", "logits", f"shape {got.shape}", str(expected.shape), "report it")
     if not np.isfinite(got).all():
         return Difference(float("inf"), float("inf"), int(np.argwhere(~np.isfinite(got))[0][0]))
-    p, q = log_softmax(expected), log_softmax(got)
-    kl = (np.exp(p) * (p - q)).sum(-1)
+    kl = kl_divergence(expected, got)
     return Difference(float(np.abs(got - expected).max()), float(kl.mean()), int(kl.argmax()))
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:

@@ -31,6 +31,7 @@ class Vocab:
     cleans: bool = False                                    # `pre`'s detokenizer takes spaces before punctuation away
 
     def add_to(self, w: gguf.GGUFWriter) -> None:
+        """Writes tokenizer.ggml.* and the chat template."""
         w.add_tokenizer_model(self.model)
         w.add_tokenizer_pre(self.pre)
         w.add_token_list(self.tokens)

@@ -49,6 +49,7 @@ class Target:
 
     @classmethod
     def of(cls, path: AnyPath, inputs: Iterable[AnyPath] = (), overwrite: bool = True) -> Target:
+        """path: as it was typed. NotWritten: a name that cannot be looked up."""
         loop, found = False, None
         try:
             found = os.stat(path)
@@ -63,13 +64,16 @@ class Target:
         return self.given if isinstance(self.given, str) else None
 
     def is_folder(self) -> bool:
+        """Whether it is one, or its name says that it should be."""
         text = self.text()
         return text is not None and text.endswith(("/", os.sep)) or self.found is not None and stat.S_ISDIR(self.found.st_mode)
 
     def is_protected(self) -> bool:
+        """Whether there is a file that may not be written."""
         return self.found is not None and not (self.found.st_mode & 0o222 and os.access(self.real, os.W_OK))
 
     def is_input(self) -> bool:
+        """Whether it is a file that this call reads."""
         return self.found is not None and any(_is(self.found, path) for path in self.inputs)
 
 

@@ -28,6 +28,7 @@ def _above_0(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     p = argparse.ArgumentParser(prog="sb-spikes", description="Runs a text through a spiking model and tells its spike counts: shares, "
                                 "sparsity, energy estimate, per projection and layer, beside the paper's figures; of a model with experts, which were chosen.")
     add_version(p)
@@ -64,6 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def read_text(name: str) -> bytes:
+    """The bytes of a file, or of standard input for -. ValueError: no UTF-8."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     try:
         data.decode("utf-8")
@@ -81,6 +83,7 @@ def outputs(args: argparse.Namespace) -> dict[str, Union[str, Path]]:
 
 
 def inputs(args: argparse.Namespace) -> list[str]:
+    """The files that the call reads."""
     return [args.model] if args.text == "-" else [args.model, args.text]
 
 
@@ -92,6 +95,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def check_layer(layer: Optional[int], n_layer: int) -> None:
+    """ValueError: no layer of the model."""
     if layer is not None and not 0 <= layer < n_layer:
         raise ValueError(f"--layer: got {layer}, expected 0 to {n_layer - 1}")
 
@@ -134,6 +138,7 @@ def pictures(args: argparse.Namespace, stats: SpikeStats) -> list[tuple[str, str
 
 
 def write(args: argparse.Namespace, stats: SpikeStats) -> None:
+    """Prints the tables, or JSON, and writes the files that were asked for."""
     drawn = pictures(args, stats) if args.png or args.html else []
     if args.json == "-":
         print(stats.to_json())
@@ -158,6 +163,7 @@ def explain(error: BaseException) -> str:
 
 
 def command() -> int:
+    """The entry point sb-spikes."""
     with ends_with_the_reader():
         return main()
 

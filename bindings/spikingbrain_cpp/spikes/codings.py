@@ -21,6 +21,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
+from sb_convert.constants import DEFAULT_K
 
 CODINGS = ("binary", "ternary", "bitwise", "bitwise_bidirectional", "bitwise_twos_complement")
 V_TH_MIN, V_TH_MAX = 1e-5, 1e4
@@ -35,7 +36,7 @@ _UNSIGNED_COUNTS = ("binary", "bitwise")
 _UNARY = ("binary", "ternary")
 
 
-def count(x: npt.ArrayLike, k: float = 3.0) -> tuple[Counts, npt.NDArray[np.float32]]:
+def count(x: npt.ArrayLike, k: float = DEFAULT_K) -> tuple[Counts, npt.NDArray[np.float32]]:
     """Spike counts of x [..., n], a row at a time, and the thresholds [...]: x ~ v_th * counts.
 
     v_th = mean(|x|) / k, clamped to [1e-5, 1e4]; counts = x / v_th, rounded half to even (Eq. 19, 21).

@@ -34,9 +34,11 @@ class Energy:
 
     @property
     def below_int8(self) -> float:
+        """The share that is saved against INT8 products."""
         return 1 - self.spikes_pj / self.int8_pj
 
     def to_dict(self) -> dict[str, object]:
+        """As JSON holds it."""
         return {**asdict(self), "below_fp16": self.below_fp16, "below_int8": self.below_int8, "assumptions": list(ASSUMPTIONS)}
 
     def __str__(self) -> str:

@@ -72,6 +72,7 @@ def expert_tables(stats: SpikeStats) -> list[tuple[str, tuple[str, ...], list[tu
 
 
 def refused(stats: SpikeStats) -> str:
+    """A sentence on rows that could not be encoded."""
     return f"{stats.n_refused:,} rows held values that are no numbers or counts beyond int32; they are left out"
 
 

@@ -85,6 +85,7 @@ class CountHistogram:
 
     @property
     def share_above_16(self) -> float:
+        """Share of counts beyond +-16."""
         return self._share(int(self.bins[17:].sum()) + self.n_over, self.n)
 
     @property
@@ -113,6 +114,7 @@ class CountHistogram:
         return 1 - self._share(int((self.bins[:8] * _BIN_SPIKES[:8]).sum()), STEPS * int(self.bins[:8].sum()))
 
     def energy(self) -> Energy:
+        """The estimate for these counts."""
         return energy(self.mean_spikes)
 
     def figures(self) -> dict[str, Union[int, float, None]]:
@@ -160,6 +162,7 @@ class ExpertChoices:
         return np.where(below > 0, a / np.where(below > 0, below, 1.0), np.nan)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
         return {"layer": self.layer, "n": self.n.tolist(), "share": _numbers(self.shares()), "silent_share": _numbers(self.silent_shares())}
 
 
@@ -178,18 +181,22 @@ class SpikeStats:
 
     @property
     def n_tokens(self) -> int:
+        """Tokens that were counted."""
         return max((i.n_tokens for i in self.inputs), default=0)
 
     @property
     def n_refused(self) -> int:
+        """Rows that could not be encoded."""
         return sum(i.n_refused for i in self.inputs)
 
     @property
     def projections(self) -> tuple[str, ...]:
+        """Names of the projections that spike."""
         return _in_order({p for i in self.inputs for p in i.projections})
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """Indices of the layers that spike."""
         return tuple(sorted({i.layer for i in self.inputs}))
 
     def of(self, layer: int, projection: str) -> CountHistogram:
@@ -227,6 +234,7 @@ class SpikeStats:
         }
 
     def to_json(self, indent: Union[int, None] = 1) -> str:
+        """All of it as JSON text."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 

@@ -47,7 +47,7 @@ static void llama_spikingbrain_check_options(const llama_model_quantize_params &
     llama_spikingbrain_refuse(!has_output && (output_set || !params.quantize_output_tensor),
         "output.weight: got a model that has none, expected one for --output-tensor-type and --leave-output-tensor; do use --token-embedding-type, its output is the embedding");
     llama_spikingbrain_refuse(params.tt_overrides && !ggml_is_quantized(default_type),
-        format("--tensor-type: got it beside the type %s, expected a quantised one: no other heeds it", ggml_type_name(default_type)));
+        format("--tensor-type: got it beside the type %s, expected a quantised one: no other type uses it", ggml_type_name(default_type)));
     for (const auto * p = params.tt_overrides; p && p->pattern; ++p) {
         const std::regex pattern(p->pattern);
         const auto fits = [&](const Metadata & m) { return m.allows_quantization && std::regex_search(m.name, pattern); };
