@@ -105,7 +105,7 @@ def test_grammar_from_a_file(llm, tmp_path):
     with pytest.raises(FileNotFoundError):
         LlamaGrammar.from_file(tmp_path / "none.gbnf")
     (tmp_path / "b.gbnf").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="no UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8"):
         LlamaGrammar.from_file(tmp_path / "b.gbnf")
 
 
@@ -120,7 +120,7 @@ def test_verbose_shows_the_grammar(capfd):
     ("", "no rule 'root'"), ('other ::= "a"', "no rule 'root'"), ("root ::= a", "no rule 'a'"), ("root ::= (", "not GBNF"),
     ("root", "not GBNF"), ('root ::= "a', "not GBNF"), ("root ::= [", "not GBNF"), ('root ::= "a" {3', "not GBNF"),
     ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "256 deep"), ('root ::= "a"\0', "NUL"), ("#" * 300_000, "262144"),
-    ('root ::= "\ud800"', "no UTF-8"),
+    ('root ::= "\ud800"', "not UTF-8"),
 ])
 def test_bad_grammar_is_refused_in_silence(capfd, text, words):
     with pytest.raises(ValueError, match=f"grammar: .*{words}"):

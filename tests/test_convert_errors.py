@@ -253,7 +253,7 @@ def test_tensor_in_two_shards(make_checkpoint, capsys):
 
 
 def test_no_such_folder(tmp_path, capsys):
-    assert "config.json: file: got nothing" in error_of(capsys, tmp_path / "nowhere")
+    assert "nowhere: checkpoint: got no such folder" in error_of(capsys, tmp_path / "nowhere")
 
 
 def test_options(make_checkpoint, tmp_path, capsys):
