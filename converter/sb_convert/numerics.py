@@ -16,10 +16,12 @@ def decoded(codes: Array, scales: Array) -> Array:
     return (codes.reshape(*scales.shape, GROUP) * scales[..., None]).reshape(codes.shape)  # type: ignore[attr-defined,index]
 
 
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    """Logs of probabilities in nats, of logits [..., n_vocab], in their type; -inf stays -inf."""
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Logs of probabilities in nats, of logits [..., n_vocab] (or along another axis), in their type; -inf stays -inf."""
+    largest = x.max(axis, keepdims=True)
+    x = x - np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore"):  # nothing but -inf
+        return x - np.log(np.exp(x).sum(axis, keepdims=True))
 
 
 def kl_divergence(expected: np.ndarray, got: np.ndarray) -> np.ndarray:

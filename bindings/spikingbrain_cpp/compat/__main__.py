@@ -12,6 +12,7 @@ _USAGE = "usage: python -m spikingbrain_cpp.compat PROGRAM.py [ARGUMENTS] | -m M
 
 
 def main(argv: list[str]) -> None:
+    """Runs a program as `python` would, with this package in llama_cpp's place; exits as it does, 2: there is none."""
     if not argv or argv[0] in ("-h", "--help") or argv == ["-m"]:
         print(_USAGE, file=sys.stdout if argv and argv != ["-m"] else sys.stderr)
         raise SystemExit(0 if argv and argv != ["-m"] else 2)

@@ -13,6 +13,7 @@ from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
+from sb_convert.numerics import log_softmax
 
 from .. import _core, llama as strict
 from ..caches import BaseLlamaCache
@@ -288,12 +289,8 @@ class Llama(strict.Llama):
 
     @staticmethod
     def logits_to_logprobs(logits: Any, axis: int = -1) -> npt.NDArray[np.float32]:
-        """log softmax along an axis."""
-        rows = np.asarray(logits, np.float32)
-        top = rows.max(axis=axis, keepdims=True)
-        shifted = rows - np.where(np.isfinite(top), top, 0)
-        with np.errstate(divide="ignore"):
-            return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)), np.float32)
+        """Logs of the probabilities, in nats, along an axis."""
+        return np.asarray(log_softmax(np.asarray(logits, np.float32), axis), np.float32)
 
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -42,6 +42,7 @@ class Refusing(importlib.abc.MetaPathFinder):
         self._package = package
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Python asks it of every module that is imported. ModuleNotFoundError: one of the table."""
         package, _, name = fullname.partition(".")
         if package == self._package and reason(name):
             raise ModuleNotFoundError(f"No module named {fullname!r}: {reason(name)}", name=fullname)

@@ -137,6 +137,7 @@ class CallsText:
         return [{"content": self._text}] if not self._kind and self._text else []
 
     def has_calls(self) -> bool:
+        """Whether tools were called."""
         return self._n_calls > 0
 
     def _words(self) -> list[Delta]:

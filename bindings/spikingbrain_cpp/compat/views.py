@@ -19,10 +19,12 @@ class ModelView:
 
     @property
     def model(self) -> ModelView:
+        """Itself: there is no handle below it."""
         return self
 
     @property
     def vocab(self) -> ModelView:
+        """Itself: there is no handle below it."""
         return self
 
     def _asked(self, name: str, *given: Any) -> Any:
@@ -127,10 +129,12 @@ class ContextView:
 
     @property
     def ctx(self) -> ContextView:
+        """Itself: there is no handle below it."""
         return self
 
     @property
     def model(self) -> ModelView:
+        """The model that it computes with."""
         return ModelView(self._llama)
 
     def n_ctx(self) -> int:
