@@ -109,7 +109,7 @@ def test_install_puts_it_in_its_place(path):
     ({"n_gpu_layers": -1, "main_gpu": 2, "tensor_split": [0.5, 0.5]}, r"n_gpu_layers=-1, main_gpu=2, tensor_split=\[0.5, 0.5\]: taken and left out: this build computes on CPUs"),
     ({"n_gpu_layers": 99}, "n_gpu_layers=99: taken and left out: this build computes on CPUs"),
     ({"rope_freq_base": 10000.0, "rope_freq_scale": 1.0, "n_parts": -1}, "rope_freq_base=10000.0, rope_freq_scale=1.0, n_parts=-1: taken .* the file's own hold"),
-    ({"f16_kv": True}, "f16_kv=True: taken and left out: the memory keeps its own types")])
+    ({"f16_kv": True, "n_gpu_layers": 3}, "n_gpu_layers=3: taken and left out: .*; f16_kv=True: taken and left out: the memory keeps its own types")])
 def test_habits_are_taken_with_one_warning(path, given, said):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -203,6 +203,12 @@ def test_functions_are_asked_and_answered_under_their_names(llm):
     parts = [d["function_call"] for d in deltas if "function_call" in d]
     assert parts[0]["name"] == "pick" and json.loads("".join(p["arguments"] for p in parts))["a"] in (1, 2)
     assert llm.create_chat_completion(CHAT, functions=[TOOL["function"]], function_call="none", max_tokens=2)["choices"][0]["message"]["content"] is not None
+    called = {"role": "assistant", "content": None, "function_call": {"name": "pick", "arguments": "{}"}}
+    history = [*CHAT, called, {"role": "function", "name": "pick", "content": "7"}]
+    legacy = importlib.import_module("spikingbrain_cpp.compat.legacy").as_tools({"messages": history, "functions": None, "function_call": None, "tools": None})
+    assert [m["role"] for m in legacy["messages"]] == ["system", "user", "assistant", "tool"]
+    assert legacy["messages"][2]["tool_calls"][0]["id"] == legacy["messages"][3]["tool_call_id"] and history[2] is called
+    assert llm.create_chat_completion(history, functions=[TOOL["function"]], max_tokens=2)["usage"]["completion_tokens"] <= 2
 
 
 @pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "pick"}}])
@@ -288,6 +294,9 @@ def test_what_programs_look_into(llm):
     assert llm.ctx.kv_cache_seq_rm(-1, 1, -1) and llm.n_tokens == 1 and llm.ctx.n_ctx() == 2000 == llm.context_params.n_ctx
     with pytest.raises(ValueError, match="n_tokens: got 5"):
         llm.n_tokens = 5
+    assert llm._model.token_get_text(511) == "<|im_end|>" and llm._model.n_ctx_train() == llm.model.n_ctx_train()
+    with pytest.raises(AttributeError, match="no_such"):
+        llm._model.no_such
     assert llm.model.n_vocab() == 512 and llm.model.token_get_text(llm.token_eos()) and llm.model.desc() and llm.model.n_ctx_train() > 0
     assert np.allclose(np.exp(llm.logits_to_logprobs([[0, 0], [1, -np.inf]])), [[0.5, 0.5], [1, 0]])
     text = llm.tokenizer()

@@ -43,6 +43,7 @@ class Session(LoadedModel):
     """
 
     _given: tuple[tuple[Any, ...], dict[str, Any]]
+    _opens: type[OpenModel] = OpenModel
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         self = super().__new__(cls)
@@ -136,7 +137,7 @@ class Session(LoadedModel):
         self.set_seed(seed)
         self.model_path, self.verbose = settings.path, settings.verbose
         self.n_threads, self.n_threads_batch = settings.n_threads, settings.n_threads_batch
-        self._model = OpenModel(settings)
+        self._model = self._opens(settings)
         self.metadata = self._model.metadata
         try:
             self._sequence = self._own_sequence(settings)

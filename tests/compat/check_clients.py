@@ -1,4 +1,4 @@
-"""The openai client and pydantic-ai on sb-server, pydantic-ai on outlines."""
+"""The openai client and pydantic-ai on sb-server; answers in openai's types."""
 
 from __future__ import annotations
 
@@ -42,12 +42,5 @@ def test_pydantic_ai_on_the_server(url):
     model = OpenAIChatModel("any", provider=OpenAIProvider(base_url=url, api_key="none"))
     text = Agent(model).run_sync("hello", model_settings={"max_tokens": 8})
     assert isinstance(text.output, str)
-    made = Agent(model, output_type=NativeOutput(Point)).run_sync("a point", model_settings={"max_tokens": 300, "temperature": 0.5})
-    assert isinstance(made.output, Point)
-
-
-def test_pydantic_ai_on_outlines(llm):
-    outlines_model = pytest.importorskip("pydantic_ai.models.outlines")
-    model = outlines_model.OutlinesModel.from_llamacpp(llm)
     made = Agent(model, output_type=NativeOutput(Point)).run_sync("a point", model_settings={"max_tokens": 300, "temperature": 0.5})
     assert isinstance(made.output, Point)

@@ -13,8 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 compat.install()
 
-ENDS = {"<|im_end|>": 40.0}  # a small model's answers would run to their limit
-
 
 @pytest.fixture(scope="session")
 def path(tmp_path_factory) -> Path:
@@ -41,8 +39,8 @@ def ends(llm) -> dict[int, float]:
 @pytest.fixture(scope="session")
 def url(path, tmp_path_factory):
     """sb-server's OpenAI endpoints."""
-    from running_server import BIN, Server
+    from running_server import Server
 
-    program = Path(sys.prefix).parent.parent / ".venv" / "bin" / "sb-server"
-    with Server(path, tmp_path_factory.mktemp("server") / "log", "-c", 2000, program=program if program.is_file() else BIN / "sb-server") as server:
+    program = Path(compat.__file__).parents[5] / "bin" / "sb-server"  # of the environment that the package is installed in
+    with Server(path, tmp_path_factory.mktemp("server") / "log", "-c", 2000, program=program) as server:
         yield server.url + "/v1"

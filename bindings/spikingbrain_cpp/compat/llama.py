@@ -31,7 +31,7 @@ from .llama_grammar import LlamaGrammar as LlamaGrammar
 from .llama_tokenizer import LlamaTokenizer as LlamaTokenizer, Replaced
 from .llama_types import *  # noqa: F403
 from .tool_texts import ToolTexts
-from .views import ContextView, ModelView, context_params, last_rows
+from .views import AskedModel, ContextView, ModelView, context_params, last_rows
 
 StoppingCriteria = StoppingCriterion
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -87,6 +87,8 @@ class Llama(strict.Llama):
     What those pass out of habit and means nothing here is taken, with one warning; what they look into is there. What stays refused, and why,
     is a table in bindings/README.md.
     """
+
+    _opens = AskedModel
 
     def __init__(self, model_path: Union[str, os.PathLike[str]], *, chat_format: Optional[str] = None, tokenizer: Any = None, **given: Any) -> None:
         """chat_format: also llama-cpp-python's names, or one that is registered. tokenizer: a BaseLlamaTokenizer in place of the file's own.

@@ -116,6 +116,8 @@ def llama_model_load_from_file(path_model: Union[bytes, str], params: llama_mode
 def llama_init_from_model(model: ModelView, params: llama_context_params) -> ContextView:
     """A context of it; to be asked, since what evaluates is not here. ValueError: a size."""
     _check("llama_init_from_model", params, llama_context_params)
+    if not isinstance(model.llama, Llama):
+        raise TypeError(f"llama_init_from_model: model: got one of {type(model.llama).__name__}, expected one that llama_model_load_from_file returned")
     return ContextView(model.llama, n_ctx=params.n_ctx or model.n_ctx_train(), n_batch=params.n_batch)
 
 

@@ -60,8 +60,9 @@ def translated(given: Mapping[str, Any]) -> dict[str, Any]:
     if out.get("flash_attn") is False:  # the default of others, that means nothing here
         del out["flash_attn"]
     _as_int8(out)
-    for why, names in said.items():
-        warnings.warn(f"llama: {', '.join(names)}: taken and left out: {why}", UserWarning, stacklevel=3)
+    if said:
+        what = "; ".join(f"{', '.join(names)}: taken and left out: {why}" for why, names in said.items())
+        warnings.warn(f"llama: {what}", UserWarning, stacklevel=3)
     init_numa(out.pop("numa", None))
     return out
 

@@ -8,13 +8,15 @@ from typing import Any, Optional
 import numpy as np
 
 from ..llama import Llama
+from ..loaded import LoadedModel
+from ..model import OpenModel
 from ..sequence import Row
 
 
 class ModelView:
     """A loaded model: its figures and its vocabulary."""
 
-    def __init__(self, llama: Llama) -> None:
+    def __init__(self, llama: LoadedModel) -> None:
         self.llama = self._llama = llama
 
     @property
@@ -118,6 +120,17 @@ class ModelView:
     def detokenize(self, tokens: Sequence[int], special: bool = False) -> bytes:
         """Bytes of tokens."""
         return self._llama.detokenize(tokens, special=special)
+
+
+class AskedModel(OpenModel):
+    """What programs ask of Llama._model, whose figures are those of Llama.model."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "metadata" or not hasattr(ModelView, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        loaded = LoadedModel()
+        loaded._model, loaded.metadata = self, self.metadata
+        return getattr(ModelView(loaded), name)
 
 
 class ContextView:
