@@ -74,7 +74,7 @@ class LlamaChatCompletionHandlerRegistry:
         """LlamaChatCompletionHandlerNotFoundException: there is none."""
         if name not in self._chat_handlers:
             raise LlamaChatCompletionHandlerNotFoundException(
-                f"chat_format: got {name!r}, expected {reason(name) or 'one of: ' + ', '.join(sorted(self._chat_handlers))}")
+                f"chat_format: got {name!r}, expected {'another: ' + reason(name) if reason(name) else 'one of: ' + ', '.join(sorted(self._chat_handlers))}")
         return self._chat_handlers[name]
 
 
