@@ -10,6 +10,7 @@ BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,
 TEST_REQUIRES  := "torch==2.13.0"
 STATIC_REQUIRES := "ziglang==0.17.1"
 EVAL_TEST_REQUIRES := "lm-eval[api]>=0.4.13,<0.5" "transformers>=4.44"
+PAGE_TEST_REQUIRES := "selenium>=4.20,<5"
 MOBILE_TEST_REQUIRES := "pytest>=7.4" "pytest-xdist>=3.5" "chaquopy-stubs-android==36.20260406"
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
@@ -18,7 +19,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-compat test-eval test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -30,6 +31,7 @@ help:
 	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"
 	@echo "make test-compat  LangChain, instructor, outlines and others on spikingbrain_cpp.compat, in build/compat (installs them; tests/README.md)"
 	@echo "make test-eval  the real lm-evaluation-harness on tasks made here, by sb-eval and by sb-server (the extra eval; nothing is downloaded)"
+	@echo "make test-page  sb-server's page in a real browser (Debian's chromium and chromium-driver); pictures of it in build/page"
 	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
 	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
@@ -122,6 +124,16 @@ $(VENV)/.eval-extras: $(VENV)/.test-extras
 
 test-eval: $(VENV)/.eval-extras
 	$(PY) -m pytest tests/eval/with_lm_eval.py
+
+check-browser:
+	@sh tests/check-browser.sh
+
+$(VENV)/.page-extras: $(VENV)/.test-extras | check-browser
+	$(PIP) install --quiet $(PAGE_TEST_REQUIRES)
+	@touch $@
+
+test-page: $(VENV)/.page-extras
+	$(PY) -m pytest tests/page/with_browser.py
 
 test-upstream: $(VENV)/.upstream-extras
 	$(PY) tests/upstream/run.py

@@ -86,21 +86,44 @@ function note(timings, stopped) {
   return out.join(" · ");
 }
 
+// puts text into an element once per frame, however fast it comes; [add, all of it now]
+function writer(makeElement) {
+  let node = null, waiting = "", frame = 0;
+  const flush = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    if (waiting) {
+      node ??= makeElement().appendChild(document.createTextNode(""));
+      node.appendData(waiting);
+      waiting = "";
+      follow();
+    }
+  };
+  const add = (text) => {
+    waiting += text;
+    frame ||= requestAnimationFrame(flush);
+  };
+  return [add, flush];
+}
+
 async function answer(box) {
-  const [words, signal] = [box.querySelector(".words"), running.signal];
-  let timings = null, thought = null;
+  const words = box.querySelector(".words");
+  const [add, flush] = writer(() => words);
+  const [think, flushThoughts] = writer(() => box.insertBefore(element("div", "thought"), words));
+  let timings = null;
   await spikes.begin();
   const [path, request] = body();
-  for await (const event of stream(path, request, signal)) {
-    const [text, thinking] = parts(event);
-    if (thinking) {
-      thought ??= box.insertBefore(element("div", "thought"), words);
-      thought.append(thinking);
+  try {
+    for await (const event of stream(path, request, running.signal)) {
+      const [text, thinking] = parts(event);
+      add(text);
+      think(thinking);
+      timings = event.timings ?? timings;
+      spikes.watch(event.id);
     }
-    words.append(text);
-    timings = event.timings ?? timings;
-    spikes.watch(event.id);
-    follow();
+  } finally {
+    flushThoughts();
+    flush();
   }
   box.append(element("div", "note", note(timings, false)));
 }
