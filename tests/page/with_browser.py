@@ -99,7 +99,7 @@ def busy_slots(server: Server) -> int:
 # --- the chat -----------------------------------------------------------------------------------------------------------
 
 def test_it_says_which_model_this_is_and_what_it_takes(page):
-    assert "small-spikes" in page.text("model")
+    assert page.text("model") == "small-spikes.gguf"
     facts = page.text("facts")
     assert "4.6 million weights" in facts and "context without bound" in facts and "MiB for each of 4 slots" in facts
 

@@ -101,7 +101,7 @@ function writer(makeElement) {
   };
   const add = (text) => {
     waiting += text;
-    frame ||= requestAnimationFrame(flush);
+    frame ||= waiting ? requestAnimationFrame(flush) : 0;
   };
   return [add, flush];
 }
@@ -187,7 +187,9 @@ async function describe() {
   try {
     const [props, models] = [await get("props"), await get("v1/models")];
     const model = models.data?.[0], params = props.default_generation_settings?.params ?? {};
-    $("model").textContent = document.title = model?.id ?? "SpikingBrain";
+    const name = model?.id ?? "SpikingBrain";
+    $("model").textContent = document.title = name.split("/").pop();
+    $("model").title = name;
     $("facts").textContent = facts(props, model);
     $("temperature").value = (params.temperature ?? 0.8).toFixed(1);
     $("mode").value = props.chat_template ? "chat" : "continue";

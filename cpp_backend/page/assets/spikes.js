@@ -116,17 +116,17 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 function bars(canvas, stats) {
   const shares = Array.from({ length: BARS - 1 }, (_, i) => (stats.bins[i] ?? 0) / stats.n);
   shares.push(Math.max(0, 1 - shares.reduce((a, b) => a + b, 0)));
-  const [g, w, h] = plain(canvas), step = w / BARS, most = Math.max(...shares, 1e-9);
-  g.font = "11px system-ui, sans-serif";
+  const [g, w, h] = plain(canvas), edge = 6, step = (w - 2 * edge) / BARS, most = Math.max(...shares, 1e-9);
+  g.font = "10px system-ui, sans-serif";
   g.textAlign = "center";
   shares.forEach((share, i) => {
     const height = (h - 34) * share / most;
     g.fillStyle = color("--accent");
-    g.fillRect(i * step + 1.5, h - 16 - height, step - 3, height);
+    g.fillRect(edge + i * step + 1.5, h - 16 - height, step - 3, height);
     g.fillStyle = color("--faint");
-    g.fillText(i < BARS - 1 ? i : "≥16", i * step + step / 2, h - 4);
-    if (i < 3) {
-      g.fillText(`${Math.round(100 * share)}%`, i * step + step / 2, h - 20 - height);
+    g.fillText(i < BARS - 1 ? i : "16+", edge + i * step + step / 2, h - 4);
+    if (share >= 0.01) {
+      g.fillText(Math.round(100 * share), edge + i * step + step / 2, h - 20 - height);
     }
   });
   canvas.setAttribute("aria-label", `Distribution of counts: ${shares.slice(0, 4).map((s, i) => `${i}: ${percent(s)}`).join(", ")}, largest ${stats.largest}`);
@@ -135,11 +135,13 @@ function bars(canvas, stats) {
 // one pixel block per token and neuron; 0 stays empty, 8 and more are full
 function map(canvas, { counts, neurons, tokens, layer, input }) {
   const [g, w, h] = plain(canvas), [dx, dy] = [w / Math.max(tokens, 48), h / neurons];
-  counts.forEach((row, x) => row.forEach((s, y) => {
+  const [minus, plus] = [color("--minus"), color("--plus")];
+  counts.forEach((row, i) => row.forEach((s, k) => {
     if (s) {
-      g.globalAlpha = Math.min(1, 0.15 + Math.log2(1 + Math.abs(s)) / 3.2);
-      g.fillStyle = color(s < 0 ? "--minus" : "--plus");
-      g.fillRect(x * dx, y * dy, Math.max(dx, 1), Math.max(dy, 1));
+      const [x, y] = [Math.round(i * dx), Math.round(k * dy)];
+      g.globalAlpha = Math.min(1, Math.abs(s) / 8);
+      g.fillStyle = s < 0 ? minus : plus;
+      g.fillRect(x, y, Math.round((i + 1) * dx) - x, Math.round((k + 1) * dy) - y);
     }
   }));
   canvas.setAttribute("aria-label", `Firing map of layer ${layer}, ${input}: the last ${tokens} tokens, ${neurons} neurons`);
