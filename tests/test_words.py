@@ -127,7 +127,7 @@ def test_what_is_said_where_nothing_can_be_downloaded(hub, tmp_path, monkeypatch
     assert re.search(r"org/none: checkpoint: got no folder of this name, and no download of it \(404 Client Error\), expected a folder, or ORG/NAME .*; check name and network", told("org/none"))
     assert "none: checkpoint: got no such folder, expected one with config.json, weights and tokenizer" in told("none") and "a/b/c: checkpoint: got no such folder" in told("a/b/c")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert re.search(r"org/none: checkpoint: .*no huggingface_hub.*; pip install 'spikingbrain-cpp\[hub\]', or fetch it by hand \(git clone \S+/org/none, with git-lfs\) and give the folder none", told("org/none"))
+    assert re.search(r"org/none: checkpoint: .*no huggingface_hub.*; pip install 'spikingbrain-cpp\[hub\]', or fetch it by hand \(git clone \S+/org/none, with git-lfs; .*modelscope download --model org/none --local_dir none\) and give the folder none", told("org/none"))
 
 
 # --- messages -------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def fetch_adapter(repository: str, say: Callable[[str], None]) -> Path:
 def by_hand(repository: str) -> str:
     """How to get the files without huggingface_hub."""
     name = repository.rpartition("/")[2]
-    return f"fetch it by hand (git clone https://huggingface.co/{repository}, with git-lfs) and give the folder {name}"
+    return (f"fetch it by hand (git clone https://huggingface.co/{repository}, with git-lfs; from ModelScope, where SpikingBrain's authors publish: "
+            f"modelscope download --model {repository} --local_dir {name}) and give the folder {name}")
 
 
 def _download(repository: str, patterns: tuple[str, ...], say: Callable[[str], None] | None = None) -> Path:
