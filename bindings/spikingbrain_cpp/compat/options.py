@@ -68,12 +68,12 @@ def translated(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_int8(out: dict[str, Any]) -> None:
-    """Q8_0 keys and values are the INT8 window, whose rows need no blocks of 32. ValueError: the one without the other."""
+    """Q8_0 keys and values are the INT8 window, whose rows need no blocks of 32; who names one of them gets both. ValueError: another type beside it."""
     types = [out.get("type_k"), out.get("type_v")]
     if _Q8_0 not in types:
         return
-    if types[0] != types[1]:
-        raise ValueError(f"llama: type_v: got {types[1]} with type_k={types[0]}, expected both {_Q8_0} (Q8_0) or neither")
+    if {*types} - {_Q8_0, None}:
+        raise ValueError(f"llama: type_v: got {types[1]} with type_k={types[0]}, expected both {_Q8_0} (Q8_0), or one of them, which holds for both")
     out["type_k"] = out["type_v"] = _INT8
 
 
