@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -205,18 +206,51 @@ def add_overlay(overlay: Path, tree: Path) -> None:
         shutil.copyfile(path, out)
 
 
-def apply_patches(patches: Path, tree: Path, lock: Lock) -> None:
+def applied(patches: Path, tree: Path) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
+    """Each patch, and what applying it said."""
     series = sorted(p for p in patches.glob("*.patch"))
     if series and shutil.which("patch") is None:
         raise UpstreamError("upstream: patch: got no such program, expected GNU patch on PATH; do apt-get install patch")
     for patch in series:
         # not `git apply`: inside another repository's build folder it skips silently with exit code 0
         command = ["patch", "-p1", "--forward", "--batch", "--fuzz=0", "--no-backup-if-mismatch", "-i", str(patch)]
-        result = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        yield patch, subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def apply_patches(patches: Path, tree: Path, lock: Lock) -> None:
+    for patch, result in applied(patches, tree):
         if result.returncode != 0:
             detail = "\n  ".join(result.stdout.strip().splitlines()[-12:])
             raise UpstreamError(f"upstream: {patch.name}: got a hunk that does not apply, expected a clean apply on "
                                 f"{lock.requirement}; do rebase the patch on the pinned tree\n  {detail}")
+
+
+def rejected_at(said: str) -> Iterator[str]:
+    """FILE:LINE of each rejected hunk, FILE of what is not there, from what `patch` said."""
+    file = ""
+    for line in said.splitlines():
+        if named := re.match(r"patching file '?([^']+)'?|\|\+\+\+ b/(\S+)", line):
+            file = named[1] or named[2]
+        elif hunk := re.match(r"Hunk #\d+ FAILED at (\d+)", line):
+            yield f"{file}:{hunk[1]}"
+        elif line.startswith("No file to patch"):
+            yield f"no {file}"
+
+
+def try_patches(patches: Path, folder: Path) -> int:
+    """Says of each patch whether another llama.cpp's folder takes it, in a copy of it; returns how many it does not take."""
+    if not (folder / "src" / "llama-arch.h").is_file():
+        raise UpstreamError(f"upstream: {folder}: got no src/llama-arch.h, expected a llama.cpp folder; do name one")
+    n_rejected, n = 0, 0
+    with tempfile.TemporaryDirectory() as tmp:
+        tree = Path(tmp) / "llama.cpp"
+        shutil.copytree(folder, tree)
+        for patch, result in applied(patches, tree):
+            n, n_rejected = n + 1, n_rejected + (result.returncode != 0)
+            moved = result.stdout.count("(offset")
+            print(f"{patch.name:40} {'rejected: ' + ', '.join(rejected_at(result.stdout)) if result.returncode else 'applies'}{f'; moved: {moved}' if moved else ''}")
+    print(f"{n - n_rejected} of {n} patches apply")
+    return n_rejected
 
 
 def sync(new: Path, dest: Path) -> int:
@@ -273,14 +307,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=None, help="where the archive is kept (default: user cache)")
     parser.add_argument("--unverified", action="store_true", help="accept a --source folder that is not the pinned one")
     parser.add_argument("--tree-hash", type=Path, metavar="DIR", help="print the tree hash of DIR, for llama.lock")
+    parser.add_argument("--try-patches", type=Path, metavar="DIR", help="say which patches another llama.cpp's folder takes; exit code 1 where it rejects any")
     args = parser.parse_args(argv)
     if args.tree_hash:
         print(tree_hash(args.tree_hash))
         return 0
-    if args.dest is None:
+    if args.dest is None and args.try_patches is None:
         parser.error("--dest is required")
     unverified = args.unverified or os.environ.get("SPIKINGBRAIN_LLAMA_UNVERIFIED", "") not in ("", "0", "OFF")
     try:
+        if args.try_patches:
+            return 1 if try_patches(args.patches, args.try_patches.resolve()) else 0
         materialise(read_lock(args.lock), args.dest.resolve(), args.overlay, args.patches,
                     args.source and args.source.resolve(), args.cache or cache_dir(), unverified)
     except (UpstreamError, OSError) as e:

@@ -192,6 +192,20 @@ def test_a_patch_that_does_not_apply_names_itself_and_leaves_the_old_tree(toy):
     assert run(toy).returncode == 0 and times(toy / "tree") == before
 
 
+def test_another_llama_cpp_is_asked_which_patches_it_takes(toy):
+    asked = lambda folder: run(toy, "--try-patches", str(folder))
+    (toy / "patches/0002-c.patch").write_text("why\n\n--- a/src/c.cpp\n+++ b/src/c.cpp\n@@ -1 +1,2 @@\n int c;\n+int d;\n")
+    there = asked(toy / "pristine")
+    assert there.returncode == 1 and re.search(r"0001-arch.patch +applies\n0002-c.patch +rejected: no src/c.cpp\n1 of 2 patches apply", there.stdout)
+    (toy / "pristine/src/c.cpp").write_text("// moved\nint c;\n")
+    (toy / "pristine/src/llama-arch.h").write_text("enum {\n    B,\n    UNKNOWN,\n};\n")
+    there = asked(toy / "pristine")
+    assert there.returncode == 1 and "rejected: src/llama-arch.h:1\n" in there.stdout and re.search(r"0002-c.patch +applies; moved: 1\n", there.stdout)
+    assert (toy / "pristine/src/c.cpp").read_text() == "// moved\nint c;\n" and not (toy / "tree").exists()
+    (toy / "pristine/src/llama-arch.h").unlink()
+    fails(asked(toy / "pristine"), "got no src/llama-arch.h")
+
+
 def test_an_interrupted_sync_is_done_again(toy):
     run(toy)
     (toy / "tree.stamp").unlink()
