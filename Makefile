@@ -151,7 +151,7 @@ $(COMPAT)/.extras: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 test-compat: $(COMPAT)/.extras
-	$(COMPAT)/bin/python -m pytest tests/compat/check_*.py
+	PYTHONPATH=tests/compat $(COMPAT)/bin/python -m pytest -p compat_models tests/compat/check_*.py
 
 fuzz: $(VENV)/.test-extras
 	cd tests && ../$(PY) -m fuzz --seconds $(FUZZ_SECONDS)

@@ -62,3 +62,7 @@ def test_each_module_can_be_imported_first(package):
     names = [name for name in modules(package) if not name.endswith("__main__")]
     done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_tests_have_one_conftest():
+    assert [p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("conftest.py")] == ["tests/conftest.py"]  # `import conftest` means one of several
