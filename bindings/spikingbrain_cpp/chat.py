@@ -24,7 +24,7 @@ def render(template: Optional[str], messages: Sequence[Mapping[str, Any]], **var
     try:
         document = json_text({"messages": list(messages), **variables})
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"chat template: messages: got something that is not JSON ({error}), expected dicts, lists, text, "
+        raise ValueError(f"chat template: messages: got something that no JSON can hold ({error}), expected dicts, lists, text, "
                          "numbers, booleans and None") from error
     if not isinstance(template, str):
         raise TypeError(f"chat template: template: got {type(template).__name__}, expected Jinja as text")

@@ -48,7 +48,7 @@ def _object(name: str, value: Any) -> str:
     try:
         return json_text(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{WHERE}: {name}: got something that is not JSON ({error}), expected dicts, lists, text, numbers, "
+        raise ValueError(f"{WHERE}: {name}: got something that no JSON can hold ({error}), expected dicts, lists, text, numbers, "
                          "booleans and None") from error
 
 
