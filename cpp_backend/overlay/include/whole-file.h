@@ -252,9 +252,10 @@ public:
             char digits[16];
             snprintf(digits, sizeof(digits), "%08x%04x", random(), random() & 0xffff);
             const fs::path part = folder / fs::u8path(begin + digits + ".partial");
+            auto left = std::make_unique<on_signal>(part.u8string()); // before: a signal may come as soon as the file is there
             const int fd = create(part, to);
             if (fd >= 0) {
-                begun.push_back({ part, to, path, fd, std::make_unique<on_signal>(part.u8string()) });
+                begun.push_back({ part, to, path, fd, std::move(left) });
                 return part.u8string();
             }
         }
