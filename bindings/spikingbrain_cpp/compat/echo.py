@@ -78,14 +78,18 @@ def _before(answer: dict[str, Any], text: str, found: dict[str, list[Any]]) -> d
 
 def _logprobs(llama: Llama, ids: Ids, n: int, cancel: Any) -> dict[str, list[Any]]:
     """Of the prompt's tokens, as a completion's: the first one has none."""
-    def shown(token: int) -> str:
-        return llama._model.detokenize([int(token)], special=True).decode("utf-8", "ignore")
+    def piece(token: int) -> bytes:
+        return llama._model.detokenize([int(token)], special=True)
 
-    out: dict[str, list[Any]] = {"tokens": [shown(token) for token in ids], "text_offset": [], "token_logprobs": [None], "top_logprobs": [None]}
+    def shown(token: int) -> str:
+        return piece(token).decode("utf-8", "ignore")
+
+    out: dict[str, list[Any]] = {"tokens": [], "text_offset": [], "token_logprobs": [None], "top_logprobs": [None]}
     characters, offset = codecs.getincrementaldecoder("utf-8")("ignore"), 0
-    for token in ids:
+    for own in map(piece, ids):
+        out["tokens"].append(own.decode("utf-8", "ignore"))
         out["text_offset"].append(offset)
-        offset += len(characters.decode(llama._model.detokenize([int(token)], special=True)))
+        offset += len(characters.decode(own))
     for rows in _prompt_rows(llama, ids, cancel or current_token() or _core.CancelToken()):
         for row in rows[:ids.size - len(out["token_logprobs"])]:
             token = int(ids[len(out["token_logprobs"])])

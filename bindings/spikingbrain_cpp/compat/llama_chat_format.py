@@ -9,6 +9,7 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from ..chat import render
 from .formats import FORMATS
+from .llama_tokenizer import auto_tokenizer
 from .refused import missing, reason, refuse
 
 Messages = Sequence[Mapping[str, Any]]
@@ -168,11 +169,7 @@ def hf_tokenizer_config_to_chat_completion_handler(tokenizer_config: Mapping[str
 
 def hf_autotokenizer_to_chat_formatter(pretrained_model_name_or_path: str) -> Callable[..., ChatFormatterResponse]:
     """By transformers' tokenizer of a model. ImportError: transformers is not installed."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ImportError("chat format: got no package transformers, expected one; do pip install transformers") from error
-    tokenizer: Any = AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+    tokenizer = auto_tokenizer("chat format", pretrained_model_name_or_path)
 
     def formatter(messages: Messages, **given: Any) -> ChatFormatterResponse:
         return ChatFormatterResponse(tokenizer.apply_chat_template(messages, tokenize=False, **given), tokenizer.eos_token, added_special=True)

@@ -55,6 +55,15 @@ class LlamaTokenizer(BaseLlamaTokenizer):
         return cls(Llama(path, vocab_only=True))
 
 
+def auto_tokenizer(where: str, name_or_path: str) -> Any:
+    """transformers' tokenizer of a model. ImportError: transformers is not installed."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(f"{where}: got no package transformers, expected one; do pip install transformers") from error
+    return AutoTokenizer.from_pretrained(name_or_path)
+
+
 class LlamaHFTokenizer(BaseLlamaTokenizer):
     """One of transformers' tokenizers."""
 
@@ -73,11 +82,7 @@ class LlamaHFTokenizer(BaseLlamaTokenizer):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str) -> Self:
         """ImportError: transformers is not installed."""
-        try:
-            from transformers import AutoTokenizer
-        except ImportError as error:
-            raise ImportError("LlamaHFTokenizer: got no package transformers, expected one; do pip install transformers") from error
-        return cls(AutoTokenizer.from_pretrained(pretrained_model_name_or_path))
+        return cls(auto_tokenizer("LlamaHFTokenizer", pretrained_model_name_or_path))
 
 
 class Replaced(Tokenizer):

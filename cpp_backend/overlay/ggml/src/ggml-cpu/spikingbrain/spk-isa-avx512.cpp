@@ -19,6 +19,12 @@ namespace avx512 {
 #include "spk-simd-avx512.h"
 #include "spk-kernels.h"
 }
+// on processors of AMD: spike counts times Q4_0 in pairs
+namespace zen4 {
+#define SPK_PAIRS
+#include "spk-simd-avx512.h"
+#include "spk-kernels.h"
+}
 }
 
 #ifdef __clang__
@@ -27,9 +33,11 @@ namespace avx512 {
 #pragma GCC pop_options
 #endif
 
-static const spk_isa table = SPK_TABLE(avx512);
+static const spk_isa table = SPK_TABLE(avx512), in_pairs = SPK_TABLE(zen4);
 
 const spk_isa * spk_isa_avx512() { return &table; }
+const spk_isa * spk_isa_zen4()   { return &in_pairs; }
 #else
 const spk_isa * spk_isa_avx512() { return nullptr; }
+const spk_isa * spk_isa_zen4()   { return nullptr; }
 #endif

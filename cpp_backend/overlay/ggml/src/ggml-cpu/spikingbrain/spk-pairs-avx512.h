@@ -115,44 +115,29 @@ SPK_INLINE void pair_block(__m512 * sum, const uint8_t * block, const spk_batch_
     }
 }
 
-SPK_INLINE void plain_block(__m512 * sum, const uint8_t * block, const spk_batch_block & x) {
-    __m512i acc[SPK_BATCH];
-    SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-        acc[t] = _mm512_set1_epi32(x.bias[t]);
-    }
-    weights_q4_0::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) {
-        SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-            pair_dot(acc[t], w.v, x.s8[step/4][t] + step % 4*4);
-        }
-    });
-    SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-        sum[t] = _mm512_cvtepi32_ps(acc[t]);
-    }
-}
-
 // 16 rows times SPK_BATCH tokens, out [SPK_BATCH][SPK_ROWS], as tile_sums
 static void pair_sums(int64_t n, const uint8_t * tile, const spk_batch_block * batch, float * out) {
-    using W = weights_q4_0;
-
-    spk_f total[SPK_BATCH];
-    SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-        total[t] = f_zero();
-    }
+    using W     = weights_q4_0;
+    using plain = spk_sums<W, SPK_BATCH, 0>;
+    const auto x = plain::operand(nullptr, batch);
+    plain::floats total;
+    plain::zero(total);
     for (int64_t b = 0; b < n/32; ++b) {
         const uint8_t * block = tile + spk_block_at(b, W::BLOCK, W::TILE_SCALES);
         prefetch_ahead<W>(block, b);
-        __m512 sum[SPK_BATCH];
-        if (batch[b].in_pairs) {
-            pair_block(sum, block, batch[b]);
-        } else {
-            plain_block(sum, block, batch[b]);
-        }
         const spk_f scale = W::tile_scales(tile, nullptr, n/32, b);
+        if (!batch[b].in_pairs) {
+            plain sums;
+            sums.start<1>(x, b);
+            W::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) { sums.dot(step, w, x, b); });
+            sums.add<false>(total, scale, x, b);
+            continue;
+        }
+        __m512 sum[SPK_BATCH];
+        pair_block(sum, block, batch[b]);
         SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-            asm volatile("vfmadd231ps %2, %1, %0" : "+v"(total[t].v) : "v"(sum[t]), "v"(scale.v));
+            asm volatile("vfmadd231ps %2, %1, %0" : "+v"(total.v[t].v) : "v"(sum[t]), "v"(scale.v));
         }
     }
-    SPK_UNROLL for (int t = 0; t < SPK_BATCH; ++t) {
-        f_store(out + t*SPK_ROWS, total[t]);
-    }
+    plain::store(out, total);
 }
