@@ -1,4 +1,4 @@
-"""python -m bench: run, cases, shapes, build, report, compare."""
+"""python -m bench: run, cases, shapes, build, report, compare, targets, quality, reread."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import build, cases, compare, machine, report, rows, run, targets
+from . import cases, quality, rows
+from .checkout import RESULTS
 from .errors import BenchError
-from .sides import SIDES
+from .measure import build, machine, reread, run
+from .report import compare, files, targets
 from .shapes import SHAPES, TYPES, is_int8, model_bytes, state_bytes_per_token, weight_bytes_per_token
-
-RESULTS = report.RESULTS
+from .sides import SIDES
 
 
 def results_file(form: str) -> Path:
@@ -73,11 +74,20 @@ def default_rows() -> Path:
 
 
 def cmd_report(args: argparse.Namespace) -> int:
-    return report.main(args.rows or default_rows(), readmes=args.readmes, check=args.check, plots=not args.no_plots)
+    return files.main(args.rows or default_rows(), readmes=args.readmes, check=args.check, plots=not args.no_plots)
 
 
 def cmd_compare(args: argparse.Namespace) -> int:
     return compare.main(args.old, args.new)
+
+
+def cmd_reread(args: argparse.Namespace) -> int:
+    if not args.model.is_file():
+        raise BenchError(f"bench: reread: got no file {args.model}, expected a GGUF file; do name one")
+    if args.tokens < 1:
+        raise BenchError(f"bench: reread: got {args.tokens} tokens, expected at least 1; do ask for more")
+    reread.main(args.model.resolve(), args.tokens)
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +126,11 @@ def parser() -> argparse.ArgumentParser:
     k.add_argument("old", type=Path)
     k.add_argument("new", type=Path)
     k.set_defaults(run=cmd_compare)
+    quality.add_arguments(sub.add_parser("quality", help="perplexity of each type, or tasks over k: bench/quality.py"))
+    m = sub.add_parser("reread", help="what a token reads of experts that stay in the file, where none is in memory")
+    m.add_argument("model", type=Path)
+    m.add_argument("tokens", type=int, metavar="N", help="tokens to generate")
+    m.set_defaults(run=cmd_reread)
     return p
 
 

@@ -1,4 +1,4 @@
-"""The models, by shape: dimensions, tensors and bytes. No weights exist here; make_model.py draws them.
+"""The models, by shape: dimensions, tensors and bytes. No weights exist here; measure/make_model.py draws them.
 
 Llama-3.2-1B and Qwen2.5-7B have the published dimensions. The paper gives no sizes for SpikingBrain-1B: it has those of
 Llama-3.2-1B, GLA and sliding-window layers 1:1 (even layers GLA), window 4096. SpikingBrain-7B has those of Qwen2.5-7B.

@@ -16,12 +16,14 @@ import pytest
 from conftest import ROOT
 from test_cpp import built
 
-from bench import machine, measure_python, rows, run, session, shapes, tables
-from bench.build import Drivers, tool
+from bench import rows, shapes
 from bench.cases import Case, Player, all_cases, select, tiny_case
-from bench.driver import Driver
 from bench.errors import BenchError
-from bench.make_model import make_model
+from bench.measure import machine, python_share, run, session
+from bench.measure.build import Drivers, tool
+from bench.measure.driver import Driver
+from bench.measure.make_model import make_model
+from bench.report import tables
 from bench.shapes import LLAMA_1B, LLAMA_DENSE, LLAMA_MOE, QWEN_7B, SHAPES, SPIKING_1B, SPIKING_76B, SPIKING_76B_SMALL, shape_named, tiny
 from bench.sides import SIDES
 
@@ -285,7 +287,7 @@ def test_the_time_of_a_token_is_split_between_what_computes_and_python(suite: Pa
 
 
 def test_work_in_python_counts_as_pythons_and_other_work_does_not(models: session.Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import python_player
+    from bench.measure import python_player
     from spikingbrain_cpp import _core
 
     play = python_player.PythonPlayer()
@@ -300,7 +302,7 @@ def test_work_in_python_counts_as_pythons_and_other_work_does_not(models: sessio
         with monkeypatch.context() as monkeypatch:
             slow(name)
             answer = play.tokens(how="generate", n=4, seconds=9.0, parts=True)
-        parts = measure_python.parts_of(answer)
+        parts = python_share.parts_of(answer)
         where = {"accept": "python"}.get(name, name)
         assert answer["tokens"] == 4 and parts[where] > 19000 and sum(parts[k] for k in ("decode", "sample", "python")) == pytest.approx(parts["all"])
         assert all(parts[k] < parts[where] for k in ("decode", "sample", "python") if k != where)
@@ -309,7 +311,7 @@ def test_work_in_python_counts_as_pythons_and_other_work_does_not(models: sessio
 
 @pytest.mark.parametrize("how", ["generate", "stream"])
 def test_the_players_tokens_are_those_asked_for(models: session.Models, how: str) -> None:
-    from bench.python_player import PythonPlayer
+    from bench.measure.python_player import PythonPlayer
 
     play = PythonPlayer()
     play.load(str(models.get(player("SpikingBrain-1B"))[0]), 1)
@@ -403,14 +405,14 @@ def test_a_conversion_is_measured_without_upstreams_requirements(suite: Path, mo
 
 
 def test_both_checkpoints_of_a_conversion_have_one_size(tmp_path: Path) -> None:
-    from bench.checkpoints import DIMENSIONS, config, gla_swa_tensors, qwen2_tensors
+    from bench.measure.checkpoints import DIMENSIONS, config, gla_swa_tensors, qwen2_tensors
 
     sizes = [sum(_product(s) for _, s in f(config(name, DIMENSIONS))) for f, name in ((qwen2_tensors, "qwen2"), (gla_swa_tensors, "gla_swa"))]
     assert sizes[0] == 1543714304 and 1 <= sizes[1] / sizes[0] < 1.001  # as Qwen2.5-1.5B's card counts it
 
 
 def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import build
+    from bench.measure import build
 
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BenchError, match="make build"):
@@ -421,7 +423,7 @@ def test_without_the_package_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_build_folder_of_another_checkout_is_taken_over(tmp_path: Path) -> None:
-    from bench import build
+    from bench.measure import build
 
     cache = tmp_path / "CMakeCache.txt"
     for home, kept in ((ROOT / "bench" / "cpp", True), (tmp_path, False)):
@@ -431,7 +433,7 @@ def test_a_build_folder_of_another_checkout_is_taken_over(tmp_path: Path) -> Non
 
 
 def test_the_baseline_is_the_pinned_tree_without_our_files(tmp_path: Path) -> None:
-    from bench import build
+    from bench.measure import build
 
     if not list((build.WORK / "upstream").glob("llama.cpp")):
         pytest.skip("the baseline's tree has not been made here (python -m bench build)")

@@ -9,10 +9,12 @@ import pytest
 
 from test_bench_driver import driver, drivers, suite  # noqa: F401
 
-from bench import events, plots, rows, run, tables
+from bench import rows
 from bench.cases import select
-from bench.driver import Driver
 from bench.errors import BenchError
+from bench.measure import run
+from bench.measure.driver import Driver
+from bench.report import events, plots, tables
 
 
 @pytest.mark.parametrize("n, m", [(32, 128), (96, 256), (2048, 384)])

@@ -12,9 +12,11 @@ import pytest
 
 from conftest import ROOT
 
-from bench import compare, machine, measure, page, report, rows, tables, targets
+from bench import rows
 from bench.cases import all_cases, select
 from bench.errors import BenchError
+from bench.measure import machine, whole_models
+from bench.report import compare, files, page, tables, targets
 
 
 def row(case: str = "c", name: str = "a", values: list[float] | None = None, **fields: Any) -> rows.Row:
@@ -110,7 +112,7 @@ def test_compare_raises_as_few_false_alarms_as_it_says(monkeypatch: pytest.Monke
 
 def test_rows_of_a_noisy_machine_are_not_shown_nor_compared(tmp_path: Path) -> None:
     noisy = [r | {"noise": {"noisy": True}} for r in measured()]
-    assert report.made("figure7", noisy, tmp_path / "r.jsonl") == "_not measured_"
+    assert files.made("figure7", noisy, tmp_path / "r.jsonl") == "_not measured_"
     with pytest.raises(BenchError, match="no row"):
         compare.compare(noisy, noisy)
     found = [r | {"noise": {"noisy": True}} for r in (target_row("targets-prompt", "ours", [1.0], kind="prefill 512", unit="s"),
@@ -205,16 +207,16 @@ def test_a_long_prompt_is_fitted_from_short_ones_and_chunks_at_depth() -> None:
     common = {"name": "a", "unit": "s", "depth": None}
     real = [row("prefill-1b-n4096", values=[seconds(n)], kind=f"prefill {n}", n_prompt=n, **common) for n in (512, 1024, 2048, 4096)]
     deep = [row(f"prefill-1b-at{d}", values=[seconds(d + 128) - seconds(d)], kind="prefill 128", n_prompt=128, **common | {"depth": d}) for d in (16384, 65536)]
-    points = measure.seconds_per_token([*real, *deep], "a", measure.VALIDATED)
-    assert measure.fitted(points, 16384) == pytest.approx(seconds(16384), rel=0.01)
+    points = whole_models.seconds_per_token([*real, *deep], "a", whole_models.VALIDATED)
+    assert whole_models.fitted(points, 16384) == pytest.approx(seconds(16384), rel=0.01)
     wrong = row("prefill-1b-n16384", values=[1e9], kind="prefill 16384", n_prompt=16384, **common)
-    assert measure.seconds_per_token([*real, *deep, wrong], "a", measure.VALIDATED) == points  # what is validated is not in the fit
+    assert whole_models.seconds_per_token([*real, *deep, wrong], "a", whole_models.VALIDATED) == points  # what is validated is not in the fit
 
 
 def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> None:
     text = "before\n<!-- bench: figure7 begin -->\nold\n<!-- bench: figure7 end -->\nafter\n"
     def filled(text: str) -> str:
-        return report.filled(text, measured(), "x", tmp_path / "r.jsonl")
+        return files.filled(text, measured(), "x", tmp_path / "r.jsonl")
     once = filled(text)
     assert once.startswith("before\n<!--") and once.endswith("-->\nafter\n") and "old" not in once and filled(once) == once
     with pytest.raises(BenchError, match="no such table"):
@@ -226,9 +228,9 @@ def test_a_report_changes_only_what_lies_between_its_marks(tmp_path: Path) -> No
 
 
 def test_a_mark_may_name_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(files, "RESULTS", tmp_path)
     rows.append(tmp_path / "other.jsonl", measured())
-    text = report.filled("<!-- bench: figure7 of other.jsonl begin -->\n<!-- bench: figure7 end -->\n", [], "x", tmp_path / "r.jsonl")
+    text = files.filled("<!-- bench: figure7 of other.jsonl begin -->\n<!-- bench: figure7 end -->\n", [], "x", tmp_path / "r.jsonl")
     assert "| 5.00x | 3.71x | 4.04x |" in text and "[results/other.jsonl](results/other.jsonl): " in text
 
 
@@ -240,14 +242,14 @@ def test_reports_and_plots_are_the_same_bytes_every_time(tmp_path: Path) -> None
     shutil.copy(ROOT / "bench" / "README.md", tmp_path / "bench")
     found = []
     for _ in range(2):
-        assert report.main(source, tmp_path, readmes=True) == 0
+        assert files.main(source, tmp_path, readmes=True) == 0
         found.append({p.name: p.read_bytes() for p in [*tmp_path.glob("r*.*"), tmp_path / "bench" / "README.md"]})
     assert found[0] == found[1] and {"r-figure7.svg", "r.html", "r.md"} <= set(found[0])
     text = found[0]["r.html"].decode()
     assert text.count("<svg") >= 3 and "src=" not in text and "href=\"http" not in text  # Figure 7, prompts, memory; nothing from elsewhere
-    assert report.main(source, tmp_path, check=True) == 0
+    assert files.main(source, tmp_path, check=True) == 0
     (tmp_path / "bench" / "README.md").write_text(found[0]["README.md"].decode().replace("64k", "65k"))
-    assert report.main(source, tmp_path, check=True) == 1
+    assert files.main(source, tmp_path, check=True) == 1
 
 
 def test_committed_tables_are_those_of_the_rows_they_name() -> None:
@@ -255,7 +257,7 @@ def test_committed_tables_are_those_of_the_rows_they_name() -> None:
     if not named:
         pytest.skip("no results are committed")
     source = ROOT / "bench" / "results" / named[1]
-    assert report.write_tables(rows.read(source), ROOT, source, check=True) == []
+    assert files.write_tables(rows.read(source), ROOT, source, check=True) == []
     for written in (ROOT / "bench" / "results").glob("*.md"):
         assert written.read_text() == page.markdown(rows.read(written.with_suffix(".jsonl")), written.with_suffix(".jsonl"))
 

@@ -9,10 +9,11 @@ import pytest
 
 from test_bench_driver import driver, models, player  # noqa: F401 (fixtures)
 
-from bench import build, machine, session, shapes
+from bench import shapes
 from bench.cases import Player
-from bench.driver import Driver
 from bench.errors import BenchError
+from bench.measure import build, machine, session
+from bench.measure.driver import Driver
 from bench.shapes import LLAMA_1B, SPIKING_1B, tiny
 from bench.sides import SIDES
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PACKAGES = {"spikingbrain_cpp": ROOT / "bindings" / "spikingbrain_cpp", "sb_convert": ROOT / "converter" / "sb_convert"}
+PACKAGES = {"spikingbrain_cpp": ROOT / "bindings" / "spikingbrain_cpp", "sb_convert": ROOT / "converter" / "sb_convert", "bench": ROOT / "bench"}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -60,8 +61,26 @@ def test_each_module_can_be_imported_first(package):
                "        del sys.modules[held]\n"
                "    importlib.import_module(name)\n")
     names = [name for name in modules(package) if not name.endswith("__main__")]
-    done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_measuring_and_reporting_share_data_and_nothing_else():
+    """bench: the commands import both, both import data, and neither the other; what lies beside the folders imports neither."""
+    def room(name: str) -> str:
+        part = name.removeprefix("bench.").split(".")[0]
+        return part if part in ("measure", "report") else "commands" if part in ("bench", "cli", "__main__", "quality") else "data"
+
+    known = modules("bench")
+    steps = {(room(name), room(other)) for name, path in known.items() for other in imported(name, path, known) - {"bench"}}
+    assert steps - {(x, x) for x, _ in steps} == {("commands", "measure"), ("commands", "report"), ("commands", "data"), ("measure", "data"), ("report", "data")}
+
+
+def test_the_parts_of_the_benchmarks_driver_do_not_know_it():
+    folder = ROOT / "bench" / "cpp"
+    included = {p.name: set(re.findall(r'#include "([\w.-]+)"', p.read_text())) for p in folder.iterdir() if p.suffix in (".h", ".cpp")}
+    graphlib.TopologicalSorter(included).prepare()
+    assert not [name for name, others in included.items() if any(o.startswith("driver.") for o in others)]
 
 
 def test_the_tests_have_one_conftest():

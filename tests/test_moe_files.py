@@ -110,7 +110,7 @@ def test_experts_stay_in_the_file_where_the_weights_are_more_than_the_memory(tmp
         said[limit] = done.stdout
     assert said[10**6] == said[10**9]
     (tmp_path / "limit").write_text("1000000\n")
-    command = f"mount --bind {tmp_path}/limit {LIMITS[0]} && exec {sys.executable} -m bench.reread {path} 2"
+    command = f"mount --bind {tmp_path}/limit {LIMITS[0]} && exec {sys.executable} -m bench reread {path} 2"
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert re.fullmatch(r"per token: [\d.]+ MiB read, \d+ major faults, [\d.]+ s\n", done.stdout), done.stderr
 

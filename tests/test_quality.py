@@ -12,9 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "examples")]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
-import quality  # noqa: E402
+from bench import quality as command  # noqa: E402
+from bench.measure import quality  # noqa: E402
+from bench.report import quality as report  # noqa: E402
 
 SMALL = ROOT / "examples" / "small"
 F32, INT8, Q4 = (next(c for c in quality.CASES if c.name == name) for name in ("F32", "INT8 + spikes, k = 3", "Q4_0, imatrix + spikes, k = 3"))
@@ -84,20 +86,20 @@ def test_a_failing_tool_is_named(data, tmp_path):
 
 def test_table_says_what_rows_say(rows, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{quality.BEGIN}\nold\n{quality.END}\nafter\n")
-    quality.write_table(read(rows), readme)
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.write_table(read(rows), readme)
     text = readme.read_text()
     base, int8, _ = read(rows)
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert f"| {int8['perplexity']:.3f} | {100 * (int8['perplexity'] / base['perplexity'] - 1):+.2f}% |" in text
-    quality.write_table(read(rows), readme)
+    report.write_table(read(rows), readme)
     assert readme.read_text() == text
 
 
 def test_a_readme_without_markers_is_refused(rows, tmp_path):
     (tmp_path / "R.md").write_text("nothing")
     with pytest.raises(SystemExit, match="markers: got 0 begin"):
-        quality.write_table(read(rows), tmp_path / "R.md")
+        report.write_table(read(rows), tmp_path / "R.md")
 
 
 # --- tasks over k ---------------------------------------------------------------------------------------------
@@ -108,19 +110,18 @@ def test_tasks_need_the_harness_a_file_and_numbers(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     call = [str(model), "--tasks", "piqa", "--out", str(tmp_path / "rows.jsonl")]
     with pytest.raises(SystemExit, match=r"lm_eval: got .*; do pip install \"spikingbrain-cpp\[eval\]\""):
-        quality.main(call)
+        command.main(call)
     with pytest.raises(SystemExit, match="--k: got '2,x', expected numbers and off"):
-        quality.main([*call, "--k", "2,x"])
+        command.main([*call, "--k", "2,x"])
     with pytest.raises(SystemExit):
-        quality.main(["--tasks", "piqa"])
+        command.main(["--tasks", "piqa"])
     assert "checkpoint: got None, expected a GGUF file with --tasks" in capsys.readouterr().err
 
 
 def test_the_table_of_tasks_is_of_rows_and_has_the_papers_averages_beside_its_tasks():
-    import quality_tasks
     rows = [{"case": "no spikes", "k": None, "tasks": ["piqa"], "scores": {"piqa": 0.5}, "average": 0.5},
             {"case": "k = 2", "k": 2.0, "tasks": ["piqa"], "scores": {"piqa": 0.25}, "average": 0.25, "sparsity": 0.7312, "share_to_7": 0.98}]
-    assert list(quality_tasks.table(rows))[2:] == ["| no spikes | 0.5000 | 0.5000 |  |  |", "| k = 2 | 0.2500 | 0.2500 | 0.731 | 0.980 |"]
-    papers = list(quality_tasks.PAPER_TASKS)
+    assert list(report.table_of_tasks(rows))[2:] == ["| no spikes | 0.5000 | 0.5000 |  |  |", "| k = 2 | 0.2500 | 0.2500 | 0.731 | 0.980 |"]
+    papers = list(report.PAPER_TASKS)
     rows = [{**rows[1], "tasks": papers, "scores": dict.fromkeys(papers, 0.25)}]
-    assert list(quality_tasks.table(rows))[2].endswith("| 0.2500 | 0.731 | 0.980 | 0.6735 |")
+    assert list(report.table_of_tasks(rows))[2].endswith("| 0.2500 | 0.731 | 0.980 | 0.6735 |")

@@ -1,4 +1,14 @@
-#include "driver.h"
+// sb-bench-driver: one model, one context, commanded line by line (request.h).
+
+#include "engine.h"
+#include "machine.h"
+#include "session.h"
+#ifndef SB_BENCH_IK
+#include "operators.h"
+#endif
+#ifdef SB_BENCH_SPIKINGBRAIN
+#include "events.h"
+#endif
 
 #include <unistd.h>
 

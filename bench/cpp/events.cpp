@@ -8,7 +8,10 @@
 //
 //   y[row] = threshold * sum over blocks of scale[row, block] * sum over its channels of count[c] * (code[row, c] - 8)
 
-#include "driver.h"
+#include "events.h"
+
+#include "engine.h"
+#include "threads.h"
 
 #include <sched.h>
 

@@ -1,7 +1,7 @@
 // A context filled without prefilling it: saved sequence states, written here with valid positions and random values,
 // are restored through llama_state_seq_set_data. Decoding then does the work of a real context of that depth.
 
-#include "driver.h"
+#include "session.h"
 
 #include <algorithm>
 #include <cstring>

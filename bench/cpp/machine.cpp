@@ -1,4 +1,7 @@
-#include "driver.h"
+#include "machine.h"
+
+#include "engine.h"
+#include "threads.h"
 
 #ifdef SB_BENCH_SPIKINGBRAIN
 #include "ggml-spikingbrain.h"
@@ -14,55 +17,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <sstream>
 #include <thread>
-
-std::vector<int> allowed_cpus() {
-    // asked once: the main thread is bound to one CPU later on, by OpenMP even before. Those named come first to last, cores before
-    // the second threads of cores (machine.py)
-    static const std::vector<int> cpus = [] {
-        std::vector<int> out;
-        std::istringstream named(getenv("SPIKINGBRAIN_BENCH_CPUS") ? getenv("SPIKINGBRAIN_BENCH_CPUS") : "");
-        for (std::string cpu; std::getline(named, cpu, ','); ) {
-            out.push_back(std::stoi(cpu));
-        }
-        if (!out.empty()) {
-            return out;
-        }
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        sched_getaffinity(0, sizeof(set), &set);
-        for (int i = 0; i < CPU_SETSIZE; ++i) {
-            if (CPU_ISSET(i, &set)) {
-                out.push_back(i);
-            }
-        }
-        return out;
-    }();
-    return cpus;
-}
-
-uint64_t rng_next(uint64_t & state) {
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state*0x2545F4914F6CDD1DULL;
-}
-
-thread_pool::thread_pool(int n_threads) : n_threads(n_threads) {
-    const auto cpus = allowed_cpus();
-    if (n_threads < 1 || n_threads > (int) cpus.size()) {
-        fail("n_threads: got " + std::to_string(n_threads) + ", expected 1 .. " + std::to_string(cpus.size()) + ", the CPUs this process may use");
-    }
-    pool = engine_threads_new(cpus.data(), n_threads);
-    if (!pool) {
-        fail("thread pool: could not be made");
-    }
-}
-
-thread_pool::~thread_pool() { engine_threads_free(pool); }
-
-void thread_pool::pause() { engine_threads_pause(pool); }
 
 json cmd_hello(const request &) {
     json out = {

@@ -1,6 +1,8 @@
 // Single operators and the matrix products of a decode step, as graphs of their own over random data.
 
-#include "driver.h"
+#include "operators.h"
+
+#include "threads.h"
 
 #include "ggml-alloc.h"
 #include "ggml-cpu.h"

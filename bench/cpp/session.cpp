@@ -1,4 +1,4 @@
-#include "driver.h"
+#include "session.h"
 
 #ifdef SB_BENCH_SPIKINGBRAIN
 #include "llama-spikingbrain.h"

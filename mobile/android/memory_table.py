@@ -11,7 +11,7 @@ import gguf
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from bench.make_model import add_keys, add_tokenizer, write_header  # noqa: E402
+from bench.measure.make_model import add_keys, add_tokenizer, write_header  # noqa: E402
 from bench.shapes import SPIKING_1B, SPIKING_7B, SPIKING_76B, Shape, tensors  # noqa: E402
 from sb_convert.whole import write_whole  # noqa: E402
 from spikingbrain_cpp import MemoryEstimate, memory_estimate  # noqa: E402

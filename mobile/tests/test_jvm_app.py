@@ -12,7 +12,9 @@ import pytest
 from jvm import large_moe, llama, spiking, tiny  # noqa: F401
 from jvm_app import app, core, said  # noqa: F401
 
-from bench import compare, machine, report, rows, tables
+from bench import rows
+from bench.measure import machine
+from bench.report import compare, files, tables
 
 
 # --- what needs no model
@@ -170,7 +172,7 @@ def test_bench_reads_the_rows(app, spiking, tmp_path, capsys):
     assert (single["case"], single["kind"], single["unit"], single["n_prompt"], single["n_gen"]) == ("tg6", "decode", "tokens/s", None, 6)
     assert tables.value(single) in tables.batch([single | {"case": "batch-x"}])
     assert prompt["name"] in tables.prefill([prompt, single]) and "llama-cpp-python==0.0.0, commit 0123456789ab" in tables.machine([prompt, single])
-    assert report.main(path, plots=False) == 0 and tables.value(prompt) in path.with_suffix(".md").read_text()
+    assert files.main(path, plots=False) == 0 and tables.value(prompt) in path.with_suffix(".md").read_text()
     assert compare.main(path, path) == 0
 
 

@@ -18,12 +18,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SMALL = ROOT / "examples" / "small"
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import local_tasks  # noqa: E402
-import quality  # noqa: E402
 from running_server import Server  # noqa: E402
 
+from bench import quality as command  # noqa: E402
+from bench.measure import quality  # noqa: E402
 from spikingbrain_cpp import Llama  # noqa: E402
 
 pytest.importorskip("lm_eval")
@@ -84,7 +85,7 @@ def run(work, tasks, model):
 
 
 def test_the_perplexity_is_our_own(run, model, text):
-    """To 0.01%: the harness's of the text, and bench/quality.py's of the same rows."""
+    """To 0.01%: the harness's of the text, and bench/measure/quality.py's of the same rows."""
     with Llama(model, vocab_only=True) as llm:
         ids = np.array([llm.token_eos(), *llm.tokenize(text, special=True)])
     loss, _ = quality.predictions(model, *quality.rows_of(ids), 1, "own")
@@ -159,16 +160,16 @@ def test_sb_server_gives_local_completions_the_same(run, work, tasks, model, tok
 def test_tasks_over_k_are_rows(work, tasks, spiking, capsys):
     out = work / "rows.jsonl"
     call = [str(spiking), "--tasks", "local_choice:acc_norm,local_cloze", "--k", "off,1,4", "--include-path", str(tasks), "--out", str(out), "-t", "1"]
-    quality.main(call)
+    command.main(call)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["k"] for row in rows] == [None, 1.0, 4.0]
     assert all(row["average"] == pytest.approx((row["scores"]["local_choice:acc_norm"] + row["scores"]["local_cloze"]) / 2) for row in rows)
     assert rows[1]["sparsity"] > rows[2]["sparsity"] > 0 and "sparsity" not in rows[0]
     before = out.read_text()
-    quality.main(call)
+    command.main(call)
     assert out.read_text() == before and "| k = 4 |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="tasks: got"):
-        quality.main([*call[:2], "local_cloze", *call[3:]])
+        command.main([*call[:2], "local_cloze", *call[3:]])
     with pytest.raises(SystemExit, match="got local_text, expected a metric of local_text: word_perplexity, .*; write local_text:METRIC"):
-        quality.main([*call[:2], "local_text", *call[3:-4], "--out", str(work / "other.jsonl")])
+        command.main([*call[:2], "local_text", *call[3:-4], "--out", str(work / "other.jsonl")])
     assert not (work / "other.jsonl").exists()

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from bench.build import commit, pin
+from bench.checkout import commit, pin
 from bench.errors import BenchError
+from bench.report.tables import number, table
 from bench.rows import Row, make_row
-from bench.tables import number, table
 
 from .build import ROOT
 from .cases import ISAS, LEVEL, MARCH, Case, Variant, macs

@@ -12,7 +12,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 
-/** What a row of results says of the machine, as bench/machine.py says it. */
+/** What a row of results says of the machine, as bench/measure/machine.py says it. */
 final class Machine {
     private static final List<String> FEATURES = Arrays.asList("sse3", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16",
         "avx512_fp16", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve");

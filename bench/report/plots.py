@@ -6,10 +6,10 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..cases import PAPER_FIGURE_7
+from ..errors import BenchError
+from ..rows import Row
 from . import events
-from .cases import PAPER_FIGURE_7
-from .errors import BenchError
-from .rows import Row
 from .tables import best_other, bytes_per_token, decode_rows, depths, fastest, labels, names, ours, prompts, size, speed_ratio
 
 
@@ -122,7 +122,7 @@ def together(rows: list[Row], ax: Any) -> bool:
 
 
 def quality(rows: list[dict[str, Any]], ax: Any) -> bool:
-    """Perplexity of examples/small over the speed at which it was found; rows of quality.py."""
+    """Perplexity of examples/small over the speed at which it was found; rows of measure/quality.py."""
     found = [r for r in rows if r.get("perplexity") and r.get("seconds")]
     for r in found:
         ax.plot([r["tokens"] / r["seconds"]], [r["perplexity"]], marker="o", color="tab:green" if r.get("k") else "tab:blue")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
+from ..cases import PAPER_FIGURE_7
+from ..rows import Row
+from ..shapes import shape_named, state_bytes_per_token, weight_bytes_per_token
+from ..sides import SIDES
 from . import events
-from .cases import PAPER_FIGURE_7
-from .rows import Row
-from .sides import SIDES
-from .shapes import shape_named, state_bytes_per_token, weight_bytes_per_token
 
 MIB = 1 << 20
 

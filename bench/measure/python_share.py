@@ -6,10 +6,10 @@ import statistics
 import sys
 from typing import Any
 
-from .build import ROOT
-from .cases import Case
+from ..cases import Case
+from ..checkout import ROOT
+from ..rows import Row, ratio_row
 from .driver import Driver
-from .rows import Row, ratio_row
 from .session import Bench, Seat
 
 HOWS = ("generate", "stream")
@@ -31,7 +31,7 @@ def python(bench: Bench, case: Case) -> list[Row]:
     plain: dict[str, list[float]] = {how: [] for how in HOWS}
     c: list[float] = []
     with bench.seated(case.players, p["n_prompt"] + p["n_gen"] * (p["repetitions"] + 1) + 256, p["n_threads"]) as (seat,), \
-            Driver([sys.executable, "-m", "bench.python_player"], "python", cwd=ROOT) as driver:
+            Driver([sys.executable, "-m", "bench.measure.python_player"], "python", cwd=ROOT) as driver:
         ours = Seat(player, driver, seat.model_hash, driver.ask("load", path=str(bench.models.get(player)[0]), n_threads=p["n_threads"]))
         ours.opened = ours.loaded
         seat.driver.ask("prefill", n=p["n_prompt"])

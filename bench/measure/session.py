@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from . import machine, rows
-from .build import Drivers, pin
-from .cases import Case, Player
+from .. import rows
+from ..cases import Case, Player
+from ..checkout import pin
+from ..errors import BenchError, Skip
+from ..shapes import model_bytes
+from ..sides import SIDES
+from . import machine
+from .build import Drivers
 from .driver import Driver
-from .errors import BenchError, Skip
 from .make_model import convert_model, make_model
-from .shapes import model_bytes
-from .sides import SIDES
 
 RESERVE = 1 << 30  # left to the system, bytes
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import plots, rows, targets
-from .rows import Row
+from .. import rows
+from ..rows import Row
+from . import plots, targets
 from .tables import CAPTIONS, TABLES
 
 STYLE = """body { font: 15px/1.45 sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em }
@@ -43,7 +44,7 @@ def markdown(measured: list[Row], source: Path) -> str:
 
 
 def read_quality(path: Path) -> list[dict[str, Any]]:
-    """Rows of quality.py, which have fields of their own."""
+    """Rows of measure/quality.py, which have fields of their own."""
     return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
 
 

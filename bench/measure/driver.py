@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Union
 
-from .errors import BenchError
+from ..errors import BenchError
 
 
 class Driver:

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cases import Case, Player
+from ..cases import Case, Player
+from ..errors import BenchError, Skip
+from ..rows import Row, ratio_row
 from .driver import Driver
-from .errors import BenchError, Skip
-from .measure_ops import alternate
+from .operators import alternate
 from .rounds import Context, Sample, sampled
-from .rows import Row, ratio_row
 from .session import Bench, Seat
 
 BEFORE = "SPIKINGBRAIN_BENCH_BEFORE"  # the sb-bench-driver of another build of the fork

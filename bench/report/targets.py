@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-from . import rows
-from .rows import Row, interval
+from .. import rows
+from ..rows import Row, interval
 from .tables import size, table
 
 ARM = "arm64-instructions.jsonl"   # beside the rows of machines: counted, not timed

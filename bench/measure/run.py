@@ -11,16 +11,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import build, machine, measure, measure_back, measure_convert, measure_drafts, measure_events, measure_ops, measure_python, rows
-from .cases import Case
-from .errors import BenchError, Skip
+from .. import rows
+from ..cases import Case
+from ..errors import BenchError, Skip
+from . import build, conversion, drafts, events, machine, operators, python_share, taking_back, whole_models
 from .session import Bench, Models
 
 MEASURE = {
-    "decode": measure.decode, "prefill": measure.prefill, "depths": measure.depths, "fit": measure.fit, "validate": measure.validate, "load": measure.load,
-    "operators": measure_ops.operators, "products": measure_ops.products, "step": measure_ops.step, "convert": measure_convert.convert,
-    "python": measure_python.python, "verify": measure_back.verify, "rollback": measure_back.rollback, "before": measure_back.before,
-    "state": measure_back.state, "drafts": measure_drafts.drafts, "events": measure_events.events,
+    "decode": whole_models.decode, "prefill": whole_models.prefill, "depths": whole_models.depths, "fit": whole_models.fit,
+    "validate": whole_models.validate, "load": whole_models.load,
+    "operators": operators.operators, "products": operators.products, "step": operators.step, "convert": conversion.convert,
+    "python": python_share.python, "verify": taking_back.verify, "rollback": taking_back.rollback, "before": taking_back.before,
+    "state": taking_back.state, "drafts": drafts.drafts, "events": events.events,
 }
 GIB = 1 << 30
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from .errors import BenchError
-from .sides import PIN, SIDES, Side
+from ..checkout import ROOT, commit, pin
+from ..errors import BenchError
+from ..sides import PIN, SIDES, Side
 
-ROOT = Path(__file__).resolve().parent.parent
 BACKEND = PIN.parent
 WORK = Path(os.environ.get("SPIKINGBRAIN_BENCH_WORK") or ROOT / "build" / "bench").absolute()  # builds and models
 
@@ -87,22 +87,6 @@ def build_side(side: Side, jobs: int) -> Path:
         f"cmake ({side.name})", log)
     run([tool("cmake"), "--build", str(folder / "build"), "-j", str(jobs)], f"build ({side.name})", log)
     return folder / "build" / "sb-bench-driver"
-
-
-def pin(lock: Path = PIN) -> str:
-    words = lock.read_text().split()
-    return next(w for w in words if "==" in w)
-
-
-def commit() -> str:
-    def git(*args: str) -> str:
-        out = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True)
-        return out.stdout.strip() if out.returncode == 0 else ""
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-    except OSError:
-        return ""
-    return head + ("+" if head and git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def build_hash(libs: Path) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case
-from .errors import Skip
+from ..cases import Case
+from ..errors import Skip
+from ..rows import Row, make_row, ratio_row
 from .rounds import Context, Sample, ratios, sampled
-from .rows import Row, make_row, ratio_row
 from .session import Bench, Seat
 
 

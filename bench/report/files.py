@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sb_convert.whole import write_whole
 
-from . import page, rows
+from .. import rows
+from ..checkout import RESULTS, ROOT
+from ..errors import BenchError
+from ..rows import Row
+from . import page
 from . import plots as drawing
-from .build import ROOT
-from .errors import BenchError
-from .rows import Row
 from .tables import TABLES
 
-RESULTS = ROOT / "bench" / "results"
 READMES = ("README.md", "bench/README.md", "cpp_backend/README.md")
 BEGIN = r"<!-- bench: (\w+)(?: of ([\w.-]+))? begin -->"
 MARK = re.compile(rf"({BEGIN}\n)(.*?)(<!-- bench: \2 end -->)", re.S)

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
 
-from .build import ROOT, tool
-from .cases import Case
-from .errors import BenchError
-from .rows import Row, ratio_row
+from ..cases import Case
+from ..checkout import ROOT
+from ..errors import BenchError
+from ..rows import Row, ratio_row
+from .build import tool
 from .session import Bench
 
 DRAFT_MAX = {"ngram-simple": 48, "ngram-mod": 64}  # llama.cpp's defaults, tokens

@@ -18,9 +18,10 @@ from sb_convert.metadata import add_hparams
 from sb_convert.spike import SpikeKeys, add_sink_keys
 from sb_convert.whole import NotWritten, target
 
+from ..checkout import ROOT
+from ..errors import BenchError
+from ..shapes import OUTLIER, Shape, Tensor, check, config, tensors
 from . import build
-from .errors import BenchError
-from .shapes import OUTLIER, Shape, Tensor, check, config, tensors
 
 POOL = 1 << 21  # bytes drawn per type and width
 CHUNK = 1 << 24
@@ -172,7 +173,7 @@ def write_tensors(w: gguf.GGUFWriter, shape: Shape, table: list[Tensor]) -> int:
 def convert_model(checkpoint: str, type_: str, path: Path, spikes: bool) -> str:
     """Writes the GGUF file of a checkpoint of this repository, as `make demo` does; returns the file's sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = [build.tool("sb-convert"), str(build.ROOT / checkpoint), "-o", str(path), "--outtype", type_, *["--spike"] * spikes]
+    command = [build.tool("sb-convert"), str(ROOT / checkpoint), "-o", str(path), "--outtype", type_, *["--spike"] * spikes]
     build.run(command, f"convert {checkpoint}", build.WORK / "convert.log")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import statistics
 
-from .cases import Case
+from ..cases import Case
+from ..errors import BenchError
+from ..rows import Row, ratio_row
 from .driver import Driver
-from .errors import BenchError
-from .measure_ops import BEYOND_CACHE, rate, repeat_for
-from .rows import Row, ratio_row
+from .operators import BEYOND_CACHE, rate, repeat_for
 from .session import Bench
 
 MOST_ERROR = 1e-6  # of a sum of floats, over the sum of magnitudes

@@ -1,4 +1,4 @@
-"""Where event-driven decoding would win: from the rows of measure_events.py, beside what the example's activations are like."""
+"""Where event-driven decoding would win: from the rows of measure/events.py, beside what the example's activations are like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from .rows import Row
+from ..checkout import RESULTS
+from ..rows import Row
 
-QUALITY = Path(__file__).resolve().parent / "results" / "quality.jsonl"
+QUALITY = RESULTS / "quality.jsonl"
 SHOWN = (1.0, 1.5, 2.0, 3.0)  # k
 Points = list[tuple[float, float]]
 

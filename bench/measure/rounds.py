@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .cases import Case, Player
-from .rows import Row, ratio_row
+from ..cases import Case, Player
+from ..rows import Row, ratio_row
+from ..shapes import state_bytes_per_token, weight_bytes_per_token
 from .session import Bench, Seat
-from .shapes import state_bytes_per_token, weight_bytes_per_token
 
 READ = 256 << 20   # bytes that lie in no cache
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from .cases import Case
+from ..cases import Case
+from ..rows import Row, ratio_row
 from .driver import Driver
-from .rows import Row, ratio_row
 from .session import Bench
 
 BEYOND_CACHE = 192 << 20  # bytes of weights a product runs over, so that none stay in a cache

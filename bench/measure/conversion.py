@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases import Case
+from ..errors import BenchError
+from ..rows import Row, ratio_row
 from . import build
-from .cases import Case
 from .checkpoints import write_checkpoint
-from .errors import BenchError
-from .rows import Row, ratio_row
 from .session import Bench
 
 # upstream recognises a vocabulary by its hash; ours is made up, so it is told the name

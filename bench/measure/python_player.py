@@ -1,4 +1,4 @@
-"""A player in Python: `Llama` of the installed package behind the driver's protocol, `python -m bench.python_player`.
+"""A player in Python: `Llama` of the installed package behind the driver's protocol, `python -m bench.measure.python_player`.
 
 Two clock reads around each call that computes, Context.decode and Sampler.sample of `_core`, say what is not Python's. All other time
 between two tokens is: arguments, history, text, locks, the small calls into `_core`, and the clock reads themselves."""

@@ -1,4 +1,4 @@
-"""`python -m bench.reread MODEL.gguf N`: what N tokens read of a file whose experts stay in it, where none is left in memory: before each
+"""`python -m bench reread MODEL.gguf N`: what N tokens read of a file whose experts stay in it, where none is left in memory: before each
 token the experts' pages are dropped. One thread; prints medians of a token's MiB from the disk, major faults and seconds."""
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ import ctypes
 import os
 import resource
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -55,7 +54,3 @@ def main(path: Path, n: int) -> None:
             rows.append([b - a for a, b in zip(before, counted())])
     read, faults, seconds = (statistics.median(column) for column in zip(*rows))
     print(f"per token: {read:.1f} MiB read, {faults:.0f} major faults, {seconds:.3f} s")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), int(sys.argv[2]))

@@ -1,21 +1,19 @@
 """lm-evaluation-harness's tasks over k: one row per k with each task's score, their average, and the spikes that this k made of the tasks' own text.
 
-Called by quality.py --tasks. Needs the extra `eval`.
+Called by ../quality.py --tasks. Needs the extra `eval`.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 Spikes = Callable[[float, list[str]], dict[str, float]]  # spike figures at k, over texts
 SPIKE_TEXTS = 64  # of the first task, behind the spike figures
-PAPER_TASKS = ("winogrande", "arc_easy", "arc_challenge:acc_norm", "hellaswag:acc_norm", "piqa", "mmlu", "cmmlu")
-PAPER_AVERAGE = {None: 0.6998, 2.0: 0.6735, 2.5: 0.6807, 3.0: 0.6875, 3.5: 0.6898, 4.0: 0.6940}  # Tables 3 and 11, the 7B
 
 
 @dataclass(frozen=True)
@@ -121,14 +119,3 @@ def measure(plan: Plan, ks: list[Optional[float]], out: Path, origin: dict[str, 
             f.write(json.dumps({**row, **same}) + "\n")
         rows[row["case"]] = {**row, **same}
     return [rows[name_of(k)] for k in ks]
-
-
-def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown, from rows alone; beside the paper's tasks its averages."""
-    papers = set(rows[0]["tasks"]) == set(PAPER_TASKS)
-    yield "| | " + " | ".join(rows[0]["tasks"]) + " | average | sparsity at 3 steps | counts <= 7 |" + (" paper's average (7B) |" if papers else "")
-    yield "| --- |" + " ---: |" * (len(rows[0]["tasks"]) + 3 + papers)
-    for r in rows:
-        spikes = f"{r['sparsity']:.3f} | {r['share_to_7']:.3f}" if "sparsity" in r else " | "
-        paper = f" {PAPER_AVERAGE.get(r['k'], float('nan')):.4f} |" if papers else ""
-        yield f"| {r['case']} | " + " | ".join(f"{r['scores'][t]:.4f}" for t in r["tasks"]) + f" | {r['average']:.4f} | {spikes} |{paper}"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import rows
-from .errors import BenchError
-from .rows import Row
+from .. import rows
+from ..errors import BenchError
+from ..rows import Row
 
 FALSE_ALARMS = 0.05  # the chance that any speed is reported where nothing changed, over all that are compared
 LEAST = 0.03         # a change that is worth a report

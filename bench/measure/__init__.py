@@ -1,0 +1,1 @@
+"""Runs and measures: engines, models, cases, rows."""

@@ -1,0 +1,1 @@
+"""Reads rows: tables, plots, pages, comparisons."""
