@@ -203,9 +203,13 @@ $(VENV)/.mobile-extras: $(VENV)/.installed
 	$(PIP) install --quiet $(MOBILE_TEST_REQUIRES)
 	@touch $@
 
+# of an Android SDK, what Debian has; without it the tests of it are skipped
+build/android-parts/.fetched: mobile/android/debian_parts.py
+	@python3 mobile/android/debian_parts.py build/android-parts && touch $@ || true
+
 test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test
-test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site
+test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site build/android-parts/.fetched
 	$(PY) -m pytest -n auto --dist loadfile mobile/tests
 
 mutate: $(VENV)/.mutate-extras

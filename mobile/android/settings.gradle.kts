@@ -1,4 +1,4 @@
-// Not yet run: no NDK where this was written. Without the Gradle wrapper, whose jar is a binary from the network: `gradle wrapper` makes it.
+// Not yet run: no Gradle and no SDK where this was written (README.md: what was done instead).
 pluginManagement {
     repositories {
         google()

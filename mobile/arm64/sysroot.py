@@ -14,9 +14,9 @@ from typing import NoReturn
 
 RUN = ("python3", "libstdc++6")  # and what they depend on: libc6, libssl3, ...
 CONFIG = """\
-APT::Architecture "arm64";
+APT::Architecture "{architecture}";
 #clear APT::Architectures;
-APT::Architectures {{ "arm64"; }};
+APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
@@ -37,23 +37,28 @@ def fail(where: str, got: str, expected: str, do: str) -> NoReturn:
 
 
 class Apt:
-    """apt-get with a state of its own below `state`."""
+    """apt-get with a state of its own below `state`; `sources`: lines in place of what /etc/apt names."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, architecture: str = "arm64", sources: str | None = None) -> None:
         if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
             fail("apt-get", "no such program", "Debian's package tools", "build on Debian or in a Debian container")
         self.state, self.config = state, state / "apt.conf"
         for folder in ("lists/partial", "cache/archives/partial"):
             (state / folder).mkdir(parents=True, exist_ok=True)
         (state / "status").touch()
-        self.config.write_text(CONFIG.format(state=state))
+        self.config.write_text(CONFIG.format(state=state, architecture=architecture))
+        self.architecture = architecture
+        if sources is not None:
+            (state / "sources.list").write_text(sources)
+            with self.config.open("a") as f:
+                f.write(f'Dir::Etc::sourcelist "{state}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n')
 
     def get(self, *words: str, cwd: Path | None = None) -> None:
         done = subprocess.run(["apt-get", f"--config-file={self.config}", "-y", "-q", *words], cwd=cwd, capture_output=True, text=True)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            fail(f"apt-get {' '.join(words)}", f"exit code {done.returncode} ({last})", "arm64 packages",
-                 "see that /etc/apt names a Debian mirror with arm64 and that it is reachable")
+            fail(f"apt-get {' '.join(words)}", f"exit code {done.returncode} ({last})", f"{self.architecture} packages",
+                 f"see that /etc/apt names a Debian mirror with {self.architecture} and that it is reachable")
 
     def packages(self) -> list[Path]:
         return sorted((self.state / "cache" / "archives").glob("*.deb"))

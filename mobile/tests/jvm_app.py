@@ -1,5 +1,6 @@
 """Fixtures: the sample app's sources. Its core runs on this machine's JVM with org.json as Android has it; its screens are compiled
-against the declarations of android-stubs, and its resources by aapt against Android 10's."""
+against Android 6's own android.jar (what is newer: Newer.java, against the declarations of android-stubs), its resources by aapt against
+Android 10's."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ RES = APP / "src" / "main" / "res"
 MANIFEST = APP / "src" / "main" / "AndroidManifest.xml"
 CASES = ROOT / "mobile" / "tests" / "java" / "org" / "spikingbrain" / "app" / "core"
 STUBS = ROOT / "mobile" / "tests" / "java" / "android-stubs"
+NEWER = {"Newer.java"}  # all that Android has had since 6.0
+PARTS = ROOT / "build" / "android-parts"  # of mobile/android/debian_parts.py
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")  # Android 10's resources
 JSON = Path("/usr/share/java/json-android.jar")
 
@@ -28,13 +31,29 @@ def need(path: Path | None, package: str) -> Path:
     return path
 
 
-def javac(out: Path, sources: list[Path]) -> Path:
-    jar = need(JSON, "libandroid-json-org-java")
+def javac(out: Path, sources: list[Path], *libraries: Path, release: int = 11) -> Path:
+    path = ":".join(map(str, libraries or [need(JSON, "libandroid-json-org-java")]))
     out.mkdir(parents=True, exist_ok=True)
-    run = subprocess.run([tool("javac"), "--release", "11", "-Xlint:all,-try,-serial", "-Werror", "-d", str(out), "-cp", str(jar), *map(str, sources)],
-                         capture_output=True, text=True)
+    run = subprocess.run([tool("javac"), "--release", str(release), "-Xlint:all,-try,-serial,-options,-classfile", "-Werror", "-d", str(out), "-cp", path,
+                          *map(str, sources)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return out
+
+
+def part(name: str) -> Path:
+    """A file of debian_parts.py."""
+    if not (PARTS / name).exists():
+        pytest.skip(f"build/android-parts/{name} is not here; python3 mobile/android/debian_parts.py build/android-parts")
+    return PARTS / name
+
+
+def compile_app(folder: Path, resources: Path) -> Path:
+    """The library's and the app's classes, which are Java 8's as the dexer wants them. resources: the folder of R.java."""
+    jar = part("android.jar")
+    sources = [p for place in (resources, JAVA, SOURCES) for p in place.rglob("*.java")]
+    stubs = javac(folder / "stubs", sorted(STUBS.rglob("*.java")), jar, release=8)
+    classes = javac(folder / "classes", [p for p in sources if p.name in NEWER], stubs, jar, release=8)
+    return javac(classes, [p for p in sources if p.name not in NEWER], classes, jar, release=8)
 
 
 class App:

@@ -1,4 +1,4 @@
-// The sample app. Not yet run: no NDK and no android.jar where this was written.
+// The sample app.
 plugins {
     alias(libs.plugins.android.application)
 }
@@ -14,19 +14,29 @@ val pin = providers.fileContents(rootProject.layout.projectDirectory.file("../..
 android {
     namespace = "org.spikingbrain.app"
     compileSdk = libs.versions.compileSdk.get().toInt()
+    ndkVersion = libs.versions.ndk.get() // strips the libraries
 
     defaultConfig {
         applicationId = "org.spikingbrain.app"
         minSdk = libs.versions.minSdk.get().toInt()
-        targetSdk = libs.versions.compileSdk.get().toInt()
+        targetSdk = libs.versions.targetSdk.get().toInt()
         versionCode = 1
-        versionName = "0.1.0"
+        versionName = project.version.toString()
         buildConfigField("String", "PIN", "\"${pin.get()}\"")
         buildConfigField("String", "COMMIT", "\"${commit.get()}\"")
     }
 
     buildFeatures {
         buildConfig = true
+    }
+
+    buildTypes {
+        release { // shrunk by R8: the library's consumer rules keep what its native part finds by name
+            isMinifyEnabled = true
+            isShrinkResources = true
+            proguardFiles(getDefaultProguardFile("proguard-android-optimize.txt"))
+            signingConfig = signingConfigs.getByName("debug") // to try it on a phone; a shop wants a key of one's own
+        }
     }
 
     packaging {

@@ -2,6 +2,6 @@ package android;
 
 public final class Manifest {
     public static final class permission {
-        public static final String POST_NOTIFICATIONS = "";
+        public static final String POST_NOTIFICATIONS = "android.permission.POST_NOTIFICATIONS";
     }
 }

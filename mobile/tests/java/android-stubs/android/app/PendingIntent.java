@@ -6,6 +6,5 @@ import android.content.Intent;
 public final class PendingIntent {
     public static final int FLAG_IMMUTABLE = 1 << 26;
 
-    public static PendingIntent getActivity(Context context, int request, Intent intent, int flags) { return null; }
     public static PendingIntent getForegroundService(Context context, int request, Intent intent, int flags) { return null; }
 }

@@ -29,9 +29,9 @@ public final class BenchActivity extends Screen {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.bench);
-        run = findViewById(R.id.run);
+        run = find(R.id.run);
         run.setOnClickListener(view -> app().attempt(this::runOrStop));
-        findViewById(R.id.export).setOnClickListener(view -> app().attempt(() -> startActivityForResult(
+        find(R.id.export).setOnClickListener(view -> app().attempt(() -> startActivityForResult(
             new Intent(Intent.ACTION_CREATE_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("application/x-ndjson")
                 .putExtra(Intent.EXTRA_TITLE, "android.jsonl"), EXPORT)));
     }
@@ -48,7 +48,7 @@ public final class BenchActivity extends Screen {
 
     /** IllegalArgumentException: no number. */
     private int count(int id) {
-        String text = ((EditText) findViewById(id)).getText().toString();
+        String text = ((EditText) find(id)).getText().toString();
         try {
             return Integer.parseInt(text);
         } catch (NumberFormatException e) {
@@ -59,7 +59,7 @@ public final class BenchActivity extends Screen {
     /** The chip where Android tells it, and the phone. */
     private static String cpuName() {
         String phone = Build.MANUFACTURER + " " + Build.MODEL;
-        return Build.VERSION.SDK_INT >= Build.VERSION_CODES.S ? Build.SOC_MODEL + ", " + phone : phone;
+        return Newer.chip() == null ? phone : Newer.chip() + ", " + phone;
     }
 
     private void onProgress(String text) {
@@ -71,8 +71,8 @@ public final class BenchActivity extends Screen {
     void showChange() {
         boolean ready = app().engine().state() == Engine.State.READY;
         run.setText(ready ? R.string.run : R.string.stop);
-        findViewById(R.id.export).setEnabled(ready && !app().benchRows().isEmpty());
-        TextView result = findViewById(R.id.result);
+        find(R.id.export).setEnabled(ready && !app().benchRows().isEmpty());
+        TextView result = find(R.id.result);
         try {
             result.setText(ready ? Benchmark.summary(app().benchRows()) : progress);
         } catch (JSONException e) {

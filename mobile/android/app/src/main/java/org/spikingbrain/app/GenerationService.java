@@ -1,8 +1,6 @@
 package org.spikingbrain.app;
 
 import android.app.Notification;
-import android.app.NotificationChannel;
-import android.app.NotificationManager;
 import android.app.PendingIntent;
 import android.app.Service;
 import android.content.Intent;
@@ -27,8 +25,7 @@ public final class GenerationService extends Service {
     @Override
     public void onCreate() {
         super.onCreate();
-        getSystemService(NotificationManager.class).createNotificationChannel(
-            new NotificationChannel(CHANNEL, getString(R.string.app_name), NotificationManager.IMPORTANCE_LOW));
+        Newer.createChannel(this, CHANNEL, getString(R.string.app_name));
         awake = getSystemService(PowerManager.class).newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "spikingbrain:generation");
         awake.setReferenceCounted(false);
     }
@@ -46,9 +43,9 @@ public final class GenerationService extends Service {
 
     private Notification notification() {
         PendingIntent open = PendingIntent.getActivity(this, 0, new Intent(this, MainActivity.class), PendingIntent.FLAG_IMMUTABLE);
-        PendingIntent stop = PendingIntent.getForegroundService(this, 1, new Intent(this, GenerationService.class).setAction(STOP), PendingIntent.FLAG_IMMUTABLE);
+        PendingIntent stop = Newer.toForegroundService(this, 1, new Intent(this, GenerationService.class).setAction(STOP));
         boolean measuring = app().engine().state() == Engine.State.MEASURING;
-        return new Notification.Builder(this, CHANNEL).setSmallIcon(R.drawable.ic_app).setContentTitle(getString(R.string.app_name))
+        return Newer.notification(this, CHANNEL).setSmallIcon(R.drawable.ic_app).setContentTitle(getString(R.string.app_name))
             .setContentText(getString(measuring ? R.string.measuring : R.string.generating)).setContentIntent(open).setOngoing(true)
             .addAction(new Notification.Action.Builder(null, getString(R.string.stop), stop).build()).build();
     }

@@ -1,10 +1,7 @@
 package org.spikingbrain.app;
 
-import android.Manifest;
 import android.app.AlertDialog;
 import android.content.Intent;
-import android.content.pm.PackageManager;
-import android.os.Build;
 import android.os.Bundle;
 import android.os.Debug;
 import android.view.Menu;
@@ -35,10 +32,10 @@ public final class MainActivity extends Screen {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.main);
-        status = findViewById(R.id.status);
-        input = findViewById(R.id.input);
-        send = findViewById(R.id.send);
-        ((ListView) findViewById(R.id.messages)).setAdapter(messages);
+        status = find(R.id.status);
+        input = find(R.id.input);
+        send = find(R.id.send);
+        ((ListView) find(R.id.messages)).setAdapter(messages);
         send.setOnClickListener(view -> sendOrStop());
         app().loadOnce();
     }
@@ -57,18 +54,10 @@ public final class MainActivity extends Screen {
         }
         String text = input.getText().toString().trim();
         if (!text.isEmpty()) {
-            askForNotifications();
+            Newer.askForNotifications(this, NOTIFICATIONS);
             input.setText("");
             send.setEnabled(false); // until the engine says that it began
             app().engine().send(text);
-        }
-    }
-
-    /** Android 13 and newer show a service's notification only with this; refused, the answer comes all the same. */
-    private void askForNotifications() {
-        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.TIRAMISU
-            && checkSelfPermission(Manifest.permission.POST_NOTIFICATIONS) != PackageManager.PERMISSION_GRANTED) {
-            requestPermissions(new String[] { Manifest.permission.POST_NOTIFICATIONS }, NOTIFICATIONS);
         }
     }
 

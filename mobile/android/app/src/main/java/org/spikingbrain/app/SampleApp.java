@@ -182,7 +182,7 @@ public final class SampleApp extends Application implements EngineListener {
         Intent service = new Intent(this, GenerationService.class);
         try {
             if (command == Foreground.Command.START) {
-                startForegroundService(service);
+                Newer.startForegroundService(this, service);
             } else if (command == Foreground.Command.STOP) {
                 stopService(service);
             }

@@ -2,11 +2,23 @@ package org.spikingbrain.app;
 
 import android.app.Activity;
 import android.app.AlertDialog;
+import android.view.View;
 
 /** What the screens share: the app's engine, messages, updates while they are shown. */
 public abstract class Screen extends Activity {
     SampleApp app() {
         return (SampleApp) getApplication();
+    }
+
+    @Override
+    public void setContentView(int layout) {
+        super.setContentView(layout);
+        Newer.keepClear(this, findViewById(android.R.id.content));
+    }
+
+    @SuppressWarnings("unchecked") // Android's own is generic from 8.0 on
+    <T extends View> T find(int id) {
+        return (T) findViewById(id);
     }
 
     @Override

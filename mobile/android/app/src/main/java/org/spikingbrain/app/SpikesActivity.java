@@ -15,7 +15,7 @@ public final class SpikesActivity extends Screen {
     }
 
     private void show(SpikeReport report) {
-        ((HistogramView) findViewById(R.id.histogram)).show(report);
-        ((TextView) findViewById(R.id.text)).setText(report.nTokens == 0 ? getString(R.string.no_spikes) : report.text);
+        ((HistogramView) find(R.id.histogram)).show(report);
+        ((TextView) find(R.id.text)).setText(report.nTokens == 0 ? getString(R.string.no_spikes) : report.text);
     }
 }

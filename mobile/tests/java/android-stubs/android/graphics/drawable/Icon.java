@@ -1,3 +1,0 @@
-package android.graphics.drawable;
-
-public final class Icon {}

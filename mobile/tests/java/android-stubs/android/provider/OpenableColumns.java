@@ -1,6 +1,0 @@
-package android.provider;
-
-public interface OpenableColumns {
-    String DISPLAY_NAME = "";
-    String SIZE = "";
-}

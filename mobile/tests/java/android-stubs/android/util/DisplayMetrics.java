@@ -1,5 +1,0 @@
-package android.util;
-
-public class DisplayMetrics {
-    public float scaledDensity;
-}

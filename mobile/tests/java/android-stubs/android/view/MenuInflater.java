@@ -1,5 +1,0 @@
-package android.view;
-
-public class MenuInflater {
-    public void inflate(int menu, Menu into) {}
-}

@@ -1,5 +1,0 @@
-package android.widget;
-
-public class Button extends TextView {
-    public Button(android.content.Context context, android.util.AttributeSet attributes) { super(context, attributes); }
-}
