@@ -19,7 +19,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -39,6 +39,7 @@ help:
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
+	@echo "make kotlin  Kotlin's compiler from the npm registry, for the tests of mobile/android/ktx (90 MB; make test-mobile does it, too)"
 	@echo "make mutate  do the tests notice small wrong changes to the Python packages? (tests/README.md; an hour or so)"
 	@echo "make lint    mypy --strict over the Python package"
 	@echo "make clean   remove build/ and .venv"
@@ -210,6 +211,7 @@ build/android-parts/.fetched: mobile/android/debian_parts.py
 test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test
 test-mobile: check-arm64 $(VENV)/.mobile-extras build/arm64/.site build/android-parts/.fetched
+	@sh mobile/tests/kotlin-compiler.sh build/kotlin || true
 	$(PY) -m pytest -n auto --dist loadfile mobile/tests
 
 mutate: $(VENV)/.mutate-extras
@@ -228,6 +230,10 @@ jni-host: check-jdk $(VENV)/.installed
 	    { tail -n 40 build/jni.log; echo "make: jni-host: got a failure, expected none; do read build/jni.log" >&2; exit 1; }
 
 test-mobile: jni-host
+
+# what compiles mobile/android/ktx where there is no Gradle
+kotlin:
+	@sh mobile/tests/kotlin-compiler.sh build/kotlin
 
 clean:
 	rm -rf build $(VENV)

@@ -17,5 +17,6 @@ dependencyResolutionManagement {
 
 rootProject.name = "spikingbrain-android"
 include(":library")
+include(":ktx")
 include(":app")
 

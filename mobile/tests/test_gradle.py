@@ -11,7 +11,7 @@ from jvm import ROOT
 from jvm_app import MANIFEST, RES, SOURCES
 
 ANDROID = ROOT / "mobile" / "android"
-LIBRARY, APP = ((ANDROID / module / "build.gradle.kts").read_text() for module in ("library", "app"))
+LIBRARY, KTX, APP = ((ANDROID / module / "build.gradle.kts").read_text() for module in ("library", "ktx", "app"))
 VERSIONS = tomllib.loads((ANDROID / "gradle" / "libs.versions.toml").read_text())["versions"]
 
 
@@ -36,6 +36,14 @@ def test_what_the_shop_asks_for():
     assert int(VERSIONS["compileSdk"]) >= 36 and int(VERSIONS["targetSdk"]) >= 36 and int(VERSIONS["ndk"].split(".")[0]) >= 28
     assert "isMinifyEnabled = true" in APP and "useLegacyPackaging = true" in APP and "maven-publish" in LIBRARY
     assert '@mipmap/ic_launcher"' in MANIFEST.read_text() and "<monochrome" in (RES / "mipmap-anydpi-v26" / "ic_launcher.xml").read_text()
+
+
+def test_kotlin_is_a_module_of_its_own_that_java_does_without():
+    assert 'include(":ktx")' in (ANDROID / "settings.gradle.kts").read_text()
+    assert 'api(project(":library"))' in KTX and 'artifactId = "spikingbrain-ktx"' in KTX and "explicitApi()" in KTX
+    assert "org.jetbrains.kotlin" not in KTX  # the plugin has its own since 9, and refuses a second one
+    assert int(VERSIONS["agp"].split(".")[0]) >= 9
+    assert "kotlin" not in LIBRARY
 
 
 def test_one_version_of_all():
