@@ -48,14 +48,14 @@ struct spk_gla_item {
 // kernels fill it; what they keep in it is the instruction set's own business.
 struct spk_swa_work {
     int64_t d, n_rows;
-    float   scale;
+    float   scale;      // of q . k, whose powers of two are summed
     float   spike_k;    // 0: keys and values are floats
     // the tile: n <= SPK_SWA_TILE rows of the ring, a stride apart
     ggml_type    type_k, type_v;
     const char * rows_k, * rows_v;
     int64_t      stride_k, stride_v, n;
 
-    float   * q;        // [n_rows][spk_swa_width(d)]: float keys' queries, d apart; counts
+    float   * q;        // [n_rows][spk_swa_width(d)]: float keys' queries, counts; room for whole fours of rows
     int8_t  * digits;   // [SPK_SWA_DIGITS][n_rows][spk_swa_width(d)] of the counts, of INT8 keys
     int32_t * start;    // [SPK_SWA_DIGITS][n_rows] where a sum begins
     int32_t * n_digits; // [n_rows]
@@ -64,7 +64,7 @@ struct spk_swa_work {
     float   * v;        // as k
     float   * k_scale;  // [SPK_SWA_TILE]
     float   * v_scale;  // [SPK_SWA_TILE]
-    float   * score;    // [n_rows][SPK_SWA_TILE]
+    float   * score;    // [n_rows][SPK_SWA_TILE]; room for whole fours of rows
     float   * old;      // [n_rows]
     float   * step;     // [n_rows] of the integers that stand for probabilities
 };
@@ -112,7 +112,7 @@ struct spk_isa {
     // the tile's rows become what swa_rows reads; asks for the rows behind them
     void (*swa_load)(const spk_swa_work & work);
     // n_rows rows of the work from r0 on, which see the keys first .. last of the tile
-    // part, rows d + 2 floats apart: running maximum, sum of exp, o[d] not yet divided by it
+    // part, rows d + 2 floats apart: running maximum, sum of 2^(score - maximum), o[d] not yet divided by it
     void (*swa_rows)(float * part, const spk_swa_work & work, int64_t r0, int64_t n_rows, int64_t first, int64_t last);
 };
 

@@ -17,9 +17,6 @@ SPK_INLINE void r_keep(spk_reg & v) {
 #endif
 }
 
-#if defined(__aarch64__)
-SPK_INLINE spk_four r_sums(const spk_reg * a) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
-#else
 // lanes 0, 2, 4 .. of a and of b, four by four, plus the odd ones
 template <typename V>
 SPK_INLINE V r_pairs(V a, V b) {
@@ -32,6 +29,22 @@ SPK_INLINE V r_pairs(V a, V b) {
         return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
     }
 }
+// a[0] + a[1] turned by a lane + a[2] by two + a[3] by three; registers of one lane: a[0]
+template <typename V>
+SPK_INLINE V r_turned(const V * a) {
+    if constexpr (sizeof(V) == 64) {
+        return (a[0] + __builtin_shufflevector(a[1], a[1], 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
+             + (__builtin_shufflevector(a[2], a[2], 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+              + __builtin_shufflevector(a[3], a[3], 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3));
+    } else if constexpr (sizeof(V) == 32) {
+        return a[0] + __builtin_shufflevector(a[1], a[1], 4, 5, 6, 7, 0, 1, 2, 3);
+    } else {
+        return a[0];
+    }
+}
+#if defined(__aarch64__)
+SPK_INLINE spk_four r_sums(const spk_reg * a) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
+#else
 // the sums of a[0], a[1], a[2], a[3]
 SPK_INLINE spk_four r_sums(const spk_reg * a) {
     const spk_reg s = r_pairs(r_pairs(a[0], a[1]), r_pairs(a[2], a[3]));

@@ -88,6 +88,8 @@ typedef int8_t    swa_bytes __attribute__((vector_size(16)));
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = true; // codes of keys as w + 128, which vpdpbusd takes
 
+SPK_INLINE __m512 r_whole(__m512 x)             { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+SPK_INLINE __m512 r_power(__m512 y, __m512 n)   { return _mm512_scalef_ps(y, n); }
 SPK_INLINE __m512 r_half(const ggml_fp16_t * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
 
 struct swa_acc   { __m512i v; };    // 16 keys, or columns

@@ -228,8 +228,8 @@ static void swa_pieces(const spk_swa_work & w, int64_t r, const spk_vec * x) {
     }
 }
 
-// o[r] <- o[r]*old[r] + step[r]*(sums of integers) for R rows and C times 16 columns from i on; asks for `ahead` bytes of the next
-// keys and values with every 4 keys
+// o[r] <- o[r]*old[r] + step[r]*(sums of integers) for R rows and C times 16 columns from i on; asks for `ahead` bytes of keys and
+// values to come with every 4 keys
 template <int R, int C>
 static void swa_sums(float * part, const spk_swa_work & w, int64_t r, int64_t i, float bad, int64_t first, int64_t last,
                      int64_t ahead, const char * next_k, const char * next_v) {
@@ -244,8 +244,8 @@ static void swa_sums(float * part, const spk_swa_work & w, int64_t r, int64_t i,
     }
     for (int64_t j = first - first % 4; j < last; j += 4) {
         for (int64_t b = 0; b < ahead; b += 64) {
-            __builtin_prefetch(next_k + j/4*ahead + b);
-            __builtin_prefetch(next_v + j/4*ahead + b);
+            __builtin_prefetch(next_k + j/4*ahead + b, 0, 2);
+            __builtin_prefetch(next_v + j/4*ahead + b, 0, 2);
         }
         swa_codes v[C];
         SPK_UNROLL for (int c = 0; c < C; ++c) {
@@ -282,13 +282,13 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
     for (int64_t j = first; j < last; ++j) {
         bad += 0.0f*w.v_scale[j];
     }
-    // the next tile is asked for evenly, while the first rows are worked on: all at once would wait for memory
+    // the tile after the next is asked for evenly, while the first rows are worked on: all at once would wait for memory
     const int64_t passes = ((n_rows < SWA_AHEAD ? n_rows : SWA_AHEAD) + 1)/2*(w.d/(16*SWA_COLUMNS));
     const int64_t size = w.d + 2, step = passes > 0 ? 4*w.stride_v/passes : 0;
     int64_t i = 0, pass = 0;
     for (; i + 16*SWA_COLUMNS <= w.d; i += 16*SWA_COLUMNS) {
         for (int64_t r = 0; r < n_rows; r += 2) {
-            const int64_t ahead = r < SWA_AHEAD ? step : 0, at = SPK_SWA_TILE*w.stride_v + pass*ahead*SPK_SWA_TILE/4;
+            const int64_t ahead = r < SWA_AHEAD ? step : 0, at = 2*SPK_SWA_TILE*w.stride_v + pass*ahead*SPK_SWA_TILE/4;
             if (r + 2 <= n_rows) {
                 swa_sums<2, SWA_COLUMNS>(part + r*size, w, r0 + r, i, bad, first, last, ahead, w.rows_k + at, w.rows_v + at);
             } else {
@@ -306,6 +306,12 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
 #else
 static void swa_pieces(const spk_swa_work &, int64_t, const spk_vec *) {}
 static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
-    swa_values<float>(part + 2, w.old + r0, w.score + r0*SPK_SWA_TILE, n_rows, (const char *) w.v, w.d*sizeof(float), w.d, first, last);
+    const char * v = (const char *) w.v;
+    const int64_t stride = w.d*sizeof(float), next = 2*SPK_SWA_TILE*w.stride_v, pass = SWA_C*SPK_REG;
+    // keys to come during the first pass, values during the second; what is asked for later is there
+    const auto ahead = [&](int64_t i) {
+        return i < pass ? swa_rows_ahead { w.rows_k + next, w.stride_k } : i < 2*pass ? swa_rows_ahead { w.rows_v + next, w.stride_v } : swa_rows_ahead { v, 0 };
+    };
+    swa_values<float, 2>(part + 2, w.old + r0, w.score + r0*SPK_SWA_TILE, n_rows, v, stride, w.d, first, last, ahead);
 }
 #endif

@@ -71,22 +71,95 @@ static void swa_dots(float * out, const float * q, const T * const * k, int64_t 
     }
 }
 
+template <typename T>
+static void swa_widen(float * out, const char * rows, int64_t stride, int64_t d, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+        const T * x = (const T *) (rows + j*stride);
+        const int64_t dv = d - d % SPK_REG;
+        for (int64_t i = 0; i < dv; i += SPK_REG) {
+            r_store(out + j*d + i, swa_reg(x + i));
+        }
+        for (int64_t i = dv; i < d; ++i) {
+            out[j*d + i] = swa_float(x[i]);
+        }
+    }
+}
+
+// Few rows of whole registers. A register has SWA_LANES lanes of 4 columns; one of queries holds another row in each lane, so that sums
+// of one row lie in one lane, and adding lanes of several registers takes the place of sums over each.
+static const int SWA_LANES = SPK_REG/4;
+
+SPK_INLINE bool swa_in_lanes(const spk_swa_work & w) { return SWA_LANES > 1 && w.n_rows <= SWA_FEW && w.d % SPK_REG == 0; }
+
+// row r of queries [rows/SWA_R][d/SPK_REG][SWA_R][SWA_LANES][4]: lane l of register p*SWA_LANES + s has row p*SWA_LANES + (l + s) % SWA_LANES
+static void swa_query_in_lanes(float * out, const float * q, int64_t r, int64_t d) {
+    const int64_t in_block = r % SWA_R, row = in_block % SWA_LANES, p = in_block - row;
+    out += (r - in_block)*d;
+    for (int64_t i = 0; i < d; i += 4) {
+        const int64_t lane = i/4 % SWA_LANES, s = (row + SWA_LANES - lane) % SWA_LANES;
+        memcpy(out + (i/SPK_REG*SWA_R + p + s)*SPK_REG + lane*4, q + i, 4*sizeof(float));
+    }
+}
+
+// out[r][c] = q[r] . k[c], SWA_R rows and SWA_C keys; out's rows are SPK_SWA_TILE apart
+template <typename T>
+static void swa_dots_in_lanes(float * out, const float * q, const T * const * k, int64_t d) {
+    static const int P = SWA_R/SWA_LANES; // registers of a key's sums
+    spk_reg acc[SWA_C][SWA_R] = {};
+    for (int64_t i = 0; i < d; i += SPK_REG) {
+        spk_reg x[SWA_R];
+        SPK_UNROLL for (int r = 0; r < SWA_R; ++r) {
+            x[r] = r_load(q + i*SWA_R + r*SPK_REG);
+            r_keep(x[r]);
+        }
+        SPK_UNROLL for (int c = 0; c < SWA_C; ++c) {
+            spk_reg y = swa_reg(k[c] + i);
+            r_keep(y);
+            SPK_UNROLL for (int r = 0; r < SWA_R; ++r) {
+                acc[c][r] += x[r]*y;
+            }
+        }
+    }
+    spk_reg sum[P*SWA_C];
+    SPK_UNROLL for (int c = 0; c < SWA_C; ++c) {
+        SPK_UNROLL for (int p = 0; p < P; ++p) {
+            sum[p*SWA_C + c] = r_turned(acc[c] + p*SWA_LANES);
+        }
+    }
+    const spk_reg all = r_pairs(r_pairs(sum[0], sum[1]), r_pairs(sum[2], sum[3]));
+    SPK_UNROLL for (int r = 0; r < SWA_R; ++r) {
+        memcpy(out + r*SPK_SWA_TILE, (const char *) &all + 16*(r % SWA_LANES) + 4*SWA_C*(r/SWA_LANES), 4*SWA_C);
+    }
+}
+
 // scores of the keys first .. last and, where they are not a multiple of SWA_C, of the last one again
 template <typename T>
-static void swa_dots_all(float * out, const float * q, int64_t n_rows, const char * rows, int64_t stride, int64_t d, int64_t first, int64_t last) {
+static void swa_dots_all(const spk_swa_work & w, const char * rows, int64_t stride, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
     for (int64_t j = first; j < last; j += SWA_C) {
         const T * k[SWA_C];
         SPK_UNROLL for (int c = 0; c < SWA_C; ++c) {
             k[c] = (const T *) (rows + (j + c < last ? j + c : last - 1)*stride);
-            swa_ahead((const char *) k[c], d*sizeof(T), stride);
+            swa_ahead((const char *) k[c], w.d*sizeof(T), stride);
         }
-        swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_dots<decltype(R)::value, SWA_C>(out + r*SPK_SWA_TILE + j, q + r*d, k, d); });
+        float * out = w.score + j;
+        if (swa_in_lanes(w)) {
+            for (int64_t r = r0 - r0 % SWA_R; r < r0 + n_rows; r += SWA_R) {
+                swa_dots_in_lanes(out + r*SPK_SWA_TILE, w.q + r*w.d, k, w.d);
+            }
+            continue;
+        }
+        swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_dots<decltype(R)::value, SWA_C>(out + (r0 + r)*SPK_SWA_TILE, w.q + (r0 + r)*w.d, k, w.d); });
     }
 }
 
+// rows that are asked for beside others
+struct swa_rows_ahead { const char * rows; int64_t stride; };
+
 // o[r] <- o[r]*old[r] + sum over first <= j < last of p[r][j] v[j], NV registers of columns; without old: o starts at zero
-template <int R, int NV, bool AHEAD, typename T>
-static void swa_product(float * o, int64_t stride_o, const float * old, const float * p, int64_t stride_p, const char * v, int64_t stride_v, int64_t first, int64_t last) {
+// asks for LINES cache lines of a row ahead with each v[j]
+template <int R, int NV, int LINES, typename T>
+static void swa_product(float * o, int64_t stride_o, const float * old, const float * p, int64_t stride_p, const char * v, int64_t stride_v,
+                        int64_t first, int64_t last, swa_rows_ahead ahead = {}) {
     spk_reg acc[R][NV] = {};
     SPK_UNROLL for (int r = 0; old && r < R; ++r) {
         SPK_UNROLL for (int c = 0; c < NV; ++c) {
@@ -99,9 +172,10 @@ static void swa_product(float * o, int64_t stride_o, const float * old, const fl
             x[c] = swa_reg((const T *) (v + j*stride_v) + c*SPK_REG);
             r_keep(x[c]);
         }
-        if (AHEAD) {
-            swa_ahead(v + j*stride_v, NV*SPK_REG*sizeof(T), stride_v);
+        SPK_UNROLL for (int i = 0; i < LINES; ++i) {
+            __builtin_prefetch(ahead.rows + 64*i, 0, 2);
         }
+        ahead.rows += ahead.stride;
         SPK_UNROLL for (int r = 0; r < R; ++r) {
             SPK_UNROLL for (int c = 0; c < NV; ++c) {
                 acc[r][c] += x[c]*p[r*stride_p + j];
@@ -115,18 +189,19 @@ static void swa_product(float * o, int64_t stride_o, const float * old, const fl
     }
 }
 
-template <typename T>
-static void swa_values(float * o, const float * old, const float * p, int64_t n_rows, const char * v, int64_t stride, int64_t d, int64_t first, int64_t last) {
+// ahead(column): the rows to ask for with each key while the columns from there on are summed
+template <typename T, int LINES, typename F>
+static void swa_values(float * o, const float * old, const float * p, int64_t n_rows, const char * v, int64_t stride, int64_t d, int64_t first, int64_t last, F ahead) {
     const int64_t so = d + 2, sp = SPK_SWA_TILE;
     int64_t i = 0;
     for (; i + SWA_C*SPK_REG <= d; i += SWA_C*SPK_REG) {
         swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-            swa_product<decltype(R)::value, SWA_C, true, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
+            swa_product<decltype(R)::value, SWA_C, LINES, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last, ahead(i));
         });
     }
     for (; i + SPK_REG <= d; i += SPK_REG) {
         swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-            swa_product<decltype(R)::value, 1, false, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
+            swa_product<decltype(R)::value, 1, 0, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
         });
     }
     for (; i < d; ++i) {
@@ -140,83 +215,95 @@ static void swa_values(float * o, const float * old, const float * p, int64_t n_
     }
 }
 
-// exp(x) for x <= 0, relative error below 2e-7; below -87, where it is 10^-38, zero
-// x = n ln 2 + r, |r| <= ln(2)/2; exp(r) by its Taylor series up to r^6/6!
-SPK_INLINE spk_part swa_exp(spk_part x) {
-    const spk_part_int n = __builtin_convertvector(x*1.44269504f - 0.5f, spk_part_int); // towards zero, so the nearest of x <= 0
-    const spk_part f = __builtin_convertvector(n, spk_part);
-    const spk_part r = (x - f*0.693359375f) + f*2.12194440e-4f;
-    spk_part y = r*(1.0f/720.0f) + 1.0f/120.0f;
-    y = y*r + 1.0f/24.0f;
-    y = y*r + 1.0f/6.0f;
-    y = y*r + 0.5f;
-    y = y*r*r + r + 1.0f;
-    y = y*(spk_part) ((n + 127) << 23);
-    return x < spk_part{} - 87.0f ? spk_part{} : y; // NaN stays
+// the whole number next to x <= 0, and y*2^n; AVX-512 has an instruction for each
+template <typename V>
+SPK_INLINE V r_whole(V x) { return __builtin_convertvector(__builtin_convertvector(x - 0.5f, spk_part_int), V); }
+template <typename V>
+SPK_INLINE V r_power(V y, V n) { return y*(V) ((__builtin_convertvector(n, spk_part_int) + 127) << 23); }
+
+// 2^x for x <= 0, relative error below 2e-7; below -126, where it is 10^-38, zero
+// x = n + f, |f| <= 1/2; 2^f by its Taylor series up to (f ln 2)^6/6!
+SPK_INLINE spk_part swa_exp2(spk_part x) {
+    const spk_part n = r_whole(x);
+    const spk_part f = x - n;
+    spk_part y = f*1.54035304e-4f + 1.33335581e-3f;
+    y = y*f + 9.61812911e-3f;
+    y = y*f + 5.55041087e-2f;
+    y = y*f + 2.40226507e-1f;
+    y = y*f + 6.93147181e-1f;
+    y = y*f + 1.0f;
+    return x < spk_part{} - 126.0f ? spk_part{} : r_power(y, n); // NaN stays
 }
 
-SPK_INLINE spk_vec swa_exp_all(spk_vec x) {
+SPK_INLINE spk_vec swa_exp2_all(spk_vec x) {
 #ifdef __aarch64__
-    SPK_PARTS x.v[i] = swa_exp(x.v[i]);
+    SPK_PARTS x.v[i] = swa_exp2(x.v[i]);
     return x;
 #else
-    return swa_exp(x);
+    return swa_exp2(x);
 #endif
 }
 
 #define SWA_EACH SPK_UNROLL for (int i = 0; i < SPK_SWA_TILE/SPK_VEC; ++i)
+#define SWA_ROWS SPK_UNROLL for (int r = 0; r < R; ++r)
 
 #include "spk-swa-int.h"
 
-// score of row r over the keys first .. last: scaled, then its softmax over them and what came before, zero for other keys. part: maximum,
-// sum; old: what the outputs until now are multiplied with. INT8: times the values' scales, as floats or integers.
-template <bool INT8>
-static void swa_softmax(float * part, const spk_swa_work & w, int64_t r, int64_t first, int64_t last) {
-    float * score = w.score + r*SPK_SWA_TILE;
-    spk_vec x[SPK_SWA_TILE/SPK_VEC];
-    SWA_EACH x[i] = INT8 ? spk_load(score + i*SPK_VEC)*(spk_load(w.k_scale + i*SPK_VEC)*w.unit[r]) : spk_load(score + i*SPK_VEC)*w.unit[r];
-    if (last - first < SPK_SWA_TILE) {
-        SWA_EACH spk_store(score + i*SPK_VEC, x[i]);
-        for (int64_t j = 0; j < SPK_SWA_TILE; j += j == first - 1 ? 1 + last - first : 1) {
-            score[j] = j < first || j >= last ? -INFINITY : score[j];
+// The scores of R rows over the keys first .. last: scaled, then their softmax over them and what came before, zero for other keys. part:
+// maximum, sum; old: what the outputs until now are multiplied with. INT8: times the values' scales, as floats or integers. Step by step for
+// all rows, since each step waits for a row's maximum or sum.
+template <bool INT8, int R>
+static void swa_softmax(float * part, const spk_swa_work & w, int64_t r0, int64_t first, int64_t last) {
+    const int64_t size = w.d + 2;
+    spk_vec x[R][SPK_SWA_TILE/SPK_VEC];
+    SWA_ROWS {
+        float * score = w.score + (r0 + r)*SPK_SWA_TILE;
+        const float unit = w.unit[r0 + r];
+        SWA_EACH x[r][i] = INT8 ? spk_load(score + i*SPK_VEC)*(spk_load(w.k_scale + i*SPK_VEC)*unit) : spk_load(score + i*SPK_VEC)*unit;
+        if (last - first < SPK_SWA_TILE) {
+            SWA_EACH spk_store(score + i*SPK_VEC, x[r][i]);
+            for (int64_t j = 0; j < SPK_SWA_TILE; j += j == first - 1 ? 1 + last - first : 1) {
+                score[j] = j < first || j >= last ? -INFINITY : score[j];
+            }
+            SWA_EACH x[r][i] = spk_load(score + i*SPK_VEC);
         }
-        SWA_EACH x[i] = spk_load(score + i*SPK_VEC);
     }
-    spk_vec top = spk_set(part[0]);
-    SWA_EACH top = spk_max(x[i], top);
-    const float max = spk_top(top);
-    w.old[r] = max == part[0] ? 1.0f : expf(part[0] - max);
-
-    spk_vec sum = spk_set(0.0f);
-    SWA_EACH {
-        x[i] = swa_exp_all(x[i] - max);
-        sum = sum + x[i];
+    float max[R], sum[R];
+    SWA_ROWS {
+        spk_vec top = spk_set(part[r*size]);
+        SWA_EACH top = spk_max(x[r][i], top);
+        max[r] = spk_top(top);
     }
-    part[0] = max;
-    part[1] = part[1]*w.old[r] + spk_sum(sum);
-
+    SWA_ROWS {
+        spk_vec all = spk_set(0.0f);
+        SWA_EACH {
+            x[r][i] = swa_exp2_all(x[r][i] - max[r]);
+            all = all + x[r][i];
+        }
+        sum[r] = spk_sum(all);
+    }
+    SWA_ROWS {
+        float * before = part + r*size;
+        const float old = max[r] == before[0] ? 1.0f : exp2f(before[0] - max[r]);
+        w.old[r0 + r] = old;
+        before[0] = max[r];
+        before[1] = before[1]*old + sum[r];
+    }
     if (INT8) {
-        SWA_EACH x[i] = x[i]*spk_load(w.v_scale + i*SPK_VEC);
+        SWA_ROWS SWA_EACH x[r][i] = x[r][i]*spk_load(w.v_scale + i*SPK_VEC);
     }
-    if (INT8 && SWA_PIECES > 0) {
-        swa_pieces(w, r, x);
-    } else {
-        SWA_EACH spk_store(score + i*SPK_VEC, x[i]);
+    SWA_ROWS {
+        if (INT8 && SWA_PIECES > 0) {
+            swa_pieces(w, r0 + r, x[r]);
+        } else {
+            SWA_EACH spk_store(w.score + (r0 + r)*SPK_SWA_TILE + i*SPK_VEC, x[r][i]);
+        }
     }
 }
 
-template <typename T>
-static void swa_widen(float * out, const char * rows, int64_t stride, int64_t d, int64_t n) {
-    for (int64_t j = 0; j < n; ++j) {
-        const T * x = (const T *) (rows + j*stride);
-        const int64_t dv = d - d % SPK_REG;
-        for (int64_t i = 0; i < dv; i += SPK_REG) {
-            r_store(out + j*d + i, swa_reg(x + i));
-        }
-        for (int64_t i = dv; i < d; ++i) {
-            out[j*d + i] = swa_float(x[i]);
-        }
-    }
+template <bool INT8>
+static void swa_softmax_all(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
+    swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_softmax<INT8, decltype(R)::value>(part + r*(w.d + 2), w, r0 + r, first, last); });
 }
 
 #define SWA_ZIP(a, b, f) __builtin_shufflevector(a, b, f, f + 4, f + 1, f + 5)
@@ -257,8 +344,11 @@ static void swa_query(const spk_swa_work & w, int64_t r, const float * q) {
     if (w.spike_k > 0.0f) {
         return swa_query_int(w, r, q);
     }
-    memcpy(w.q + r*w.d, q, w.d*sizeof(float));
     w.unit[r] = w.scale;
+    if (swa_in_lanes(w)) {
+        return swa_query_in_lanes(w.q, q, r, w.d);
+    }
+    memcpy(w.q + r*w.d, q, w.d*sizeof(float));
 }
 
 template <typename T>
@@ -289,44 +379,48 @@ static void swa_load(const spk_swa_work & w) {
 
 static void swa_scores(const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
     const bool few = w.n_rows <= SWA_FEW, half = w.type_k == GGML_TYPE_F16;
-    const float * q = w.q + r0*w.d;
-    float * score = w.score + r0*SPK_SWA_TILE;
     if (SWA_TURN && !few) {
         constexpr int NV = SWA_C;
+        const float * q = w.q + r0*w.d;
+        float * score = w.score + r0*SPK_SWA_TILE;
         for (int64_t j = first - first % (NV*SPK_REG); j < last; j += NV*SPK_REG) {
             swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-                swa_product<decltype(R)::value, NV, false, float>(score + r*SPK_SWA_TILE + j, SPK_SWA_TILE, nullptr, q + r*w.d, w.d,
+                swa_product<decltype(R)::value, NV, 0, float>(score + r*SPK_SWA_TILE + j, SPK_SWA_TILE, nullptr, q + r*w.d, w.d,
                     (const char *) (w.k + j), SPK_SWA_TILE*sizeof(float), 0, w.d);
             });
         }
     } else if (few && half) {
-        swa_dots_all<ggml_fp16_t>(score, q, n_rows, w.rows_k, w.stride_k, w.d, first, last);
+        swa_dots_all<ggml_fp16_t>(w, w.rows_k, w.stride_k, r0, n_rows, first, last);
     } else if (few || !half) {
-        swa_dots_all<float>(score, q, n_rows, w.rows_k, w.stride_k, w.d, first, last);
+        swa_dots_all<float>(w, w.rows_k, w.stride_k, r0, n_rows, first, last);
     } else {
-        swa_dots_all<float>(score, q, n_rows, (const char *) w.k, w.d*sizeof(float), w.d, first, last);
+        swa_dots_all<float>(w, (const char *) w.k, w.d*sizeof(float), r0, n_rows, first, last);
     }
+}
+
+// values that are v, or what a tile of them was widened to; the next tile's rows are asked for as they lie
+template <typename T>
+static void swa_values_float(float * o, const float * old, const float * p, int64_t n_rows, const spk_swa_work & w, const char * v, int64_t stride, int64_t first, int64_t last) {
+    const int64_t size = w.type_v == GGML_TYPE_F16 ? sizeof(ggml_fp16_t) : sizeof(float);
+    const auto ahead = [&](int64_t i) { return swa_rows_ahead { w.rows_v + SPK_SWA_TILE*w.stride_v + i*size, w.stride_v }; };
+    swa_values<T, (SWA_C*SPK_REG*sizeof(T) + 63)/64>(o, old, p, n_rows, v, stride, w.d, first, last, ahead);
 }
 
 static void swa_rows(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
     if (w.spike_k > 0.0f) {
         swa_scores_int_all(w, r0, n_rows, first, last);
-        for (int64_t r = 0; r < n_rows; ++r) {
-            swa_softmax<true>(part + r*(w.d + 2), w, r0 + r, first, last);
-        }
+        swa_softmax_all<true>(part, w, r0, n_rows, first, last);
         return swa_values_int(part, w, r0, n_rows, first, last);
     }
     swa_scores(w, r0, n_rows, first, last);
-    for (int64_t r = 0; r < n_rows; ++r) {
-        swa_softmax<false>(part + r*(w.d + 2), w, r0 + r, first, last);
-    }
+    swa_softmax_all<false>(part, w, r0, n_rows, first, last);
     float       * o = part + 2;
     const float * p = w.score + r0*SPK_SWA_TILE, * old = w.old + r0;
     if (w.type_v != GGML_TYPE_F16) {
-        swa_values<float>(o, old, p, n_rows, w.rows_v, w.stride_v, w.d, first, last);
+        swa_values_float<float>(o, old, p, n_rows, w, w.rows_v, w.stride_v, first, last);
     } else if (w.n_rows <= SWA_FEW) {
-        swa_values<ggml_fp16_t>(o, old, p, n_rows, w.rows_v, w.stride_v, w.d, first, last);
+        swa_values_float<ggml_fp16_t>(o, old, p, n_rows, w, w.rows_v, w.stride_v, first, last);
     } else {
-        swa_values<float>(o, old, p, n_rows, (const char *) w.v, w.d*sizeof(float), w.d, first, last);
+        swa_values_float<float>(o, old, p, n_rows, w, (const char *) w.v, w.d*sizeof(float), first, last);
     }
 }

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t SWA_TILE   = SPK_SWA_TILE;
 constexpr int64_t SWA_CHUNK  = 512; // keys of one work item, where they are split
 constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item
+constexpr float   LOG2_E = 1.44269504f; // scores are powers of two
 
 struct swa_shape {
     int64_t d, n_head, n_kv, n_group, n_seqs, n_tok, window, n_ring;
@@ -61,9 +62,9 @@ struct swa_room {
 
 // a thread's work from `buf` on, a multiple of 64; its size
 size_t swa_take(spk_swa_work & w, char * buf, const swa_shape & sh) {
-    const int64_t width = spk_swa_width(sh.d);
+    const int64_t width = spk_swa_width(sh.d), rows = (sh.rows + 3)/4*4; // whole registers of rows
     swa_room room = { buf };
-    room.take(w.q,        sh.rows*width);
+    room.take(w.q,        rows*width);
     room.take(w.digits,   SPK_SWA_DIGITS*sh.rows*width);
     room.take(w.start,    SPK_SWA_DIGITS*sh.rows);
     room.take(w.n_digits, sh.rows);
@@ -72,7 +73,7 @@ size_t swa_take(spk_swa_work & w, char * buf, const swa_shape & sh) {
     room.take(w.v,        SWA_TILE*width);
     room.take(w.k_scale,  SWA_TILE);
     room.take(w.v_scale,  SWA_TILE);
-    room.take(w.score,    SWA_TILE*sh.rows);
+    room.take(w.score,    SWA_TILE*rows);
     room.take(w.old,      sh.rows);
     room.take(w.step,     sh.rows);
     return room.at - buf;
@@ -89,7 +90,7 @@ void swa_queries(const swa_shape & sh, const ggml_tensor * dst, const swa_item &
     const float * q = (const float *) dst->src[0]->data;
     w.d       = sh.d;
     w.n_rows  = (it.t1 - it.t0)*sh.n_group;
-    w.scale   = sh.scale;
+    w.scale   = sh.scale*LOG2_E;
     w.spike_k = sh.spike_k;
     for (int64_t r = 0; r < w.n_rows; ++r) {
         const int64_t token = it.seq*sh.n_tok + it.t0 + r/sh.n_group;
@@ -153,7 +154,7 @@ void swa_merge(float * o, const float * part, int64_t n, int64_t stride, int64_t
     memset(o, 0, d*sizeof(float));
     for (int64_t c = 0; c < n; ++c) {
         const float * x = part + c*stride;
-        const float   e = x[0] == -INFINITY ? 0.0f : expf(x[0] - max);
+        const float   e = x[0] == -INFINITY ? 0.0f : exp2f(x[0] - max);
         sum += x[1]*e;
         for (int64_t i = 0; i < d; ++i) {
             o[i] += x[2 + i]*e;
