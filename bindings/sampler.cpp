@@ -97,21 +97,7 @@ llama_token sampler::sample(const py::array_t<float, py::array::c_style> & logit
     log_scope log(model_->verbose());
     const auto held = model_->in_use("sample");
     py::gil_scoped_release nogil;
-    fill_candidates(cur_, logits.data(), n_vocab);
-    llama_token id = choose(chain_, cur_);
-    if (grammar_ && (id < 0 || !grammar_->allows(id))) { // a grammar is slow on all tokens: first the likely case that this one fits
-        fill_candidates(cur_, logits.data(), n_vocab);
-        grammar_->forbid(cur_);
-        id = choose(chain_, cur_);
-        if (id < 0 || !grammar_->allows(id)) {
-            throw std::runtime_error("sample: grammar: got no token that it and the logits allow, expected one; "
-                "change the grammar, logit_bias or logits_processor");
-        }
-    }
-    if (id < 0) {
-        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
-    }
-    return id;
+    return draw(chain_, grammar_.get(), cur_, logits.data(), n_vocab);
 }
 
 } // namespace sb

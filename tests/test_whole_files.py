@@ -610,8 +610,8 @@ def test_java_keeps_the_same_rules(tmp_path):
     """All scenes in one virtual machine; the class that writes snapshots needs nothing else."""
     if shutil.which("javac") is None:
         pytest.skip("javac: got no such program; the mobile tests install one")
-    classes, library = tmp_path / "classes", ROOT / "mobile/android/library/src/main/java/org/spikingbrain/WholeFile.java"
-    subprocess.run(["javac", "-d", classes, library, ROOT / "mobile/tests/java/org/spikingbrain/WholeFiles.java"], check=True)
+    classes, sources = tmp_path / "classes", ROOT / "mobile/android/library/src/main/java"
+    subprocess.run(["javac", "-d", classes, "-sourcepath", sources, sources / "org/spikingbrain/WholeFile.java", ROOT / "mobile/tests/java/org/spikingbrain/WholeFiles.java"], check=True)
     work = tmp_path / "work"
     work.mkdir()
     broken = [(rule, scene) for rule, scene in NAMES if rule not in ("no name", "standard output") and scene != "slash"]  # of typed names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
@@ -15,8 +14,6 @@ from .model import OpenModel
 WHERE = "create_chat_completion"
 Stop = Optional[Union[str, Sequence[str]]]
 OWN_TEMPLATE = (None, "chat_template.default")
-# upstream's grammar of a required call lets text come first, for models that think aloud
-_TEXT_BEFORE_CALL = re.compile(r"^(root ::= .*?)\buntil-\d+\? ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -182,9 +179,8 @@ class ChatFormat:
         if not found["grammar"]:
             return self._arguments_alone(text, found["stops"], named, choice, one, lenient)
         warn_of(found["warnings"])
-        gbnf = found["grammar"] if choice == "auto" else _TEXT_BEFORE_CALL.sub(r"\1", found["grammar"], count=1)
         grammar = ChatGrammar(
-            gbnf, lazy=found["lazy"], trigger_patterns=tuple(found["trigger_patterns"]), trigger_tokens=tuple(found["trigger_tokens"]),
+            found["grammar"], lazy=found["lazy"], trigger_patterns=tuple(found["trigger_patterns"]), trigger_tokens=tuple(found["trigger_tokens"]),
             preserved=tuple(found["preserved"]), prefill=tuple(model.tokenize(found["generation_prompt"], False, True)))
         return ChatPrompt(text, grammar, found["stops"], (found["format"], found["parser"], found["generation_prompt"]))
 

@@ -51,6 +51,27 @@ def test_arguments(jvm, tiny):
     assert len(found) == 20 and dict(said)["tokens"] == 0
 
 
+NULLABLE = [  # "Class.method[types] argument": null has a meaning there
+    r".*\bProgress(, \w+)*\] \d+", r".*\bLoadProgress\] \d+", r"Parallel\.\w+\[.*Listener\] \d+", r"ModelOptions\.spike(K)?\[.*", r"GenerateOptions\.grammar\[.*",
+    r"Tool\.new\[.*\] [12]"]
+
+
+def test_null_is_refused_in_a_sentence_wherever_it_means_nothing(jvm, tiny, tmp_path):
+    said = jvm.list("call", "Nulls", "arguments", tiny, tmp_path)
+    assert len(said) > 45
+    nullable = [call for call in said if not re.search(r" \d+: IllegalArgumentException: [\w :.]+: got (null|none)", call)]
+    for call in nullable:
+        name, _, outcome = call.partition(": ")
+        assert any(re.fullmatch(pattern, name) for pattern in NULLABLE) and not outcome.startswith("NullPointerException"), call
+        types, i = re.search(r"\[(.*)\] (\d+)", name).groups()
+        assert "Progress" not in types or "Progress" in types.split(", ")[int(i)], call
+    assert len(nullable) > 10
+
+
+def test_everything_closes_twice(jvm, tiny, tmp_path):
+    assert jvm("Errors", "closeTwice", tiny, tmp_path / "s")["all"] is True
+
+
 def test_n_ctx_bounds_prompt_and_answer(jvm, tiny):
     said = jvm("Errors", "nCtx", tiny)
     with llama(tiny, n_ctx=16) as llm:

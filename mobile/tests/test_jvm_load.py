@@ -111,7 +111,7 @@ def test_a_thousand_cycles_do_not_grow(jvm, tiny):
 
 
 @pytest.mark.parametrize("files, available, want", [
-    ({f"cpu{i}/cpu_capacity": c for i, c in enumerate([160] * 4 + [498] * 3 + [1024])}, 8, 4),
+    ({f"cpu{i}/cpu_capacity": c for i, c in enumerate([250] * 4 + [871] * 3 + [1024])}, 8, 4),        # 1 + 3 + 4
     ({f"cpu{i}/cpufreq/cpuinfo_max_freq": c for i, c in enumerate([1800000] * 6 + [2400000] * 2)}, 8, 2),
     ({f"cpu{i}/cpu_capacity": 1024 for i in range(4)}, 4, 4),
     ({f"cpu{i}/cpu_capacity": c for i, c in enumerate([300] * 4 + [1024] * 4)}, 2, 2),   # fewer allowed than there are
@@ -123,7 +123,52 @@ def test_default_threads_are_the_big_cores(jvm, tmp_path, files, available, want
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{value}\n")
     (tmp_path / "cpufreq").mkdir()
-    assert jvm("Loading", "threads", tmp_path, available)["threads"] == want
+    assert jvm("Loading", "threads", available, tmp_path)["threads"] == want
+
+
+CLUSTERS = [  # capacities or MHz of phones, and how many of the fastest count
+    ("cpu_capacity", [250] * 4 + [871] * 3 + [1024], 4), ("cpu_capacity", [380] * 6 + [1024] * 2, 2), ("cpu_capacity", [411] * 4 + [1024] * 4, 4),
+    ("cpu_capacity", [317] * 3 + [792] * 4 + [1024], 5), ("cpu_capacity", [325] * 2 + [793] * 3 + [832] * 2 + [1024], 6),
+    ("cpu_capacity", [160] * 4 + [498] * 2 + [1024] * 2, 2),  # the middle ones have less than half
+    ("cpu_capacity", [512] * 4 + [1024] * 4, 0), ("cpu_capacity", [511] * 4 + [1024] * 4, 4), ("cpu_capacity", [1024] * 8, 0),  # 0: all
+    ("cpu_capacity", [0] * 4 + [1024] * 4, 0), ("cpu_capacity", [-1] * 8, 0),  # told nothing of some, of any
+    ("cpufreq/cpuinfo_max_freq", [1804] * 4 + [2419] * 3 + [2841], 4), ("cpufreq/cpuinfo_max_freq", [5000] * 6 + [5100] * 2, 0),
+    ("cpufreq/cpuinfo_max_freq", [900] * 4 + [2000] * 4, 4), ("cpufreq/cpuinfo_max_freq", [600] * 2 + [1000] * 2 + [2400] * 4, 4),
+]
+
+
+def test_big_cores_have_half_of_the_largest_capacity(jvm, tmp_path):
+    for n, (file, speeds, _) in enumerate(CLUSTERS):
+        for i, speed in enumerate(speeds):
+            path = tmp_path / str(n) / f"cpu{i}" / file
+            path.parent.mkdir(parents=True)
+            path.write_text(f"{speed}\n")
+    (tmp_path / "folders" / "cpu0" / "cpu_capacity").mkdir(parents=True)  # not to be read
+    said = jvm.list("big", "Loading", "threads", 8, *(tmp_path / str(n) for n in range(len(CLUSTERS))), tmp_path / "folders", tmp_path / "none")
+    for (_, speeds, want), big in zip(CLUSTERS, said):
+        assert big == list(range(8 - want, 8)) if want else big == [], speeds
+    assert said[-2:] == [[], []]
+
+
+def test_computing_stays_on_the_cpus_asked_for_and_comes_back(jvm, spiking):
+    last = max(os.sched_getaffinity(0))
+    said = jvm("Loading", "affinity", spiking, last)
+    assert said["seen"] is True and said["held"] == [last] and said["after"] == said["before"] != str(last)
+    assert said["denied"] == [] and said["anywhere"] == []
+
+
+def test_a_load_tells_how_far_it_is_and_can_be_ended(jvm, spiking):
+    said = jvm("Loading", "progress", spiking, heap="24m")
+    assert said["rising"] is True and said["last"] == 1.0 and said["calls"] > 5
+    assert said["cancelled"] == "CancelledException: load: got a cancel, expected none; load it again"
+    assert said["at_the_end"] == said["cancelled"] and said["thrown"] == "IOException: mine"
+    assert said["mapped"] == 0 and said["late"] - said["early"] < 2048 and said["text"] is True
+
+
+def test_memory_is_what_the_caller_knows(jvm, tiny):
+    said = jvm("Loading", "memory", tiny)
+    assert re.fullmatch(rf"SpikingBrainException: load: {tiny}: memory: got 1 MiB available, expected \d+ MiB; .*", said["refused"])
+    assert said["go"] == "none" and said["usable"] == [300, 0, 0] and said["wrong"].startswith("IllegalArgumentException: load: available_memory: got -2")
 
 
 def test_a_split_model_loads_by_its_path_alone(jvm, tiny, prompt, tmp_path):

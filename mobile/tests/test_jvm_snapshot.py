@@ -106,6 +106,14 @@ def small_enough(disk) -> bool:
     return shutil.disk_usage(disk).free < 128 << 10
 
 
+def test_a_folder_that_cannot_be_synchronised_is_told_with_the_new_file_in_its_place(jvm, tiny, tmp_path):
+    said = jvm.all("Snapshots", "folderSync", tiny, tmp_path / "s", "Input/output error", "Invalid argument", "Operation not supported", "No space left on device")
+    told = "NotDurableException: snapshot: {}: output: written, but its folder could not be synchronised (java.io.IOException: {}): a power cut may undo it; do check the disk"
+    assert [v for k, v in said if k == "failure"] == [
+        told.format(tmp_path / "s", "Input/output error"), "none", "none", told.format(tmp_path / "s", "No space left on device")]
+    assert [v for k, v in said if k == "new"] == [True] * 4
+
+
 def test_a_folder_that_is_not_there(jvm, tiny, tmp_path):
     said = jvm("Snapshots", "once", tiny, tmp_path / "none" / "s")
     assert said["failure"].startswith("IOException: snapshot: ") and said["tokens"] == 301

@@ -71,6 +71,30 @@ final class Errors {
         Run.out("n_vocab", model.nVocab()); // what was read stays
     }
 
+    /** model, snapshot: whatever can be closed, twice */
+    static void closeTwice(String[] a) throws IOException {
+        SpikingBrain model = Setup.load(a[0]);
+        Session session = model.newSession(Setup.small());
+        Generation answer = session.generate("the", Setup.GREEDY, null);
+        answer.next();
+        session.snapshot(new File(a[1]));
+        SnapshotFile snapshot = SnapshotFile.load(new File(a[1]));
+        NativeMemory memory = new NativeMemory(1 << 20);
+        Parallel parallel = model.newParallel(Setup.small(), 1);
+        for (int i = 0; i < 2; ++i) {
+            memory.close();
+            snapshot.close();
+            answer.close();
+            session.close();
+            parallel.close();
+            model.close();
+        }
+        parallel.cancel();
+        session.cancel();
+        Run.out("e", Run.failure(memory::bytes));
+        Run.out("all", true);
+    }
+
     /** A session that no memory can hold. */
     static void memory(String[] a) throws IOException {
         try (SpikingBrain model = Setup.load(a[0]); Session small = model.newSession(Setup.small())) {

@@ -82,8 +82,105 @@ final class Loading {
         Run.out("late", Setup.rssAnonKb());
     }
 
+    /** CPUs there are, folders... */
     static void threads(String[] a) {
-        Run.out("threads", Threads.bigCores(new File(a[0]), Integer.parseInt(a[1])));
+        for (int i = 1; i < a.length; ++i) {
+            Run.out("threads", Threads.count(new File(a[i]), Integer.parseInt(a[0])));
+            Run.out("big", Threads.bigCores(new File(a[i])));
+        }
+    }
+
+    /** model, a CPU: while it computes, and afterwards */
+    static void affinity(String[] a) throws Exception {
+        int[] prompt = new int[3000];
+        File self = new File("/proc/thread-self/status");
+        try (SpikingBrain model = Setup.load(a[0]); Session session = model.newSession(Setup.small().cpus(Integer.parseInt(a[1])));
+             Session denied = model.newSession(Setup.small().cpus(1023)); Session anywhere = model.newSession(Setup.small().cpus())) {
+            Run.out("before", allowed(self));
+            boolean[] done = new boolean[1];
+            boolean[] seen = new boolean[1];
+            Thread watch = new Thread(() -> {
+                while (!done[0] && !seen[0]) {
+                    for (File task : new File("/proc/self/task").listFiles()) {
+                        seen[0] |= a[1].equals(allowed(new File(task, "status")));
+                    }
+                    Thread.yield();
+                }
+            });
+            watch.start();
+            session.eval(prompt, null);
+            done[0] = true;
+            watch.join();
+            Run.out("seen", seen[0]);
+            Run.out("held", session.cpus());
+            Run.out("after", allowed(self));
+            denied.eval(new int[] { 1 }, null);
+            Run.out("denied", denied.cpus());
+            anywhere.eval(new int[] { 1 }, null);
+            Run.out("anywhere", anywhere.cpus());
+        }
+    }
+
+    private static String allowed(File status) {
+        try {
+            for (String line : java.nio.file.Files.readAllLines(status.toPath())) {
+                if (line.startsWith("Cpus_allowed_list:")) {
+                    return line.substring(18).trim();
+                }
+            }
+        } catch (IOException e) {
+            // a thread that has ended
+        }
+        return "";
+    }
+
+    /** model: told, ended, failed in the middle; many times, nothing is left */
+    static void progress(String[] a) throws IOException {
+        File file = new File(a[0]);
+        java.util.List<Double> shares = new java.util.ArrayList<>();
+        String text;
+        try (SpikingBrain model = SpikingBrain.load(file, new ModelOptions(), shares::add); Session session = model.newSession(Setup.small())) {
+            text = Setup.read(session.generate("the", Setup.GREEDY, null));
+        }
+        boolean rising = true;
+        for (int i = 1; i < shares.size(); ++i) {
+            rising &= shares.get(i) >= shares.get(i - 1);
+        }
+        Run.out("rising", rising && shares.get(0) < 0.2);
+        Run.out("calls", shares.size());
+        Run.out("last", shares.get(shares.size() - 1));
+        Run.out("cancelled", Run.failure(() -> SpikingBrain.load(file, new ModelOptions(), share -> share < 0.5)));
+        Run.out("at_the_end", Run.failure(() -> SpikingBrain.load(file, new ModelOptions(), share -> share < 1)));
+        Run.out("thrown", Run.failure(() -> SpikingBrain.load(file, new ModelOptions().useMmap(false), share -> {
+            throw Loading.<RuntimeException>hidden(new IOException("mine"));
+        })));
+        for (int i = 1; i <= 200; ++i) {
+            double end = i % 10 / 10.0;
+            Run.failure(() -> SpikingBrain.load(file, new ModelOptions().useMmap(end < 0.5), share -> share < end));
+            if (i == 50) {
+                System.gc();
+                Run.out("early", Setup.rssAnonKb());
+            }
+        }
+        System.gc();
+        Run.out("late", Setup.rssAnonKb());
+        Run.out("mapped", mapped());
+        try (SpikingBrain model = SpikingBrain.load(file, new ModelOptions(), null); Session session = model.newSession(Setup.small())) {
+            Run.out("text", text.equals(Setup.read(session.generate("the", Setup.GREEDY, null))));
+        }
+    }
+
+    @SuppressWarnings("unchecked")
+    private static <E extends Exception> E hidden(Exception e) throws E {
+        throw (E) e;
+    }
+
+    /** model: what checkMemory compares with */
+    static void memory(String[] a) {
+        Run.out("refused", Run.failure(() -> Setup.load(a[0], new ModelOptions().availableMemory(1 << 20)).close()));
+        Run.out("go", Run.failure(() -> Setup.load(a[0], new ModelOptions().availableMemory(1L << 30)).close()));
+        Run.out("wrong", Run.failure(() -> new ModelOptions().availableMemory(-2)));
+        Run.out("usable", new long[] { MemInfo.usable(500, 200, false), MemInfo.usable(100, 200, false), MemInfo.usable(500, 200, true) });
     }
 
     static void system(String[] a) {

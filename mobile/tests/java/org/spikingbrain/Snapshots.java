@@ -72,6 +72,23 @@ final class Snapshots {
         }
     }
 
+    /** model, snapshot, what the synchronising of a folder ends in: what is told, and that the file is the new one. */
+    static void folderSync(String[] a) throws IOException {
+        try (SpikingBrain model = Setup.load(a[0]); Session session = model.newSession(Setup.small()); Session other = model.newSession(Setup.small())) {
+            File file = new File(a[1]);
+            for (int i = 2; i < a.length; ++i) {
+                session.eval(new int[] { 1, 2, 3 }, null);
+                String why = a[i];
+                WholeFile.folderSync = folder -> {
+                    throw new IOException(why);
+                };
+                Run.out("failure", Run.failure(() -> session.snapshot(file)));
+                other.restore(file);
+                Run.out("new", other.nTokens() == session.nTokens() && file.getAbsoluteFile().getParentFile().list().length == 1);
+            }
+        }
+    }
+
     /** model, snapshot, tokens: of a long sequence; what is known of it after a restore. */
     static void longer(String[] a) throws IOException {
         int[] prompt = new int[Integer.parseInt(a[2])];

@@ -1,6 +1,6 @@
 #include "session.h"
 
-#include "chat.h"
+#include "affinity.h"
 #include "llama-spikingbrain.h"
 
 #include <algorithm>
@@ -34,43 +34,31 @@ overrides spike_overrides(int spike, double k) {
     return out;
 }
 
-llama_model * load_model(const model_file & file, const overrides & o, bool use_mmap) {
+llama_model * load_model(const model_file & file, const overrides & o, bool use_mmap, const std::function<bool(float)> & progress) {
+    struct told { const std::function<bool(float)> & progress; bool ended; } told = { progress, false };
     auto params = llama_model_default_params();
     params.n_gpu_layers = 0;
     params.load_mode    = use_mmap ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
     params.kv_overrides = o.empty() ? nullptr : o.data();
+    if (progress) {
+        params.progress_callback_user_data = &told;
+        params.progress_callback = [](float share, void * data) {
+            auto & t = *static_cast<struct told *>(data);
+            t.ended = t.ended || !t.progress(share);
+            return !t.ended;
+        };
+    }
 
     log_scope log(false);
     llama_model * m = file.load(params);
+    if (told.ended) { // also where llama.cpp was told so when all was there
+        llama_model_free(m);
+        throw cancelled("load: got a cancel, expected none; load it again");
+    }
     if (!m) {
         throw std::runtime_error(log.reason());
     }
     return m;
-}
-
-std::vector<std::string> apply_chat_template(const llama_model * m, const std::vector<std::string> & messages, bool add_generation_prompt) {
-    if (!llama_model_chat_template(m, nullptr)) {
-        throw std::runtime_error("chat template: got none in the model file, expected tokenizer.chat_template; convert the model again");
-    }
-    common_chat_templates_inputs in;
-    for (size_t i = 0; i + 1 < messages.size(); i += 2) {
-        common_chat_msg message;
-        message.role    = messages[i];
-        message.content = messages[i + 1];
-        in.messages.push_back(std::move(message));
-    }
-    in.add_generation_prompt = add_generation_prompt;
-    in.force_pure_content    = true;
-    in.use_jinja             = true;
-    try {
-        const auto templates = common_chat_templates_init(m, "");
-        const auto p = common_chat_templates_apply(templates.get(), in);
-        std::vector<std::string> out = { p.prompt };
-        out.insert(out.end(), p.additional_stops.begin(), p.additional_stops.end());
-        return out;
-    } catch (const std::exception & e) { // all it says is about the messages
-        throw std::invalid_argument(std::string("chat template: ") + e.what());
-    }
 }
 
 static int32_t n_step(const session_options & o) {
@@ -81,16 +69,16 @@ static int32_t n_step(const session_options & o) {
 llama_context_params context_params(const session_options & o) {
     auto params = llama_context_default_params();
     params.n_ctx           = o.n_ctx;
-    params.n_batch         = o.n_batch;
+    params.n_batch         = std::max<uint32_t>(o.n_batch, o.n_seq);
     params.n_ubatch        = o.n_ubatch;
-    params.n_seq_max       = 1;
-    params.n_outputs_max   = o.spike_stats ? n_step(o) : 1;
+    params.n_seq_max       = o.n_seq;
+    params.n_outputs_max   = o.spike_stats ? std::max(n_step(o), o.n_seq) : o.n_seq;
     params.n_threads       = o.n_threads;
     params.n_threads_batch = o.n_threads_batch;
     return params;
 }
 
-session::session(llama_model * m, const session_options & o) : vocab_(llama_model_get_vocab(m)) {
+session::session(llama_model * m, const session_options & o) : vocab_(llama_model_get_vocab(m)), slots_(o.n_seq), cpus_(o.cpus) {
     auto params = context_params(o);
     if (can_stop_inside(m)) {
         params.abort_callback      = on_abort;
@@ -109,7 +97,9 @@ session::session(llama_model * m, const session_options & o) : vocab_(llama_mode
     if (!memory()) {
         throw std::runtime_error("session: got a model without a decoder's memory, expected one that generates text");
     }
-    logits_.resize(llama_vocab_n_tokens(vocab_));
+    for (auto & s : slots_) {
+        s.logits.resize(llama_vocab_n_tokens(vocab_));
+    }
 }
 
 int32_t session::step() const {
@@ -117,37 +107,57 @@ int32_t session::step() const {
     return spikes_ ? std::min(n, STATS_STEP) : n;
 }
 
+llama_seq_id session::checked(llama_seq_id seq) const {
+    if (seq < 0 || seq >= (llama_seq_id) slots_.size()) {
+        throw std::invalid_argument("sequence: got " + std::to_string(seq) + ", expected 0 to " + std::to_string(slots_.size() - 1));
+    }
+    return seq;
+}
+
+// --- decoding ------------------------------------------------------------------------------------------------------
+
 bool session::on_abort(void * self) {
     const auto & s = *static_cast<const session *>(self);
     return s.run_ <= s.cancelled_;
 }
 
-void session::decode(const llama_token * tokens, int32_t n, llama_pos pos0, int64_t run) {
-    if (n < 1 || n > step() || pos0 < 0 || pos0 > INT32_MAX - n) {
-        throw std::invalid_argument("decode: got " + std::to_string(n) + " tokens at " + std::to_string(pos0) + ", expected 1 to " +
-            std::to_string(step()) + " at less than 2^31; split them");
-    }
-    std::vector<llama_token>    ids(tokens, tokens + n);
-    std::vector<llama_pos>      pos(n);
-    llama_seq_id                seq = 0;
-    std::vector<int32_t>        n_seq(n, 1);
-    std::vector<llama_seq_id *> seqs(n, &seq);
-    std::vector<int8_t>         want(n, spikes_ != nullptr); // llama.cpp leaves tokens without output out of the last layer's MLP
-    for (int32_t i = 0; i < n; ++i) {
-        checked(vocab_, ids[i]);
-        pos[i] = pos0 + i;
-    }
-    want.back() = 1;
-    llama_batch batch = { n, ids.data(), nullptr, pos.data(), n_seq.data(), seqs.data(), want.data() };
+int32_t session::run(llama_batch & batch) {
+    const on_cpus here(cpus_);
+    held_cpus_ = here.held();
+    const int32_t rc = llama_decode(ctx_.get(), batch);
+    llama_synchronize(ctx_.get());
+    return rc;
+}
 
-    logits_pos_ = -1;
+void session::decode(const std::vector<llama_seq_id> & seqs, const llama_token * tokens, int32_t n, int64_t run) {
+    const int32_t n_all = seqs.size()*n;
+    if (n < 1 || seqs.empty() || (n_all > step() && n > 1) || n_all > (int32_t) llama_n_batch(ctx_.get())) {
+        throw std::invalid_argument("decode: got " + std::to_string(n_all) + " tokens, expected 1 to " + std::to_string(step()) + "; split them");
+    }
+    std::vector<llama_token>    ids(tokens, tokens + n_all);
+    std::vector<llama_pos>      pos(n_all);
+    std::vector<llama_seq_id>   seq(n_all);
+    std::vector<int32_t>        n_seq(n_all, 1);
+    std::vector<llama_seq_id *> seq_of(n_all);
+    std::vector<int8_t>         want(n_all, spikes_ != nullptr); // llama.cpp leaves tokens without output out of the last layer's MLP
+    for (int32_t i = 0; i < n_all; ++i) {
+        sb::checked(vocab_, ids[i]);
+        seq[i]    = seqs[i/n];
+        seq_of[i] = &seq[i];
+        pos[i]    = i % n == 0 ? last_pos(seq[i]) + 1 : pos[i - 1] + 1;
+        want[i]   = want[i] || i % n == n - 1;
+        if (pos[i] == INT32_MAX) {
+            throw std::invalid_argument("decode: position: got 2^31 - 1, expected less; reset");
+        }
+    }
+    llama_batch batch = { n_all, ids.data(), nullptr, pos.data(), n_seq.data(), seq_of.data(), want.data() };
+
+    for (const auto s : seqs) {
+        slots_[s].logits_pos = -1;
+    }
     run_ = run;
     log_scope log(false);
-    int32_t rc = 2;
-    if (!on_abort(this)) {
-        rc = llama_decode(ctx_.get(), batch);
-        llama_synchronize(ctx_.get());
-    }
+    const int32_t rc = on_abort(this) ? 2 : this->run(batch);
     if (rc == 2) {
         throw cancelled("decode: got a cancel, expected none; call again to go on");
     }
@@ -155,67 +165,39 @@ void session::decode(const llama_token * tokens, int32_t n, llama_pos pos0, int6
         spikes_->check();
     }
     check_decoded(rc, "decode", log);
-    const float * row = llama_get_logits_ith(ctx_.get(), n - 1);
-    if (!row) {
-        throw std::runtime_error("decode: logits: got none for the last token, expected a row");
+    for (size_t i = 0; i < seqs.size(); ++i) {
+        const float * row = llama_get_logits_ith(ctx_.get(), (i + 1)*n - 1);
+        if (!row) {
+            throw std::runtime_error("decode: logits: got none for the last token, expected a row");
+        }
+        auto & s = slots_[seqs[i]];
+        std::copy(row, row + s.logits.size(), s.logits.begin());
+        s.logits_pos = pos[(i + 1)*n - 1];
     }
-    std::copy(row, row + logits_.size(), logits_.begin());
-    logits_pos_ = pos0 + n - 1;
 }
 
-bool session::remove_from(llama_pos pos) {
+bool session::remove_from(llama_seq_id seq, llama_pos pos) {
     log_scope log(false);
-    const bool removed = llama_memory_seq_rm(memory(), 0, pos, -1);
-    logits_pos_ = removed ? -1 : logits_pos_;
+    const bool removed = llama_memory_seq_rm(memory(), checked(seq), pos, -1);
+    slots_[seq].logits_pos = removed ? -1 : slots_[seq].logits_pos;
     return removed;
 }
 
-void session::clear() {
-    logits_pos_ = -1;
-    llama_memory_clear(memory(), true);
-}
-
-// --- choosing a token: as build_chain() of bindings/spikingbrain_cpp/sampling.py ------------------------------------
-
-void session::new_chain(const sampling_options & o) {
-    chain_.reset(llama_sampler_chain_init(llama_sampler_chain_default_params()));
-    const auto add = [&](llama_sampler * s) {
-        if (!s) {
-            throw std::invalid_argument("sampler: got values llama.cpp refuses, expected others");
-        }
-        llama_sampler_chain_add(chain_.get(), s);
-    };
-    add(llama_sampler_init_penalties(llama_vocab_n_tokens(vocab_), o.last_n, o.repeat_penalty, 0.0f, 0.0f));
-    if (o.temperature == 0.0f) {
-        add(llama_sampler_init_greedy());
-        return;
-    }
-    if (o.temperature > 0.0f) { // below, the field's meaning is the untouched distribution
-        add(llama_sampler_init_top_k(o.top_k));
-        add(llama_sampler_init_top_p(o.top_p, 1));
-        add(llama_sampler_init_min_p(o.min_p, 1));
-        add(llama_sampler_init_temp(o.temperature));
-    }
-    add(llama_sampler_init_dist(o.seed));
-}
-
-void session::accept(const std::vector<llama_token> & tokens) {
-    for (const llama_token t : tokens) {
-        llama_sampler_accept(chain_.get(), checked(vocab_, t));
+void session::clear(llama_seq_id seq) {
+    slots_[checked(seq)].logits_pos = -1;
+    if (slots_.size() == 1) {
+        llama_memory_clear(memory(), true);
+    } else {
+        llama_memory_seq_rm(memory(), seq, -1, -1);
     }
 }
 
-llama_token session::choose_token() {
-    if (!chain_ || logits_pos_ < 0 || logits_pos_ != last_pos()) {
-        throw std::runtime_error("sample: logits: got none for the last token, expected a row; eval a token");
-    }
+void session::copy(llama_seq_id from, llama_seq_id to) {
     log_scope log(false);
-    fill_candidates(candidates_, logits_.data(), logits_.size());
-    const llama_token id = choose(chain_.get(), candidates_);
-    if (id < 0) {
-        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
-    }
-    return id;
+    clear(to);
+    llama_memory_seq_cp(memory(), checked(from), to, -1, -1);
+    slots_[to].logits     = slots_[from].logits;
+    slots_[to].logits_pos = slots_[from].logits_pos;
 }
 
 // --- state ---------------------------------------------------------------------------------------------------------
@@ -237,7 +219,7 @@ void session::get_state(uint8_t * data, size_t size) {
 
 void session::set_state(const uint8_t * data, size_t size) {
     log_scope log(false);
-    logits_pos_ = -1;
+    slots_[0].logits_pos = -1;
     const size_t n = llama_state_seq_set_data_ext(ctx_.get(), data, size, 0, 0);
     if (n == 0 || n != size) {
         throw std::runtime_error("got " + std::to_string(n) + " bytes taken, expected " + std::to_string(size) + "; " + log.reason());
@@ -245,11 +227,12 @@ void session::set_state(const uint8_t * data, size_t size) {
 }
 
 void session::set_logits(const float * row, size_t n, llama_pos pos) {
-    if (n != logits_.size()) {
-        throw std::invalid_argument("logits: got " + std::to_string(n) + ", expected " + std::to_string(logits_.size()));
+    auto & s = slots_[0];
+    if (n != s.logits.size()) {
+        throw std::invalid_argument("logits: got " + std::to_string(n) + ", expected " + std::to_string(s.logits.size()));
     }
-    memcpy(logits_.data(), row, n*sizeof(float));
-    logits_pos_ = pos;
+    memcpy(s.logits.data(), row, n*sizeof(float));
+    s.logits_pos = pos;
 }
 
 spike_collector & session::spikes() const {

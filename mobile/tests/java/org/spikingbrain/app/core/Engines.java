@@ -3,8 +3,12 @@ package org.spikingbrain.app.core;
 import org.json.JSONArray;
 import org.json.JSONObject;
 import org.spikingbrain.ChatMessage;
+import org.spikingbrain.Conversation;
+import org.spikingbrain.Generation;
+import org.spikingbrain.LoadProgress;
 import org.spikingbrain.MemoryEstimate;
 import org.spikingbrain.ModelOptions;
+import org.spikingbrain.Session;
 import org.spikingbrain.SessionOptions;
 import org.spikingbrain.SpikingBrain;
 
@@ -12,6 +16,7 @@ import java.io.File;
 import java.io.FileInputStream;
 import java.io.IOException;
 import java.io.InputStream;
+import java.lang.ref.WeakReference;
 import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -31,6 +36,7 @@ final class Engines {
     private static final class FileSource implements ModelSource {
         private final File file;
         private final long available;
+        Runnable onShare = () -> {};
 
         FileSource(String file, long available) {
             this.file = new File(file);
@@ -48,8 +54,11 @@ final class Engines {
         }
 
         @Override
-        public SpikingBrain load(ModelOptions options) throws IOException {
-            return SpikingBrain.load(file, options);
+        public SpikingBrain load(ModelOptions options, LoadProgress progress) throws IOException {
+            return SpikingBrain.load(file, options, share -> {
+                onShare.run();
+                return progress.onProgress(share);
+            });
         }
 
         @Override
@@ -217,21 +226,126 @@ final class Engines {
         }
     }
 
-    /** model: a chat whose tokens are single characters, as no tokenizer splits it */
+    private static String flat(Conversation chat) {
+        StringBuilder out = new StringBuilder();
+        for (ChatMessage m : chat.messages()) {
+            out.append(m.role.charAt(0)).append(':').append(m.content).append(' ');
+        }
+        return out.toString();
+    }
+
+    /** folder, model: questions that are answered, stopped early, taken back, and what another process reads of them */
+    static void conversation(String[] a) throws Exception {
+        Store store = new Store(new File(a[0]));
+        try (SpikingBrain model = SpikingBrain.load(new File(a[1]), new ModelOptions()); Session session = model.newSession(GREEDY.sessionOptions(false))) {
+            Conversation chat = new Conversation();
+            Case.out("nothing", Case.failure(() -> chat.answer(session, GREEDY.generateOptions(), null)));
+            chat.ask("one");
+            Generation answer = chat.answer(session, GREEDY.generateOptions(), null);
+            String began = answer.next();
+            Case.out("during", flat(chat).equals("u:one a:" + began + " "));
+            Case.out("twice", Case.failure(() -> chat.ask("two")));
+            store.write(chat);
+            Conversation killed = store.readChat();
+            Case.out("killed", flat(killed).equals(flat(chat)) && killed.takeDraft().isEmpty() && killed.tokens().length == chat.tokens().length);
+            while (answer.hasNext()) {
+                answer.next();
+            }
+            String whole = "u:one a:" + answer.text() + " ";
+            Case.out("whole", flat(chat).equals(whole));
+            chat.ask("two");
+            store.write(chat);
+            Conversation early = store.readChat();
+            Case.out("early", flat(early).replace(whole, "") + "draft:" + early.takeDraft() + "," + early.takeDraft());
+            chat.answer(session, GREEDY.generateOptions(), null).close();
+            Case.out("empty", flat(chat).replace(whole, "") + "draft:" + chat.takeDraft());
+            chat.ask("three");
+            Case.out("prompt", chat.messages().size());
+            chat.takeBack();
+            store.write(chat);
+            Conversation saved = store.readChat();
+            Case.out("tokens", Arrays.equals(saved.tokens(), chat.tokens()) && saved.tokens().length > answer.tokens().length);
+            Case.out("saved", flat(saved).replace(whole, "") + "draft:" + saved.takeDraft());
+            saved.ask("four");
+            try (Generation next = saved.answer(session, GREEDY.generateOptions(), null)) {
+                next.hasNext();
+                Case.out("evaluated", next.timings().nPromptEvaluated);
+                Case.out("of", next.timings().nPrompt);
+            }
+        }
+    }
+
+    /** model: a chat whose answer's tokens are single characters, as no tokenizer splits it */
     static void tokens(String[] a) throws Exception {
-        try (SpikingBrain model = SpikingBrain.load(new File(a[0]), new ModelOptions())) {
-            String before = "hello world";
-            int[] known = {};
-            for (String c : before.split("")) {
-                known = ChatTokens.join(known, model.tokenize(c, false, true));
+        try (SpikingBrain model = SpikingBrain.load(new File(a[0]), new ModelOptions()); Session session = model.newSession(GREEDY.sessionOptions(false))) {
+            List<ChatMessage> question = Arrays.asList(ChatMessage.user("hi"));
+            List<ChatMessage> turn = Arrays.asList(question.get(0), ChatMessage.assistant("hello world"));
+            int[] known = model.tokenize(model.applyChatTemplate(question, true), true, true);
+            for (String c : "hello world".split("")) {
+                int[] one = model.tokenize(c, false, true);
+                known = Arrays.copyOf(known, known.length + 1);
+                known[known.length - 1] = one[0];
             }
             Case.out("known", new JSONArray(Arrays.toString(known)));
-            Case.out("kept", new JSONArray(Arrays.toString(ChatTokens.of(model, known, before + " again"))));
-            Case.out("rest", new JSONArray(Arrays.toString(model.tokenize(" again", false, true))));
-            Case.out("other", new JSONArray(Arrays.toString(ChatTokens.of(model, known, "hello there"))));
-            Case.out("whole", new JSONArray(Arrays.toString(model.tokenize("hello there", true, true))));
-            Case.out("foreign", new JSONArray(Arrays.toString(ChatTokens.of(model, new int[] { 1 << 30 }, "hello there"))));
+            Case.out("kept", new JSONArray(Arrays.toString(read(session, turn, known))));
+            List<ChatMessage> other = Arrays.asList(question.get(0), ChatMessage.assistant("hello there"));
+            Case.out("other", new JSONArray(Arrays.toString(read(session, other, known))));
+            Case.out("whole", new JSONArray(Arrays.toString(read(session, other, new int[0]))));
+            Case.out("foreign", new JSONArray(Arrays.toString(read(session, other, new int[] { 1 << 30 }))));
         }
+    }
+
+    /** What the session holds of the next question's prompt. */
+    private static int[] read(Session session, List<ChatMessage> turn, int[] known) {
+        Conversation chat = new Conversation(turn, known);
+        chat.ask("again");
+        session.reset();
+        try (Generation answer = chat.answer(session, GREEDY.generateOptions(), null)) {
+            answer.hasNext();
+        }
+        return session.tokens();
+    }
+
+    /** folder, model: a load that is stopped when it has begun, and one in whose place another comes; consumers are let go */
+    static void stopLoading(String[] a) throws Exception {
+        Watcher w = new Watcher();
+        Engine engine = new Engine(new Store(new File(a[0])), w);
+        List<String> lines = new ArrayList<>();
+        FileSource slow = source(a[1]);
+        slow.onShare = () -> {
+            lines.add(engine.status().line);
+            if (lines.size() == 2) {
+                engine.stop();
+            }
+        };
+        engine.load(slow, GREEDY, false);
+        w.await(Engine.State.EMPTY);
+        Case.out("stopped", engine.status().name + "|" + lines.size());
+        slow.onShare = () -> {
+            slow.onShare = () -> {};
+            engine.load(source(a[1]), GREEDY, false);
+        };
+        engine.load(slow, GREEDY, false);
+        w.await(Engine.State.EMPTY);
+        w.await(Engine.State.READY);
+        Case.out("line", lines.get(1));
+        Case.out("loaded", engine.status().name.isEmpty() ? "" : "READY");
+        BlockingQueue<SpikeReport> got = new LinkedBlockingQueue<>();
+        java.util.function.Consumer<SpikeReport> screen = got::add;
+        WeakReference<Object> kept = new WeakReference<>(screen);
+        engine.spikes(screen);
+        engine.send("say hello");
+        w.await(Engine.State.READY);
+        screen = null;
+        for (int i = 0; i < 20 && kept.get() != null; ++i) {
+            System.gc();
+            Thread.sleep(10);
+        }
+        Case.out("kept", kept.get() != null);
+        w.takeMessages();
+        engine.close();
+        engine.close();
+        Case.out("messages", w.takeMessages());
     }
 
     /** folder, model: eight lives of a process, each with a drawn answer: what each evaluates of its prompt */

@@ -2,11 +2,9 @@ package org.spikingbrain.app.core;
 
 import org.json.JSONArray;
 import org.json.JSONObject;
-import org.spikingbrain.ChatMessage;
 
 import java.io.File;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 
 /** Cases that need no native library. */
@@ -57,37 +55,6 @@ final class Plain {
         Case.out("nowhere", Case.failure(() -> new Store(new File(folder, "none")).use(new ModelEntry("u", "n", 0))));
         TextFile.write(new File(folder, "chat.json"), "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"draft\": \"\", \"tokens\": []}");
         Case.out("chat", Case.failure(damaged::readChat));
-    }
-
-    private static String flat(Chat chat) {
-        StringBuilder out = new StringBuilder();
-        for (ChatMessage m : chat.messages()) {
-            out.append(m.role.charAt(0)).append(':').append(m.content).append(' ');
-        }
-        return out.toString();
-    }
-
-    static void chat(String[] a) throws Exception {
-        Chat chat = new Chat();
-        chat.ask("one");
-        chat.say("an");
-        Case.out("during", flat(chat));
-        Case.out("twice", Case.failure(() -> chat.ask("two")));
-        Chat killed = Chat.fromJson(new JSONObject(chat.toJson().toString()));
-        Case.out("killed", flat(killed) + "draft:" + killed.takeDraft());
-        chat.end("answer");
-        chat.ask("two");
-        Chat early = Chat.fromJson(new JSONObject(chat.toJson().toString()));
-        Case.out("early", flat(early) + "draft:" + early.takeDraft() + "," + early.takeDraft());
-        chat.end("");
-        Case.out("empty", flat(chat) + "draft:" + chat.takeDraft());
-        chat.ask("three");
-        Case.out("prompt", chat.prompt().size());
-        chat.takeBack();
-        chat.tokens(new int[] { 3, 1, 2 });
-        Chat saved = Chat.fromJson(new JSONObject(chat.toJson().toString()));
-        Case.out("tokens", new JSONArray(Arrays.toString(saved.tokens())));
-        Case.out("saved", flat(saved) + "draft:" + saved.takeDraft());
     }
 
     /** All sequences of 7 events: never a stop between a start and started(); in the end the service runs exactly if it is wanted. */

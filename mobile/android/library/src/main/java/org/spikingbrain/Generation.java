@@ -1,8 +1,9 @@
 package org.spikingbrain;
 
 import java.io.ByteArrayOutputStream;
-import java.security.SecureRandom;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.Iterator;
 import java.util.List;
 import java.util.NoSuchElementException;
@@ -19,25 +20,29 @@ public final class Generation implements Iterator<String>, AutoCloseable {
         /** maxTokens, the limit of an answer for which none was named, or n_ctx. */
         LENGTH,
         /** {@link Session#cancel}. */
-        CANCELLED
+        CANCELLED,
+        /** The model called tools, and waits for their results: {@link Generation#message}. */
+        TOOL_CALLS
     }
-
-    private static final SecureRandom SEEDS = new SecureRandom();
 
     private final Session session;
     private final SpikingBrain model;
     private final int[] prompt;
     private final GenerateOptions options;
+    private final Constraint constraint;
     private final int maxTokens;
-    private final Progress progress;
     private final String chat; // the prompt's text, of a chat that may grow
+    private final Answering chatOf; // null: of none
     private final TextStream stream;
+    private final AnswerReader reader;
     private final StringBuilder text = new StringBuilder();
     private final ByteArrayOutputStream said = new ByteArrayOutputStream();
+    private final List<TokenLogprobs> logprobs = new ArrayList<>();
     private final long run;
     private final long[] epoch = new long[1];
+    private Progress progress; // kept no longer than the prompt takes: it may hold a screen
     private int[] answer = new int[16];
-    private int nAnswer;
+    private volatile int nAnswer; // written after the token: others may read what was said so far
     private int nEvaluated;
     private boolean begun;
     private boolean ended;
@@ -46,15 +51,28 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     private long promptNs;
     private long generateNs;
 
-    Generation(Session session, int[] prompt, List<String> stops, GenerateOptions options, Progress progress, String chat) {
+    /** options: its own copy. */
+    Generation(Session session, int[] prompt, GenerateOptions options, Constraint constraint, Progress progress) {
+        this(session, prompt, options, constraint, options.stop, AnswerReader.ofText(), progress, null, null);
+    }
+
+    Generation(Session session, int[] prompt, GenerateOptions options, ChatPrompt asked, List<String> stops, Progress progress, Answering chatOf) {
+        this(session, prompt, options, asked.constraint, stops, asked.reader(), progress, asked.text, chatOf);
+    }
+
+    private Generation(Session session, int[] prompt, GenerateOptions options, Constraint constraint, List<String> stops, AnswerReader reader, Progress progress,
+        String chat, Answering chatOf) {
         this.session = session;
         this.model = session.model();
         this.prompt = prompt;
         this.options = options;
+        this.constraint = constraint;
         this.maxTokens = options.maxTokens > 0 ? options.maxTokens : session.defaultMaxTokens(prompt.length);
         this.progress = progress;
         this.chat = chat;
+        this.chatOf = chatOf;
         this.stream = new TextStream(stops);
+        this.reader = reader;
         this.run = session.newRun();
     }
 
@@ -91,8 +109,9 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     private void advance() {
         long start = System.nanoTime();
         if (!begun) {
-            int seed = (int) (options.seed >= 0 && options.seed < 0xFFFFFFFFL ? options.seed : SEEDS.nextInt(Integer.MAX_VALUE));
-            long[] read = session.readPrompt(prompt, options, seed, progress, run);
+            Progress told = progress;
+            progress = null;
+            long[] read = session.readPrompt(prompt, options, constraint, told, run);
             nEvaluated = (int) read[0];
             epoch[0] = read[1];
             begun = true;
@@ -107,16 +126,21 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     }
 
     private void step() {
-        int token = session.nextToken(nAnswer > 0 ? answer[nAnswer - 1] : -1, epoch, run);
+        TokenLogprobs[] thought = new TokenLogprobs[1];
+        int token = session.nextToken(nAnswer > 0 ? answer[nAnswer - 1] : -1, epoch, run, options.logprobs, thought);
         if (token < 0 || model.isEog(token)) {
             end(token < 0 ? FinishReason.LENGTH : FinishReason.STOP);
             return;
         }
+        if (thought[0] != null) {
+            logprobs.add(thought[0]);
+        }
         answer = nAnswer == answer.length ? Arrays.copyOf(answer, 2 * nAnswer) : answer;
-        answer[nAnswer++] = token;
-        byte[] piece = model.piece(token);
+        answer[nAnswer] = token;
+        ++nAnswer;
+        byte[] piece = Constraint.piece(constraint, model, token);
         said.write(piece, 0, piece.length);
-        say(stream.push(piece));
+        say(reader.push(stream.push(piece)));
         if (stream.stopped() || nAnswer == maxTokens) {
             end(stream.stopped() ? FinishReason.STOP : FinishReason.LENGTH);
         }
@@ -125,18 +149,22 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     private void say(String piece) {
         text.append(piece);
         next = piece.isEmpty() ? next : next == null ? piece : next + piece;
+        if (chatOf != null && !piece.isEmpty()) {
+            chatOf.said(piece);
+        }
     }
 
     private void end(FinishReason reason) {
-        if (!ended) {
-            ended = true;
-            finishReason = reason;
-            say(stream.finish());
-            if (chat != null && begun) {
-                int[] ids = Arrays.copyOf(prompt, prompt.length + nAnswer);
-                System.arraycopy(answer, 0, ids, prompt.length, nAnswer);
-                session.keepTurn(chat + Prints.wholeText(said.toByteArray()), ids);
-            }
+        if (ended) {
+            return;
+        }
+        ended = true;
+        progress = null;
+        say(reader.push(stream.finish()));
+        say(reader.end(reason == FinishReason.STOP));
+        finishReason = reason == FinishReason.STOP && reader.hasCalls() ? FinishReason.TOOL_CALLS : reason;
+        if (chatOf != null) {
+            chatOf.ended(this, begun ? new Turn(chat + Prints.wholeText(said.toByteArray()), Turn.join(prompt, tokens())) : null);
         }
     }
 
@@ -147,14 +175,30 @@ public final class Generation implements Iterator<String>, AutoCloseable {
         next = null;
     }
 
-    /** All text so far, also what was held back of a stream that was cancelled. */
+    /** All text so far, also what was held back of a stream that was cancelled; of a chat with tools without their calls. */
     public String text() {
         return text.toString();
     }
 
-    /** Tokens of the answer so far, without the end-of-generation token. */
+    /** Tokens of the answer so far, without the end-of-generation token; may be asked by any thread. */
     public int[] tokens() {
-        return Arrays.copyOf(answer, nAnswer);
+        int n = nAnswer;
+        return Arrays.copyOf(answer, n);
+    }
+
+    /** Of the prompt and of the answer so far. */
+    int[] allTokens() {
+        return Turn.join(prompt, tokens());
+    }
+
+    /** Log probabilities of the answer's tokens so far; none without {@link GenerateOptions#logprobs}. */
+    public List<TokenLogprobs> logprobs() {
+        return Collections.unmodifiableList(new ArrayList<>(logprobs));
+    }
+
+    /** The assistant's message so far: what was said, and tools that were called. */
+    public ChatMessage message() {
+        return reader.message();
     }
 
     /** Why it ended, null while it goes on. */

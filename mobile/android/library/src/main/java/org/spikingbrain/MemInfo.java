@@ -9,6 +9,11 @@ import java.io.IOException;
 final class MemInfo {
     private MemInfo() {}
 
+    /** What an app can take before Android begins to end others: of ActivityManager.MemoryInfo; nothing while it is about to. */
+    static long usable(long availMem, long threshold, boolean lowMemory) {
+        return lowMemory ? 0 : Math.max(0, availMem - threshold);
+    }
+
     /** MemAvailable in bytes. IOException: no such file or line. */
     static long available(File meminfo) throws IOException {
         try (BufferedReader reader = new BufferedReader(new FileReader(meminfo))) {

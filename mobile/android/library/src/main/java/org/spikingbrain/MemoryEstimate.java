@@ -34,7 +34,7 @@ public final class MemoryEstimate {
         return model + Check.range("estimate: sessions", nSessions, 0, Integer.MAX_VALUE) * (state + compute + output);
     }
 
-    /** Go or no-go against what the caller knows to be available (on Android: ActivityManager.MemoryInfo.availMem), in bytes. */
+    /** Go or no-go against what the caller knows to be available, in bytes; on Android {@link AndroidFiles#availableMemory}. */
     public Fit fit(long available) {
         return new Fit(total(), cache, available);
     }

@@ -42,6 +42,7 @@ final class ModelFile {
     }
 
     MemoryEstimate estimate(String where, Overrides o, SessionOptions s) throws ModelLoadException {
+        Check.given(where + ": session", s);
         try {
             long[] got = Native.measure(pathBytes(), fd, o.spikeForNative(), o.kForNative(), s.nCtx, s.nBatch, s.nUbatch, 1);
             return new MemoryEstimate(got[0], got[1], got[2], 2 * 4 * got[3], got[4]);
@@ -50,9 +51,11 @@ final class ModelFile {
         }
     }
 
-    long load(Overrides o, boolean useMmap) throws ModelLoadException {
+    long load(Overrides o, boolean useMmap, LoadProgress progress) throws ModelLoadException {
         try {
-            return Native.loadModel(pathBytes(), fd, o.spikeForNative(), o.kForNative(), useMmap);
+            return Native.loadModel(pathBytes(), fd, o.spikeForNative(), o.kForNative(), useMmap, progress);
+        } catch (CancelledException e) {
+            throw e;
         } catch (SpikingBrainException e) {
             throw refused("load", e);
         }

@@ -6,6 +6,7 @@ public final class ModelOptions {
     Double spikeK;
     boolean useMmap = true;
     boolean checkMemory = true;
+    long availableMemory = -1;
 
     /** Integer spike counts as inputs of the projections; null (the default): as the file says. */
     public ModelOptions spike(Boolean on) {
@@ -34,5 +35,19 @@ public final class ModelOptions {
     public ModelOptions checkMemory(boolean on) {
         checkMemory = on;
         return this;
+    }
+
+    /**
+     * Bytes of memory that checkMemory compares with, where the caller knows better than /proc/meminfo, as Android's ActivityManager does
+     * ({@link AndroidFiles#load} asks it); -1 (the default): MemAvailable.
+     */
+    public ModelOptions availableMemory(long bytes) {
+        Check.that(bytes >= -1, "load: available_memory: got " + bytes + ", expected bytes, or -1 for the system's own figure");
+        availableMemory = bytes;
+        return this;
+    }
+
+    ModelOptions copy() {
+        return new ModelOptions().spike(spike).spikeK(spikeK).useMmap(useMmap).checkMemory(checkMemory).availableMemory(availableMemory);
     }
 }

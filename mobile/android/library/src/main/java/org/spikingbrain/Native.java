@@ -3,7 +3,7 @@ package org.spikingbrain;
 import java.nio.ByteBuffer;
 
 /**
- * What spikingbrain_jni.cpp offers. Text crosses as UTF-8 bytes, since JNI's own strings are of another encoding. Handles are pointers: their
+ * What the *_jni.cpp offer. Text crosses as UTF-8 bytes, since JNI's own strings are of another encoding. Handles are pointers: their
  * owners see to it that none is used after it was freed. Errors: IllegalArgumentException, CancelledException, SpikingBrainException.
  */
 final class Native {
@@ -25,7 +25,8 @@ final class Native {
 
     // --- a model -------------------------------------------------------------------------------------------------
 
-    static native long loadModel(byte[] path, int fd, int spike, double k, boolean useMmap);
+    /** progress: null: none. CancelledException: it returned false; whatever it throws reaches the caller. */
+    static native long loadModel(byte[] path, int fd, int spike, double k, boolean useMmap, LoadProgress progress);
 
     static native void freeModel(long model);
 
@@ -53,39 +54,66 @@ final class Native {
 
     static native boolean isControl(long model, int token);
 
-    /** messages: roles and contents in turn. {prompt, stop strings of the template ...} */
-    static native byte[][] applyChatTemplate(long model, byte[][] messages, boolean addGenerationPrompt);
+    // --- chats and grammars: chat_jni.cpp ------------------------------------------------------------------------
+
+    /** IllegalArgumentException: no GBNF. */
+    static native void checkGrammar(byte[] text, byte[] root);
+
+    static native boolean grammarMatches(byte[] text, byte[] root, byte[] answer);
+
+    /** {GBNF, what leniency left out ...} */
+    static native byte[][] schemaToGrammar(byte[] schema, boolean lenient);
+
+    /** JSON as llama.cpp writes it. where: what a refusal begins with. */
+    static native byte[] normalJson(byte[] where, byte[] text);
+
+    /** What ChatPrompt reads. messages, tools: as ChatPrompt writes them; choice: 0 auto, 1 required, 2 none. */
+    static native Object[] chatPrompt(long model, byte[][][] messages, byte[][] tools, int choice, boolean addGenerationPrompt);
+
+    /** The message that an answer is so far, last: for good: {content, reasoning, then id, name, arguments of every call}. */
+    static native byte[][] parseAnswer(int format, byte[] parser, byte[] generationPrompt, byte[] text, boolean last);
 
     // --- a session -----------------------------------------------------------------------------------------------
 
-    static native long newSession(long model, int nCtx, int nBatch, int nUbatch, int nThreads, int nThreadsBatch, boolean spikeStats);
+    static native long newSession(long model, int nCtx, int nBatch, int nUbatch, int nThreads, int nThreadsBatch, boolean spikeStats, int nSeq, int[] cpus);
 
     static native void freeSession(long session);
 
-    /** {n_ctx, n_batch, tokens per decode} */
+    /** {n_ctx, tokens per decode} */
     static native int[] limits(long session);
 
-    /** Tokens [from, from + n) at positions pos, ...; run: number of the computation, for cancel. */
-    static native void decode(long session, int[] tokens, int from, int n, int pos, long run);
+    /** CPUs that the last computation stayed on; none: anywhere. */
+    static native int[] cpus(long session);
+
+    /** n tokens of each of the sequences behind what they hold, [from, from + seqs.length * n); run: number of the computation, for cancel. */
+    static native void decode(long session, int[] seqs, int[] tokens, int from, int n, long run);
 
     /** From any thread: ends the computations up to this number. */
     static native void cancel(long session, long run);
 
-    /** Position of the last token, -1: none. */
-    static native int lastPos(long session);
+    /** Position of a sequence's last token, -1: none. */
+    static native int lastPos(long session, int seq);
 
     /** Position whose logits are there, -1: none. */
-    static native int logitsPos(long session);
+    static native int logitsPos(long session, int seq);
 
-    static native boolean removeFrom(long session, int pos);
+    static native boolean removeFrom(long session, int seq, int pos);
 
-    static native void clear(long session);
+    static native void clear(long session, int seq);
 
-    static native void newChain(long session, int seed, int topK, float topP, float minP, float temperature, float repeatPenalty, int lastN);
+    /** Sequence `to` becomes a copy of `from`: state and logits. */
+    static native void copy(long session, int from, int to);
 
-    static native void accept(long session, int[] tokens);
+    /** numbers, shares, grammar, lists: see session_jni.cpp. */
+    static native void newChain(long session, int seq, int[] numbers, float[] shares, int[] biasTokens, float[] biases, byte[][] grammar, int[][] lists,
+        boolean lazy);
 
-    static native int chooseToken(long session);
+    static native void accept(long session, int seq, int[] tokens);
+
+    static native int chooseToken(long session, int seq);
+
+    /** {int[]: the likeliest tokens, float[]: log probabilities of the token, then of those} */
+    static native Object[] logprobs(long session, int seq, int token, int nTop);
 
     /** What its states belong to, see fingerprint() of cpp_backend/runtime/runtime.h. */
     static native byte[] fingerprint(long session);
@@ -94,7 +122,7 @@ final class Native {
 
     static native long stateSize(long session);
 
-    /** Into or out of memory of allocate(). */
+    /** Of the first sequence, into or out of memory of allocate(). */
     static native void getState(long session, ByteBuffer memory, long at, long size);
 
     static native void setState(long session, ByteBuffer memory, long at, long size);

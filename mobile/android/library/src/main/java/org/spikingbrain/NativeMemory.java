@@ -5,25 +5,31 @@ import java.nio.ByteOrder;
 
 /** Bytes outside the Java heap, which on Android a direct buffer of its own would not be. */
 final class NativeMemory implements AutoCloseable {
-    private final ByteBuffer owned;
+    private ByteBuffer owned; // null: closed
 
     /** SpikingBrainException: no memory. */
     NativeMemory(long size) {
         owned = Native.allocate(size);
     }
 
-    /** All of it, little-endian; not to be used after close(). */
+    /** All of it, little-endian; what it gave is not to be used after close(). */
     ByteBuffer bytes() {
-        return owned.duplicate().order(ByteOrder.LITTLE_ENDIAN);
+        return handle().duplicate().order(ByteOrder.LITTLE_ENDIAN);
     }
 
     /** The memory itself, for Native. */
     ByteBuffer handle() {
+        if (owned == null) {
+            throw new IllegalStateException("memory: got a closed one, expected an open one");
+        }
         return owned;
     }
 
     @Override
     public void close() {
-        Native.free(owned);
+        if (owned != null) {
+            Native.free(owned);
+        }
+        owned = null;
     }
 }

@@ -14,8 +14,8 @@ final class Overrides {
     final Double k;
 
     /** IllegalArgumentException: k of a model told not to spike. */
-    Overrides(ModelOptions options) {
-        this(options.spike, options.spikeK);
+    Overrides(String where, ModelOptions options) {
+        this(Check.given(where + ": options", options).spike, options.spikeK);
         Check.that(k == null || !Boolean.FALSE.equals(spike),
             "load: spike_k: got " + k + " for a model told not to spike, expected one that does; leave one of the two out");
     }

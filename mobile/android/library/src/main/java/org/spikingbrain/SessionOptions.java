@@ -3,6 +3,7 @@ package org.spikingbrain;
 /** How a session computes. Setters return this object and throw IllegalArgumentException for values out of range. */
 public final class SessionOptions {
     private static final int MAX_THREADS = 512;
+    private static final int MAX_CPU = 1023;
 
     int nCtx;
     int nBatch = 512;
@@ -11,6 +12,7 @@ public final class SessionOptions {
     int nThreadsBatch;
     int lastNTokens = 64;
     boolean spikeStats;
+    private int[] cpus; // null: the big cores
 
     /** Bound on prompt plus generation, in tokens; 0 (the default): the model's own, which for spikingbrain is none (2^30), or the trained
      *  length where a layer sees all of the text (76B). */
@@ -43,7 +45,7 @@ public final class SessionOptions {
         return this;
     }
 
-    /** Tokens that the repeat penalty looks back; 64. */
+    /** Tokens that the penalties look back; 64. */
     public SessionOptions lastNTokens(int n) {
         lastNTokens = Check.range("session: last_n_tokens", n, 0, Integer.MAX_VALUE);
         return this;
@@ -53,6 +55,27 @@ public final class SessionOptions {
     public SessionOptions spikeStats(boolean on) {
         spikeStats = on;
         return this;
+    }
+
+    /**
+     * CPUs that computing threads stay on, by their numbers in /sys/devices/system/cpu; none: anywhere. Not called: on the big cores (see
+     * {@link SpikingBrain#defaultThreads}), where there are slower ones and the threads are no more than they. Those that the system denies this
+     * process do not count; {@link Session#cpus} tells what was had.
+     */
+    public SessionOptions cpus(int... ids) {
+        for (int id : Check.given("session: cpus", ids)) {
+            Check.range("session: cpus", id, 0, MAX_CPU);
+        }
+        cpus = ids.clone();
+        return this;
+    }
+
+    int[] cpusForNative() {
+        if (cpus != null) {
+            return cpus.clone();
+        }
+        int[] big = Threads.bigCores(Threads.CPUS);
+        return Math.max(threads(), threadsBatch()) <= big.length ? big : new int[0];
     }
 
     int threads() {

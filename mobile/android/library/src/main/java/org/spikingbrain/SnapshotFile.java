@@ -62,7 +62,7 @@ final class SnapshotFile implements Closeable {
 
     // --- writing -------------------------------------------------------------------------------------------------
 
-    /** IOException: no regular file, one of `inputs`, no room, no permission; what was there before is still there. */
+    /** IOException: see WholeFile.write. */
     void save(File file, Set<File> inputs) throws IOException {
         ByteBuffer begin = begin();
         ByteBuffer body = memory.bytes();

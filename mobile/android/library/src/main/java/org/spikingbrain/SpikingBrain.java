@@ -30,7 +30,7 @@ import java.util.function.Supplier;
  */
 public final class SpikingBrain implements AutoCloseable {
     private final ReentrantReadWriteLock lock = new ReentrantReadWriteLock(); // read: the handle is in use
-    private final List<Session> sessions = new ArrayList<>();
+    private final List<AutoCloseable> sessions = new ArrayList<>(); // and parallels
     private final Map<String, String> metadata;
     private final Overrides overrides;
     private final Tokenizer tokenizer;
@@ -40,16 +40,17 @@ public final class SpikingBrain implements AutoCloseable {
     private boolean closing; // guarded by sessions
     private String vocabPrint;
 
-    private SpikingBrain(ModelFile file, ModelOptions options) throws IOException {
-        Overrides given = new Overrides(Check.given("load: options", options));
+    private SpikingBrain(ModelFile file, ModelOptions options, LoadProgress progress) throws IOException {
+        Overrides given = new Overrides("load", options);
         this.file = file;
         if (options.checkMemory) {
-            Fit fit = file.estimate("load", given, new SessionOptions()).fit();
+            MemoryEstimate needed = file.estimate("load", given, new SessionOptions());
+            Fit fit = options.availableMemory < 0 ? needed.fit() : needed.fit(options.availableMemory);
             if (!fit.ok) {
                 throw new SpikingBrainException("load: " + file.name() + ": " + fit.sentence());
             }
         }
-        handle = file.load(given, options.useMmap);
+        handle = file.load(given, options.useMmap, progress);
         try {
             figures = Native.figures(handle);
             metadata = readMetadata(handle);
@@ -70,7 +71,7 @@ public final class SpikingBrain implements AutoCloseable {
      * SpikingBrainException: no library there runs on this CPU. UnsatisfiedLinkError: libspikingbrain_jni.so was not found.
      */
     public static void initialize(File nativeLibraryDir) {
-        Library.load(nativeLibraryDir);
+        Library.load(Check.given("initialize: folder", nativeLibraryDir));
     }
 
     /**
@@ -82,8 +83,13 @@ public final class SpikingBrain implements AutoCloseable {
      * @throws IllegalArgumentException an option that means nothing to this model
      */
     public static SpikingBrain load(File file, ModelOptions options) throws IOException {
+        return load(file, options, null);
+    }
+
+    /** The same, told how far it is. progress: null: none. CancelledException: it ended the load, and all is freed. */
+    public static SpikingBrain load(File file, ModelOptions options, LoadProgress progress) throws IOException {
         Library.load(null);
-        return new SpikingBrain(ModelFile.of("load", file), options);
+        return new SpikingBrain(ModelFile.of("load", file), options, progress);
     }
 
     /**
@@ -91,25 +97,33 @@ public final class SpikingBrain implements AutoCloseable {
      * the caller's and may be closed afterwards. Errors: see above; a descriptor of what is no file is a ModelLoadException.
      */
     public static SpikingBrain load(int fd, ModelOptions options) throws IOException {
+        return load(fd, options, null);
+    }
+
+    /** The same, told how far it is; see above. */
+    public static SpikingBrain load(int fd, ModelOptions options, LoadProgress progress) throws IOException {
         Library.load(null);
-        return new SpikingBrain(ModelFile.of("load", fd), options);
+        return new SpikingBrain(ModelFile.of("load", fd), options, progress);
     }
 
     /** What loading and a session would take, from the header alone: nothing is allocated. Errors: see load. */
     public static MemoryEstimate estimate(File file, ModelOptions options, SessionOptions session) throws IOException {
         Library.load(null);
-        return ModelFile.of("estimate", file).estimate("estimate", new Overrides(options), session);
+        return ModelFile.of("estimate", file).estimate("estimate", new Overrides("estimate", options), session);
     }
 
     /** The same of a file descriptor. */
     public static MemoryEstimate estimate(int fd, ModelOptions options, SessionOptions session) throws IOException {
         Library.load(null);
-        return ModelFile.of("estimate", fd).estimate("estimate", new Overrides(options), session);
+        return ModelFile.of("estimate", fd).estimate("estimate", new Overrides("estimate", options), session);
     }
 
-    /** Number of big cores: all clusters but the slowest, since one slow core holds up all others; else all processors. */
+    /**
+     * Number of big cores, those with at least half of the largest core's capacity, since one slow core holds up all others; where nothing is known
+     * of them, all processors.
+     */
     public static int defaultThreads() {
-        return Threads.bigCores(new File("/sys/devices/system/cpu"), Runtime.getRuntime().availableProcessors());
+        return Threads.count(Threads.CPUS, Runtime.getRuntime().availableProcessors());
     }
 
     /** What computes here: CPU features, kernels. */
@@ -122,23 +136,43 @@ public final class SpikingBrain implements AutoCloseable {
 
     /** A new sequence with memory of its own. SpikingBrainException: no memory, or llama.cpp refuses the options. */
     public Session newSession(SessionOptions options) {
+        return kept(options, () -> new Session(this, handle, options));
+    }
+
+    /**
+     * Sequences that are computed together, nParallel (1 to 254) at a time; memory of nParallel + 2 of them. Errors: see newSession.
+     */
+    public Parallel newParallel(SessionOptions options, int nParallel) {
+        Check.range("parallel: n_parallel", nParallel, 1, Parallel.MAX);
+        return kept(options, () -> new Parallel(this, handle, options, nParallel));
+    }
+
+    private <T extends AutoCloseable> T kept(SessionOptions options, Supplier<T> made) {
         Check.given("session: options", options);
         return use(() -> {
             Check.that(!options.spikeStats || spiking(),
                 "session: spike_stats: got true for a model that does not spike, expected one that does; load it with spike(true)");
-            Session session = new Session(this, handle, options);
+            T session = made.get();
             synchronized (sessions) {
                 if (!closing) {
                     sessions.add(session);
                     return session;
                 }
             }
-            session.close();
+            close(session);
             throw closed();
         });
     }
 
-    void forget(Session session) {
+    private static void close(AutoCloseable session) {
+        if (session instanceof Session) {
+            ((Session) session).close();
+        } else {
+            ((Parallel) session).close();
+        }
+    }
+
+    void forget(AutoCloseable session) {
         synchronized (sessions) {
             sessions.remove(session);
         }
@@ -147,13 +181,13 @@ public final class SpikingBrain implements AutoCloseable {
     /** Cancel and close all sessions, free the model. Calling it again is harmless. */
     @Override
     public void close() {
-        List<Session> open;
+        List<AutoCloseable> open;
         synchronized (sessions) {
             closing = true; // no new session from here on
             open = new ArrayList<>(sessions);
         }
-        for (Session session : open) { // without the lock: what they finish may need the model
-            session.close();
+        for (AutoCloseable session : open) { // without the lock: what they finish may need the model
+            close(session);
         }
         lock.writeLock().lock();
         try {
@@ -257,23 +291,16 @@ public final class SpikingBrain implements AutoCloseable {
 
     /** The prompt of a chat, rendered by llama.cpp with the model's own template. IllegalArgumentException: the template refuses it. */
     public String applyChatTemplate(List<ChatMessage> messages, boolean addGenerationPrompt) {
-        return chatPrompt(messages, addGenerationPrompt)[0];
+        return ChatPrompt.of("chat", this, messages, new GenerateOptions(), addGenerationPrompt).text;
     }
 
-    /** {prompt, stop strings that the template asks for ...} */
-    String[] chatPrompt(List<ChatMessage> messages, boolean addGenerationPrompt) {
-        Check.that(messages != null && !messages.isEmpty(), "chat: messages: got none, expected at least one");
-        byte[][] flat = new byte[2 * messages.size()][];
-        for (int i = 0; i < messages.size(); ++i) {
-            flat[2 * i] = Prints.utf8(messages.get(i).role);
-            flat[2 * i + 1] = Prints.utf8(messages.get(i).content);
-        }
-        byte[][] found = use(() -> Native.applyChatTemplate(handle, flat, addGenerationPrompt));
-        String[] out = new String[found.length];
-        for (int i = 0; i < out.length; ++i) {
-            out[i] = Prints.text(found[i]);
-        }
-        return out;
+    Object[] chatPrompt(byte[][][] messages, byte[][] tools, int choice, boolean addGenerationPrompt) {
+        return use(() -> Native.chatPrompt(handle, messages, tools, choice, addGenerationPrompt));
+    }
+
+    /** Of one token, control tokens too. */
+    byte[] show(int token) {
+        return use(() -> Native.piece(handle, token, true));
     }
 
     byte[] piece(int token) {

@@ -16,9 +16,9 @@ final class Transfer {
 
     /** What a session holds; the caller closes it. */
     static SnapshotFile take(long session, SpikingBrain model, History history) {
-        int n = Native.lastPos(session) + 1;
+        int n = Native.lastPos(session, 0) + 1;
         long nData = n > 0 ? Native.stateSize(session) : 0;
-        long dataAt = n > 0 && Native.logitsPos(session) == n - 1 ? 4L * model.nVocab() : 0;
+        long dataAt = n > 0 && Native.logitsPos(session, 0) == n - 1 ? 4L * model.nVocab() : 0;
         NativeMemory memory = new NativeMemory(dataAt + nData);
         try {
             if (dataAt > 0) {
@@ -69,19 +69,19 @@ final class Transfer {
 
     /** SpikingBrainException: llama.cpp refuses the data; the sequence is then empty. */
     static void put(long session, SnapshotFile made) {
-        Native.clear(session);
+        Native.clear(session, 0);
         if (made.nTokens == 0) {
             return;
         }
         try {
             Native.setState(session, made.memory.handle(), made.dataAt, made.end - made.dataAt);
         } catch (SpikingBrainException e) {
-            Native.clear(session);
+            Native.clear(session, 0);
             throw new SpikingBrainException("restore: got data that llama.cpp refuses: " + e.getMessage() + "; save it again with this model");
         }
-        int got = Native.lastPos(session) + 1;
+        int got = Native.lastPos(session, 0) + 1;
         if (got != made.nTokens) {
-            Native.clear(session);
+            Native.clear(session, 0);
             throw new SpikingBrainException("restore: data: got " + got + " tokens, expected " + made.nTokens + "; save it again");
         }
         if (made.nLogits() > 0) {

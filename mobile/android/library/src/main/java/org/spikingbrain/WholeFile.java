@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
@@ -33,7 +34,21 @@ final class WholeFile {
 
     private WholeFile() {}
 
-    /** IOException: it may not or could not be written; what was there is as it was, and nothing is left beside. */
+    /** Makes a folder's names durable; tests replace it. */
+    interface FolderSync {
+        void sync(Path folder) throws IOException;
+    }
+
+    static FolderSync folderSync = folder -> {
+        try (FileChannel channel = FileChannel.open(folder, StandardOpenOption.READ)) {
+            channel.force(true);
+        }
+    };
+
+    /**
+     * NotDurableException: it is written and in its place, but its folder could not be synchronised. Any other IOException: it may not or could not
+     * be written; what was there is as it was, and nothing is left beside.
+     */
     static void write(File file, Set<File> inputs, ByteBuffer... parts) throws IOException {
         Path target = target(file, inputs);
         Path beside = target.resolveSibling(beginning(target) + String.format(Locale.ROOT, "%012x", RANDOM.nextLong() >>> 16) + ".partial");
@@ -52,11 +67,20 @@ final class WholeFile {
                 WRITING.remove(beside.getFileName().toString());
             }
         }
-        try (FileChannel folder = FileChannel.open(target.getParent(), StandardOpenOption.READ)) {
-            folder.force(true); // the new name, too
+        try {
+            folderSync.sync(target.getParent()); // the new name, too
         } catch (IOException e) {
-            return; // it is written; there are file systems whose folders cannot be synchronised
+            if (!unknownHere(e)) {
+                throw new NotDurableException("snapshot: " + file + ": output: written, but its folder could not be synchronised (" + e
+                    + "): a power cut may undo it; do check the disk", e);
+            }
         }
+    }
+
+    /** There are file systems whose folders cannot be synchronised: EINVAL, ENOTSUP, EACCES. */
+    private static boolean unknownHere(IOException e) {
+        String why = String.valueOf(e.getMessage()).toLowerCase(Locale.ROOT);
+        return e instanceof AccessDeniedException || why.contains("invalid argument") || why.contains("not supported") || why.contains("permission denied");
     }
 
     /** A file, or all parts of a split model. */

@@ -22,7 +22,6 @@ import java.nio.charset.StandardCharsets;
 public final class BenchActivity extends Screen {
     private static final int EXPORT = 1;
 
-    private volatile String progress = "";
     private Button run;
 
     @Override
@@ -41,9 +40,7 @@ public final class BenchActivity extends Screen {
             app().engine().stop();
             return;
         }
-        BenchRows rows = new BenchRows(cpuName(), BuildConfig.PIN, BuildConfig.COMMIT);
-        SampleApp app = app();
-        app.engine().measure(new Benchmark(count(R.id.n_prompt), count(R.id.n_gen), count(R.id.repetitions), rows, this::onProgress), app::benchRows);
+        app().measure(count(R.id.n_prompt), count(R.id.n_gen), count(R.id.repetitions), new BenchRows(cpuName(), BuildConfig.PIN, BuildConfig.COMMIT));
     }
 
     /** IllegalArgumentException: no number. */
@@ -62,11 +59,6 @@ public final class BenchActivity extends Screen {
         return Newer.chip() == null ? phone : Newer.chip() + ", " + phone;
     }
 
-    private void onProgress(String text) {
-        progress = text;
-        app().onChange();
-    }
-
     @Override
     void showChange() {
         boolean ready = app().engine().state() == Engine.State.READY;
@@ -74,7 +66,7 @@ public final class BenchActivity extends Screen {
         find(R.id.export).setEnabled(ready && !app().benchRows().isEmpty());
         TextView result = find(R.id.result);
         try {
-            result.setText(ready ? Benchmark.summary(app().benchRows()) : progress);
+            result.setText(ready ? Benchmark.summary(app().benchRows()) : app().benchProgress());
         } catch (JSONException e) {
             result.setText(e.getMessage());
         }

@@ -44,7 +44,7 @@ public final class MainActivity extends Screen {
 
     private boolean busy() {
         Engine.State state = app().engine().state();
-        return state == Engine.State.GENERATING || state == Engine.State.MEASURING;
+        return state == Engine.State.GENERATING || state == Engine.State.MEASURING || state == Engine.State.LOADING;
     }
 
     private void sendOrStop() {
@@ -72,7 +72,7 @@ public final class MainActivity extends Screen {
             }
         }
         send.setText(busy() ? R.string.stop : R.string.send);
-        send.setEnabled(engine.state() != Engine.State.LOADING && engine.state() != Engine.State.EMPTY);
+        send.setEnabled(engine.state() != Engine.State.EMPTY);
         status.setText(statusLine(engine));
     }
 
@@ -82,7 +82,7 @@ public final class MainActivity extends Screen {
             case EMPTY:
                 return getString(R.string.no_model);
             case LOADING:
-                return getString(R.string.loading);
+                return getString(R.string.loading) + " " + now.line;
             default:
                 return now.name + "\n" + now.line;
         }
@@ -138,21 +138,21 @@ public final class MainActivity extends Screen {
         for (int i = 0; i < names.length; ++i) {
             names[i] = models.get(i).name + ", " + Format.mib(models.get(i).bytes);
         }
-        new AlertDialog.Builder(this).setTitle(R.string.models).setItems(names, (dialog, which) -> openModel(models.get(which))).show();
+        show(new AlertDialog.Builder(this).setTitle(R.string.models).setItems(names, (dialog, which) -> openModel(models.get(which))));
     }
 
     private void openModel(ModelEntry model) {
-        new AlertDialog.Builder(this).setMessage(model.name)
+        show(new AlertDialog.Builder(this).setMessage(model.name)
             .setPositiveButton(R.string.ok, (dialog, which) -> app().attempt(() -> {
                 app().store().use(model);
                 app().load();
             }))
             .setNeutralButton(R.string.remove_model, (dialog, which) -> app().attempt(() -> app().store().remove(model)))
-            .setNegativeButton(R.string.cancel, null).show();
+            .setNegativeButton(R.string.cancel, null));
     }
 
     private void showMemory() {
-        new AlertDialog.Builder(this).setTitle(R.string.memory).setMessage(app().engine().status().memory(Debug.getPss(), app().availableMemory()))
-            .setPositiveButton(R.string.ok, null).show();
+        show(new AlertDialog.Builder(this).setTitle(R.string.memory).setMessage(app().engine().status().memory(Debug.getPss(), app().availableMemory()))
+            .setPositiveButton(R.string.ok, null));
     }
 }

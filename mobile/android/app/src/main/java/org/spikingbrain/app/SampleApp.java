@@ -9,6 +9,8 @@ import android.os.Looper;
 
 import org.json.JSONObject;
 import org.spikingbrain.AndroidFiles;
+import org.spikingbrain.app.core.BenchRows;
+import org.spikingbrain.app.core.Benchmark;
 import org.spikingbrain.app.core.Coalescer;
 import org.spikingbrain.app.core.Engine;
 import org.spikingbrain.app.core.EngineListener;
@@ -16,9 +18,11 @@ import org.spikingbrain.app.core.Foreground;
 import org.spikingbrain.app.core.Format;
 import org.spikingbrain.app.core.ModelEntry;
 import org.spikingbrain.app.core.ModelSource;
+import org.spikingbrain.app.core.SpikeReport;
 import org.spikingbrain.app.core.Store;
 
 import java.io.IOException;
+import java.lang.ref.WeakReference;
 import java.util.ArrayDeque;
 import java.util.Collections;
 import java.util.List;
@@ -33,9 +37,11 @@ public final class SampleApp extends Application implements EngineListener {
     private final ArrayDeque<String> unread = new ArrayDeque<>(); // messages that no screen has shown
     private Store store;
     private Engine engine;
-    private Screen screen;
+    private WeakReference<Screen> shown = new WeakReference<>(null); // a screen that is gone must not be kept
     private boolean loadedOnce;
-    private List<JSONObject> benchRows = Collections.emptyList();
+    private volatile List<JSONObject> benchRows = Collections.emptyList();
+    private volatile String benchProgress = "";
+    private volatile SpikeReport spikes;
 
     @Override
     public void onCreate() {
@@ -53,13 +59,45 @@ public final class SampleApp extends Application implements EngineListener {
         return engine;
     }
 
-    /** Rows of the last benchmark, kept while screens turn. */
+    // --- what the engine finds out for screens, kept here while they come and go -----------------------------------
+
+    /** Rows of the last benchmark. */
     List<JSONObject> benchRows() {
         return benchRows;
     }
 
-    void benchRows(List<JSONObject> rows) {
+    /** How far the one under way is. */
+    String benchProgress() {
+        return benchProgress;
+    }
+
+    /** IllegalArgumentException: a count below 1. */
+    void measure(int nPrompt, int nGen, int repetitions, BenchRows rows) {
+        engine.measure(new Benchmark(nPrompt, nGen, repetitions, rows, this::onBenchProgress), this::onBenchRows);
+    }
+
+    private void onBenchProgress(String text) {
+        benchProgress = text;
+        onChange();
+    }
+
+    private void onBenchRows(List<JSONObject> rows) {
         benchRows = rows;
+        onChange();
+    }
+
+    /** What was counted when countSpikes() was last called; null: not yet. */
+    SpikeReport spikes() {
+        return spikes;
+    }
+
+    void countSpikes() {
+        spikes = null;
+        engine.spikes(this::onSpikes);
+    }
+
+    private void onSpikes(SpikeReport report) {
+        spikes = report;
         onChange();
     }
 
@@ -118,6 +156,7 @@ public final class SampleApp extends Application implements EngineListener {
     @Override
     public void onRefused(ModelSource source, String sentence) {
         main.post(() -> {
+            Screen screen = shown.get();
             if (screen == null) {
                 unread.add(sentence);
             } else {
@@ -128,23 +167,27 @@ public final class SampleApp extends Application implements EngineListener {
 
     // --- the screen: main thread ---------------------------------------------------------------------------------
 
-    void attach(Screen shown) {
-        screen = shown;
-        shown.showChange();
+    void attach(Screen screen) {
+        shown = new WeakReference<>(screen);
+        screen.showChange();
         showMessages();
     }
 
     void detach(Screen hidden) {
-        screen = screen == hidden ? null : screen;
+        if (shown.get() == hidden) {
+            shown.clear();
+        }
     }
 
     private void showChange() {
+        Screen screen = shown.get();
         if (screen != null) {
             screen.showChange();
         }
     }
 
     private void showMessages() {
+        Screen screen = shown.get();
         while (screen != null && !unread.isEmpty()) {
             screen.showMessage(unread.remove());
         }

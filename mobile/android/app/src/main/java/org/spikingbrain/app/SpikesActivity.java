@@ -11,10 +11,15 @@ public final class SpikesActivity extends Screen {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.spikes);
-        app().engine().spikes(report -> runOnUiThread(() -> show(report)));
+        app().countSpikes();
     }
 
-    private void show(SpikeReport report) {
+    @Override
+    void showChange() {
+        SpikeReport report = app().spikes();
+        if (report == null) {
+            return; // not counted yet
+        }
         ((HistogramView) find(R.id.histogram)).show(report);
         ((TextView) find(R.id.text)).setText(report.nTokens == 0 ? getString(R.string.no_spikes) : report.text);
     }

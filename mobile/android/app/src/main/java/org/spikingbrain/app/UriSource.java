@@ -6,6 +6,7 @@ import android.net.Uri;
 import android.provider.OpenableColumns;
 
 import org.spikingbrain.AndroidFiles;
+import org.spikingbrain.LoadProgress;
 import org.spikingbrain.MemoryEstimate;
 import org.spikingbrain.ModelOptions;
 import org.spikingbrain.SessionOptions;
@@ -57,8 +58,8 @@ final class UriSource implements ModelSource {
     }
 
     @Override
-    public SpikingBrain load(ModelOptions options) throws IOException {
-        return AndroidFiles.load(context, uri(), options);
+    public SpikingBrain load(ModelOptions options, LoadProgress progress) throws IOException {
+        return AndroidFiles.load(context, uri(), options, progress);
     }
 
     @Override

@@ -2,6 +2,7 @@ package org.spikingbrain.app.core;
 
 import org.json.JSONObject;
 import org.spikingbrain.CancelledException;
+import org.spikingbrain.Conversation;
 import org.spikingbrain.Fit;
 import org.spikingbrain.Generation;
 import org.spikingbrain.MemoryEstimate;
@@ -27,7 +28,7 @@ public final class Engine implements AutoCloseable {
     private final EngineListener listener;
     private final ExecutorService thread = Executors.newSingleThreadExecutor(run -> new Thread(run, "inference"));
     private volatile State state = State.EMPTY;
-    private volatile Chat chat;
+    private volatile Conversation chat;
     private volatile Status status = Status.NONE;
     private volatile boolean saveWanted;
     private final Stop stop = new Stop();
@@ -38,7 +39,7 @@ public final class Engine implements AutoCloseable {
     public Engine(Store store, EngineListener listener) {
         this.store = store;
         this.listener = listener;
-        Chat found = new Chat();
+        Conversation found = new Conversation();
         try {
             found = store.readChat();
         } catch (IOException e) {
@@ -51,7 +52,7 @@ public final class Engine implements AutoCloseable {
         return state;
     }
 
-    public Chat chat() {
+    public Conversation chat() {
         return chat;
     }
 
@@ -111,21 +112,27 @@ public final class Engine implements AutoCloseable {
     /** Loads a model in place of the one there is, and the chat's snapshot if it is of this model. force: although it does not fit. */
     public void load(ModelSource from, Settings with, boolean force) {
         stop();
+        long number = stop.begin();
         submit(() -> {
             saveNow();
             unload();
-            during(State.LOADING, () -> open(from, with, force));
+            during(State.LOADING, () -> open(from, with, force, number));
         });
     }
 
-    private void open(ModelSource from, Settings with, boolean force) throws IOException {
+    private void open(ModelSource from, Settings with, boolean force, long number) throws IOException {
         MemoryEstimate estimate = Loaded.estimate(from, with);
         Fit fit = estimate.fit(from.availableMemory());
         if (!fit.ok && !force) {
             listener.onRefused(from, fit.sentence());
             return;
         }
-        loaded = Loaded.open(from, with, estimate, fit, !force);
+        try {
+            loaded = Loaded.open(from, with, estimate, fit, !force, share -> onLoaded(share, number));
+        } catch (CancelledException e) {
+            status = Status.NONE; // stopped, maybe for another model
+            return;
+        }
         settings = with;
         status = loaded.status;
         try {
@@ -133,6 +140,13 @@ public final class Engine implements AutoCloseable {
         } catch (IOException | RuntimeException e) {
             listener.onMessage(Format.failure(e) + ". The next message reads the chat again.");
         }
+    }
+
+    /** Whether to go on. */
+    private boolean onLoaded(double share, long number) {
+        status = Status.NONE.with(Format.share(share));
+        listener.onChange();
+        return !stop.isStopped(number);
     }
 
     private void unload() {
@@ -186,23 +200,20 @@ public final class Engine implements AutoCloseable {
 
     private void answer(long number) {
         Generation answer = null;
-        int[] prompt = {};
         try {
-            prompt = ChatTokens.of(loaded.model, chat.tokens(), loaded.model.applyChatTemplate(chat.prompt(), true));
-            answer = loaded.session.generate(prompt, settings.generateOptions(), this::onProgress);
+            answer = chat.answer(loaded.session, settings.generateOptions(), this::onProgress);
             stop.computing(loaded.session);
             while (!stop.isStopped(number) && answer.hasNext()) {
-                chat.say(answer.next());
+                answer.next();
                 listener.onChange();
                 if (saveWanted) {
-                    chat.tokens(ChatTokens.join(prompt, answer.tokens()));
                     saveNow();
                 }
             }
         } catch (CancelledException e) {
             // by stop(): what was said stays
         } finally {
-            finish(prompt, answer);
+            finish(answer);
             writeChat();
         }
     }
@@ -216,13 +227,11 @@ public final class Engine implements AutoCloseable {
         }
     }
 
-    private void finish(int[] prompt, Generation answer) {
+    private void finish(Generation answer) {
         if (answer == null) {
             chat.takeBack();
         } else {
             answer.close();
-            chat.tokens(answer.text().isEmpty() ? chat.tokens() : ChatTokens.join(prompt, answer.tokens()));
-            chat.end(answer.text());
             status = status.with(Format.timings(answer.timings(), answer.finishReason()));
         }
         listener.onChange();
@@ -233,16 +242,18 @@ public final class Engine implements AutoCloseable {
         listener.onChange();
     }
 
-    /** Ends what is computed, within a micro-batch; from any thread. */
+    /** Ends what is computed, within a micro-batch, or the load of a model; from any thread. */
     public void stop() {
         stop.stop();
     }
 
     /** Forgets the chat, the session's sequence and the snapshot. */
     public void newChat() {
-        stop();
+        if (state != State.LOADING) { // a model that is being loaded serves the new chat, too
+            stop();
+        }
         submit(() -> {
-            chat = new Chat();
+            chat = new Conversation();
             if (loaded != null) {
                 loaded.session.reset();
             }
@@ -272,9 +283,12 @@ public final class Engine implements AutoCloseable {
         submitLoaded("spikes", () -> done.accept(new SpikeReport(loaded.session.spikeStats())));
     }
 
-    /** Stops, saves, frees the model. Waits for at most a micro-batch and the snapshot. */
+    /** Stops, saves, frees the model. Waits for at most a micro-batch and the snapshot. Calling it again is harmless. */
     @Override
     public void close() {
+        if (thread.isShutdown()) {
+            return;
+        }
         stop();
         submit(() -> {
             saveNow();

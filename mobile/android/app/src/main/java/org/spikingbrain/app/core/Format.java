@@ -16,6 +16,11 @@ public final class Format {
         return bytes < 10 * MIB ? String.format(Locale.ROOT, "%.1f MiB", (double) bytes / MIB) : String.format(Locale.ROOT, "%,d MiB", bytes / MIB);
     }
 
+    /** "34%" */
+    static String share(double share) {
+        return String.format(Locale.ROOT, "%.0f%%", 100 * share);
+    }
+
     /** "prompt: 128 of 512 tokens" */
     static String progress(int done, int total) {
         return String.format(Locale.ROOT, "prompt: %d of %d tokens", done, total);

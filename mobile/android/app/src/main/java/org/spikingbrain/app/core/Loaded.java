@@ -1,7 +1,9 @@
 package org.spikingbrain.app.core;
 
 import org.spikingbrain.Fit;
+import org.spikingbrain.LoadProgress;
 import org.spikingbrain.MemoryEstimate;
+import org.spikingbrain.NotDurableException;
 import org.spikingbrain.Session;
 import org.spikingbrain.SpikingBrain;
 
@@ -29,8 +31,8 @@ final class Loaded implements AutoCloseable {
     }
 
     /** checked: refuse, once more, what does not fit. Errors: see {@link ModelSource}; nothing stays loaded. */
-    static Loaded open(ModelSource source, Settings settings, MemoryEstimate estimate, Fit fit, boolean checked) throws IOException {
-        SpikingBrain model = source.load(settings.modelOptions().checkMemory(checked));
+    static Loaded open(ModelSource source, Settings settings, MemoryEstimate estimate, Fit fit, boolean checked, LoadProgress progress) throws IOException {
+        SpikingBrain model = source.load(settings.modelOptions().checkMemory(checked), progress);
         try {
             Session session = model.newSession(settings.sessionOptions(model.spiking()));
             return new Loaded(source, model, session,
@@ -52,7 +54,12 @@ final class Loaded implements AutoCloseable {
     /** Writes the snapshot if anything was evaluated since. Errors: see {@link Session#snapshot}. */
     void save(File snapshot) throws IOException {
         if (session.nTokens() > 0 && session.nEvaluated() != savedAt) {
-            session.snapshot(snapshot);
+            try {
+                session.snapshot(snapshot);
+            } catch (NotDurableException e) {
+                savedAt = session.nEvaluated(); // it is in its place: told once
+                throw e;
+            }
             savedAt = session.nEvaluated();
         }
     }

@@ -1,5 +1,6 @@
 package org.spikingbrain.app.core;
 
+import org.spikingbrain.LoadProgress;
 import org.spikingbrain.MemoryEstimate;
 import org.spikingbrain.ModelOptions;
 import org.spikingbrain.SessionOptions;
@@ -14,7 +15,7 @@ public interface ModelSource {
 
     MemoryEstimate estimate(ModelOptions model, SessionOptions session) throws IOException;
 
-    SpikingBrain load(ModelOptions options) throws IOException;
+    SpikingBrain load(ModelOptions options, LoadProgress progress) throws IOException;
 
     /** Its bytes, for its hash. */
     InputStream read() throws IOException;

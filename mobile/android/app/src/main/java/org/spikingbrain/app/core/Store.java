@@ -3,6 +3,8 @@ package org.spikingbrain.app.core;
 import org.json.JSONArray;
 import org.json.JSONException;
 import org.json.JSONObject;
+import org.spikingbrain.ChatMessage;
+import org.spikingbrain.Conversation;
 
 import java.io.File;
 import java.io.IOException;
@@ -105,18 +107,53 @@ public final class Store {
     // --- the chat ------------------------------------------------------------------------------------------------
 
     /** The chat as it was saved, a new one if there is none. IOException: it cannot be read, or is damaged. */
-    public Chat readChat() throws IOException {
+    public Conversation readChat() throws IOException {
         String text = TextFile.read(chatFile());
         try {
-            return text == null ? new Chat() : Chat.fromJson(new JSONObject(text));
+            return text == null ? new Conversation() : chat(new JSONObject(text));
         } catch (JSONException | IllegalArgumentException e) {
             throw new IOException("open: chat.json: got " + e.getMessage() + ", expected a chat; a new one begins", e);
         }
     }
 
-    public void write(Chat chat) throws IOException {
+    private static Conversation chat(JSONObject o) throws JSONException {
+        JSONArray list = o.getJSONArray("messages");
+        JSONArray ids = o.getJSONArray("tokens");
+        String draft = o.getString("draft");
+        List<ChatMessage> messages = new ArrayList<>();
+        for (int i = 0; i < list.length(); ++i) {
+            ChatMessage message = new ChatMessage(list.getJSONObject(i).getString("role"), list.getJSONObject(i).getString("content"));
+            if (!message.role.equals(i % 2 == 0 ? "user" : "assistant")) {
+                throw new IllegalArgumentException("message " + i + " of " + message.role);
+            }
+            messages.add(message);
+        }
+        int[] tokens = new int[ids.length()];
+        for (int i = 0; i < tokens.length; ++i) {
+            tokens[i] = ids.getInt(i);
+        }
+        Conversation chat = new Conversation(messages, tokens);
+        if (!draft.isEmpty()) {
+            chat.ask(draft);
+        }
+        chat.takeBack(); // that, or a question of a process that was killed before the first word
+        return chat;
+    }
+
+    /** An answer that goes on is written as it is so far. */
+    public void write(Conversation chat) throws IOException {
         try {
-            TextFile.write(chatFile(), chat.toJson().toString());
+            JSONArray list = new JSONArray();
+            for (ChatMessage m : chat.messages()) {
+                if (!m.content.isEmpty() || m.role.equals("user")) {
+                    list.put(new JSONObject().put("role", m.role).put("content", m.content));
+                }
+            }
+            JSONArray ids = new JSONArray();
+            for (int id : chat.tokens()) {
+                ids.put(id);
+            }
+            TextFile.write(chatFile(), new JSONObject().put("messages", list).put("draft", chat.draft()).put("tokens", ids).toString());
         } catch (JSONException e) {
             throw new IOException("save: chat.json: " + e.getMessage(), e);
         }

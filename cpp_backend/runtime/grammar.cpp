@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace sb {
 
@@ -223,6 +224,24 @@ void grammar::accept(llama_token id) {
         throw std::runtime_error("grammar: got token " + std::to_string(id) + ", which it does not allow here");
     }
     llama_sampler_accept(sampler_, id);
+}
+
+llama_token draw(llama_sampler * chain, const grammar * g, std::vector<llama_token_data> & cur, const float * row, int32_t n_vocab) {
+    fill_candidates(cur, row, n_vocab);
+    llama_token id = choose(chain, cur);
+    if (g && (id < 0 || !g->allows(id))) { // a grammar is slow on all tokens: first the likely case that this one fits
+        fill_candidates(cur, row, n_vocab);
+        g->forbid(cur);
+        id = choose(chain, cur);
+        if (id < 0 || !g->allows(id)) {
+            throw std::runtime_error("sample: grammar: got no token that it and the logits allow, expected one; "
+                "change the grammar, logit_bias or logits_processor");
+        }
+    }
+    if (id < 0) {
+        throw std::runtime_error("sample: logits: got -inf for every token, expected one that is allowed");
+    }
+    return id;
 }
 
 } // namespace sb

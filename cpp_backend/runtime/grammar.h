@@ -1,7 +1,7 @@
 // A grammar that constrains sampling: upstream's sampler, checked so that it neither prints nor aborts.
 #pragma once
 
-#include "core.h"
+#include "runtime.h"
 
 namespace sb {
 
@@ -40,5 +40,9 @@ private:
     std::vector<llama_token> prefill_;
     bool                     lazy_;
 };
+
+// the chain's choice of a row of logits [n_vocab] among what a grammar (nullptr: none) allows; throws where there is nothing to choose.
+// cur: room to work in, kept by the caller
+llama_token draw(llama_sampler * chain, const grammar * g, std::vector<llama_token_data> & cur, const float * row, int32_t n_vocab);
 
 } // namespace sb
