@@ -79,6 +79,8 @@ public final class Engine implements AutoCloseable {
     private void attempt(Work work) {
         try {
             work.run();
+        } catch (CancelledException e) {
+            // by stop(): what was done stays
         } catch (Exception | LinkageError | OutOfMemoryError e) {
             listener.onMessage(Format.failure(e));
         }
@@ -127,12 +129,7 @@ public final class Engine implements AutoCloseable {
             listener.onRefused(from, fit.sentence());
             return;
         }
-        try {
-            loaded = Loaded.open(from, with, estimate, fit, !force, share -> onLoaded(share, number));
-        } catch (CancelledException e) {
-            status = Status.NONE; // stopped, maybe for another model
-            return;
-        }
+        loaded = Loaded.open(from, with, estimate, fit, !force, share -> onLoaded(share, number));
         settings = with;
         status = loaded.status;
         try {
@@ -210,10 +207,14 @@ public final class Engine implements AutoCloseable {
                     saveNow();
                 }
             }
-        } catch (CancelledException e) {
-            // by stop(): what was said stays
         } finally {
-            finish(answer);
+            if (answer == null) {
+                chat.takeBack();
+            } else {
+                answer.close();
+                status = status.with(Format.timings(answer.timings(), answer.finishReason()));
+            }
+            listener.onChange();
             writeChat();
         }
     }
@@ -225,16 +226,6 @@ public final class Engine implements AutoCloseable {
         } catch (IOException e) {
             listener.onMessage(Format.failure(e));
         }
-    }
-
-    private void finish(Generation answer) {
-        if (answer == null) {
-            chat.takeBack();
-        } else {
-            answer.close();
-            status = status.with(Format.timings(answer.timings(), answer.finishReason()));
-        }
-        listener.onChange();
     }
 
     private void onProgress(int done, int total) {
