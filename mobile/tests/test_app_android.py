@@ -160,6 +160,14 @@ def test_no_string_is_left_out_or_over():
     assert strings == {a or b for a, b in re.findall(r"R\.string\.(\w+)|@(?:string|array)/(\w+)", text)}
 
 
+def test_no_screen_hands_itself_to_the_engine():
+    """What the engine finds out goes to the application, which outlives the screens; it holds of them a weak reference alone."""
+    app = SOURCES / "org/spikingbrain/app"
+    screens = [p for p in app.glob("*.java") if re.search(r"extends (Screen|Activity)\b", p.read_text())]
+    assert len(screens) == 5 and not [p for p in screens if re.search(r"engine\(\)\s*\.(spikes|measure|load)\(|\.show\(\);", p.read_text())]
+    assert re.findall(r"\bScreen\b.*;", (app / "SampleApp.java").read_text())[0].startswith("Screen> shown = new WeakReference<>(null);")
+
+
 def test_classes_are_short_and_the_core_is_plain_java():
     for path in SOURCES.rglob("*.java"):
         text = path.read_text()

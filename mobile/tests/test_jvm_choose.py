@@ -142,7 +142,7 @@ def test_what_cannot_be_meant_is_refused_by_name(jvm, tiny):
     found = [v for k, v in said if k == "e"]
     names = ["chat: tools", "chat: tool_choice", "chat: tool_choice", "chat: grammar", "generate: tools", "generate: tools", "tool: name", "tool: t: parameters",
              "tool: t: parameters", "tool: t: parameters", "grammar", "grammar", "grammar", "json schema", "json schema", "json schema", "generate: typical_p",
-             "generate: presence_penalty", "generate: frequency_penalty", "generate: logprobs", "generate: logprobs", "generate: logit_bias", "", "session: cpus"]
+             "generate: presence_penalty", "generate: frequency_penalty", "generate: logprobs", "generate: logprobs", "generate: logit_bias", "generate: logit_bias", "session: cpus"]
     assert len(found) == len(names)
     for failure, name in zip(found, names):
         assert failure.startswith(f"IllegalArgumentException: {name}"), (failure, name)

@@ -162,7 +162,8 @@ def test_a_load_tells_how_far_it_is_and_can_be_ended(jvm, spiking):
     assert said["rising"] is True and said["last"] == 1.0 and said["calls"] > 5
     assert said["cancelled"] == "CancelledException: load: got a cancel, expected none; load it again"
     assert said["at_the_end"] == said["cancelled"] and said["thrown"] == "IOException: mine"
-    assert said["mapped"] == 0 and said["late"] - said["early"] < 2048 and said["text"] is True
+    assert said["mapped"] == 0 and said["text"] is True
+    assert said["late"] - said["early"] < 16 << 10, said  # kB, of 75 loads that were ended: their weights would be 100 MiB
 
 
 def test_memory_is_what_the_caller_knows(jvm, tiny):

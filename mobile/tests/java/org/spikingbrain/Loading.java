@@ -154,10 +154,10 @@ final class Loading {
         Run.out("thrown", Run.failure(() -> SpikingBrain.load(file, new ModelOptions().useMmap(false), share -> {
             throw Loading.<RuntimeException>hidden(new IOException("mine"));
         })));
-        for (int i = 1; i <= 200; ++i) {
+        for (int i = 1; i <= 100; ++i) {
             double end = i % 10 / 10.0;
             Run.failure(() -> SpikingBrain.load(file, new ModelOptions().useMmap(end < 0.5), share -> share < end));
-            if (i == 50) {
+            if (i == 25) {
                 System.gc();
                 Run.out("early", Setup.rssAnonKb());
             }

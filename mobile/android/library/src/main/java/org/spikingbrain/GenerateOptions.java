@@ -151,7 +151,13 @@ public final class GenerateOptions {
 
     // --- for the calls that take them ----------------------------------------------------------------------------
 
-    GenerateOptions copy() {
+    /** A copy that means something to a model. IllegalArgumentException: a token that is not in its vocabulary. */
+    GenerateOptions of(String where, SpikingBrain model) {
+        model.checked(where + ": logit_bias", logitBias.keySet().stream().mapToInt(token -> token).toArray());
+        return copy();
+    }
+
+    private GenerateOptions copy() {
         GenerateOptions o = new GenerateOptions();
         o.maxTokens = maxTokens;
         o.temperature = temperature;

@@ -112,8 +112,8 @@ public final class Parallel implements AutoCloseable {
         return run(jobs, o, listener);
     }
 
-    private static GenerateOptions checked(GenerateOptions options) {
-        GenerateOptions o = Check.given("parallel: options", options).copy();
+    private GenerateOptions checked(GenerateOptions options) {
+        GenerateOptions o = Check.given("parallel: options", options).of("parallel", model);
         Check.that(o.logprobs < 0, "parallel: logprobs: got " + o.logprobs + ", expected none; use a session");
         return o;
     }

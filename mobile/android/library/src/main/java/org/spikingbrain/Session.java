@@ -176,7 +176,7 @@ public final class Session implements AutoCloseable {
 
     /** The same of token ids. */
     public Generation generate(int[] prompt, GenerateOptions options, Progress progress) {
-        GenerateOptions o = Check.given("generate: options", options).copy();
+        GenerateOptions o = Check.given("generate: options", options).of("generate", model);
         o.refuseTools("generate");
         int[] ids = limits.prompt("generate", Check.given("generate: prompt", prompt).clone());
         return new Generation(this, ids, o, Constraint.of(o.grammar), progress);
@@ -191,7 +191,7 @@ public final class Session implements AutoCloseable {
     }
 
     Generation chat(String where, List<ChatMessage> messages, GenerateOptions options, Progress progress, Answering chatOf) {
-        GenerateOptions o = Check.given(where + ": options", options).copy();
+        GenerateOptions o = Check.given(where + ": options", options).of(where, model);
         ChatPrompt asked = ChatPrompt.of(where, model, messages, o, true);
         List<String> stops = new ArrayList<>(o.stop);
         stops.addAll(asked.stops);
