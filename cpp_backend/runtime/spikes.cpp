@@ -123,7 +123,7 @@ void spike_collector::count(input & in, const ggml_spk_row & row, int64_t n) {
     }
     for (int32_t i = 0; i < row.n_outliers; ++i) { // counted as their clamped +-127 above
         const auto & o = row.outliers[i];
-        const int64_t s = std::abs((int64_t) row.s8[o.index] + o.rest);
+        const int64_t s = std::abs((int64_t) row.s8[o.index] + o.excess);
         --in.bins[std::abs(row.s8[o.index])];
         in.largest = std::max(in.largest, s);
         if (s < N_BINS) {

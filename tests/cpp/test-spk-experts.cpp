@@ -12,36 +12,6 @@
 #include <algorithm>
 #include <cstring>
 
-static ggml_backend_buffer_type_t spk_buffer_type() {
-    ggml_backend_dev_t dev = ggml_backend_get_device(cpu_backend());
-    auto extra = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(cpu_reg(), "ggml_backend_dev_get_extra_bufts");
-    for (auto * buft = extra(dev); *buft; ++buft) {
-        if (strcmp(ggml_backend_buft_name(*buft), "CPU_SPK") == 0) {
-            return *buft;
-        }
-    }
-    GGML_ABORT("no CPU_SPK");
-}
-
-struct graph {
-    ggml_context * ctx = ggml_init({ 64u << 20, nullptr, false });
-    ~graph() { ggml_free(ctx); }
-
-    template <typename T>
-    ggml_tensor * tensor(ggml_type type, std::vector<int64_t> ne, const std::vector<T> & data) {
-        ggml_tensor * t = ggml_new_tensor(ctx, type, ne.size(), ne.data());
-        GGML_ASSERT(ggml_nbytes(t) == data.size()*sizeof(T));
-        memcpy(t->data, data.data(), ggml_nbytes(t));
-        return t;
-    }
-    std::vector<float> run(ggml_tensor * t, int n_threads) {
-        ggml_cgraph * gf = ggml_new_graph(ctx);
-        ggml_build_forward_expand(gf, t);
-        cpu_compute(gf, n_threads);
-        return std::vector<float>((float *) t->data, (float *) t->data + ggml_nelements(t));
-    }
-};
-
 //
 // sinks
 //

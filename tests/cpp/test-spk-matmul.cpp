@@ -24,16 +24,7 @@ static const char * name_of(ggml_backend_buffer_type_t buft) {
 static void find_buffer_types() {
     cpu        = cpu_backend();
     buft_plain = ggml_backend_get_default_buffer_type(cpu);
-
-    ggml_backend_dev_t dev = ggml_backend_get_device(cpu);
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
-    auto extra = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
-    for (auto * buft = extra(dev); *buft; ++buft) {
-        if (strcmp(name_of(*buft), "CPU_SPK") == 0) {
-            buft_spk = *buft;
-        }
-    }
-    GGML_ASSERT(buft_spk);
+    buft_spk   = spk_buffer_type();
 }
 
 // tensors of a buffer type, allocated together

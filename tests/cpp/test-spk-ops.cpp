@@ -13,28 +13,6 @@
 
 static const double BOUND = 2e-5;
 
-struct graph {
-    ggml_context * ctx;
-
-    graph() : ctx(ggml_init({ 256u << 20, nullptr, false })) {}
-    ~graph() { ggml_free(ctx); }
-
-    template <typename T>
-    ggml_tensor * tensor(ggml_type type, std::vector<int64_t> ne, const std::vector<T> & data) {
-        ggml_tensor * t = ggml_new_tensor(ctx, type, ne.size(), ne.data());
-        GGML_ASSERT(ggml_nbytes(t) == data.size()*sizeof(T));
-        memcpy(t->data, data.data(), ggml_nbytes(t));
-        return t;
-    }
-
-    std::vector<float> run(ggml_tensor * t, int n_threads) {
-        ggml_cgraph * gf = ggml_new_graph(ctx);
-        ggml_build_forward_expand(gf, t);
-        cpu_compute(gf, n_threads);
-        return std::vector<float>((float *) t->data, (float *) t->data + ggml_nelements(t));
-    }
-};
-
 //
 // gated linear attention
 //

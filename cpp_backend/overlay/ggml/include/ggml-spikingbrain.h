@@ -131,12 +131,12 @@ enum ggml_spk_encoding {
 // A row of activations, packed: what GGML_OP_SPK_ENCODE writes and GGML_OP_SPK_MUL_MAT reads.
 // s8    the counts s, clamped to +-127 (-128 never occurs)
 // bias  -8 times the sum of each 32 of s8: where a kernel with weights stored as w + 8 (or 16, 128) starts
-// outliers  those with |s| > 127, ascending index: s = s8[index] + rest; there is room for all n
+// outliers  those with |s| > 127, ascending index: s = s8[index] + excess; there is room for all n
 // GGML_SPK_SPIKE: x ~ v_th*s, scales are not written. GGML_SPK_Q8: x ~ scales[i/32]*s8[i], v_th = 1, no outliers.
 // A row that cannot be encoded (NaN, infinity, a count beyond int32) has v_th = NaN and all counts 0.
 struct ggml_spk_outlier {
     int32_t index;
-    int32_t rest;
+    int32_t excess;
 };
 
 struct ggml_spk_row_header { // the row begins with it
@@ -213,11 +213,9 @@ GGML_API struct ggml_tensor * ggml_spk_mul_mat(
         struct ggml_tensor  * out_value,
         struct ggml_tensor  * act);
 
-// op_params of a product; the first two are 0 between runs
+// op_params of a product
 enum ggml_spk_mul_mat_param {
-    GGML_SPK_MUL_MAT_NEXT_CHUNK   = 0,
-    GGML_SPK_MUL_MAT_THREADS_DONE = 1,
-    GGML_SPK_MUL_MAT_RELU         = 2,
+    GGML_SPK_MUL_MAT_RELU = 0,
 };
 
 // What follows a product, in one pass: y = relu(W x + bias) + residual, each optional. bias F32 {m}, NULL: none; residual F32 {m, T}, NULL: none.

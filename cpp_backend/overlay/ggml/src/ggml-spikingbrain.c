@@ -209,7 +209,7 @@ void ggml_spk_row_counts(const void * row, int64_t n, int32_t * counts) {
         counts[i] = r.s8[i];
     }
     for (int32_t o = 0; o < r.n_outliers; ++o) {
-        counts[r.outliers[o].index] += r.outliers[o].rest;
+        counts[r.outliers[o].index] += r.outliers[o].excess;
     }
 }
 

@@ -1,7 +1,9 @@
 #include "mul-mat-tile.h"
 #include "spk-buffer.h"
+#include "spk-chunks.h"
 #include "ggml-backend-impl.h"
 
+#include <algorithm>
 #include <cstring>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -20,7 +22,8 @@ constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens of
 constexpr int64_t MIN_CHUNKS  = 64;       // of an expert
 constexpr int64_t MIN_TO_PACK = 8;        // tokens of an expert
 
-struct id_shape {
+// sizes of the operands, and of the work
+struct mul_mat_id_sizes {
     ggml_type type;
     int64_t   n, m, n_expert, n_tok;
     int64_t   n_tiles, n_groups_of_scales; // of an expert, of a row
@@ -29,7 +32,7 @@ struct id_shape {
     int64_t   chunk;  // tiles
     int       width;  // tokens side by side in what the rest is multiplied with
 
-    explicit id_shape(const ggml_tensor * dst) {
+    explicit mul_mat_id_sizes(const ggml_tensor * dst) {
         const ggml_tensor * w = dst->src[0];
         type     = w->type;
         n        = w->ne[0];
@@ -77,17 +80,17 @@ struct id_group {
 
 struct mul_mat_id {
     const spk_isa & isa;
-    const id_shape  sh;
+    const mul_mat_id_sizes sizes;
     ggml_tensor   * dst;
     uint8_t       * own;     // this thread's part of the work buffer
     uint8_t       * batches; // shared
     uint8_t       * spread;
 
     int32_t  * order  = (int32_t *) own;              // [n_tok]
-    int32_t  * begin  = order + sh.n_tok;             // [n_expert + 1] groups of an expert
-    id_group * groups = (id_group *) (begin + sh.n_expert + 1);
+    int32_t  * begin  = order + sizes.n_tok;             // [n_expert + 1] groups of an expert
+    id_group * groups = (id_group *) (begin + sizes.n_expert + 1);
 
-    const spk_product product = spk_product::of(dst, sh.width);
+    const spk_product product = spk_product::of(dst, sizes.width);
     const float   * scales     = product.scales;
     const float   * weights    = dst->src[6] ? (const float *) dst->src[6]->data : nullptr;
     const float   * residual   = dst->src[7] ? (const float *) dst->src[7]->data : nullptr;
@@ -95,18 +98,18 @@ struct mul_mat_id {
     // every thread sorts for itself: cheaper than a barrier
     void sort_tokens() const {
         const int32_t * ids = (const int32_t *) dst->src[5]->data;
-        memset(begin, 0, (sh.n_expert + 1)*sizeof(int32_t));
-        for (int64_t t = 0; t < sh.n_tok; ++t) {
-            GGML_ASSERT(ids[t] >= 0 && ids[t] < sh.n_expert);
+        memset(begin, 0, (sizes.n_expert + 1)*sizeof(int32_t));
+        for (int64_t t = 0; t < sizes.n_tok; ++t) {
+            GGML_ASSERT(ids[t] >= 0 && ids[t] < sizes.n_expert);
             ++begin[ids[t] + 1];
         }
         int32_t n_groups = 0, n_blocks = 0, n_packed = 0, at = 0;
-        for (int64_t e = 0; e < sh.n_expert; ++e) {
+        for (int64_t e = 0; e < sizes.n_expert; ++e) {
             const int32_t n_tok = begin[e + 1];
             begin[e] = n_groups;
             for (int32_t i = 0; i < n_tok; i += isa.n_tok) {
                 const int32_t n = std::min<int32_t>(isa.n_tok, n_tok - i);
-                const bool packed = n >= SPK_BATCH && isa.pack_batch && (sh.interleaved || n_tok >= MIN_TO_PACK);
+                const bool packed = n >= SPK_BATCH && isa.pack_batch && (sizes.interleaved || n_tok >= MIN_TO_PACK);
                 groups[n_groups++] = { at + i, n, n_blocks, packed ? n_packed : -1 };
                 n_blocks += (n + SPK_BATCH - 1)/SPK_BATCH;
                 n_packed += packed ? n/SPK_BATCH : 0;
@@ -118,37 +121,37 @@ struct mul_mat_id {
             }
             at += n_tok;
         }
-        begin[sh.n_expert] = n_groups;
+        begin[sizes.n_expert] = n_groups;
     }
 
-    void get_rows(ggml_spk_row * rows, const id_group & group) const {
+    void get_tokens(ggml_spk_row * tokens, const id_group & group) const {
         for (int32_t t = 0; t < group.n_tok; ++t) {
-            rows[t] = ggml_spk_row_get((const char *) dst->src[1]->data + order[group.first + t]*sh.act_size, sh.n);
+            tokens[t] = ggml_spk_row_get((const char *) dst->src[1]->data + order[group.first + t]*sizes.act_size, sizes.n);
         }
     }
 
-    void * batch(const id_group & group, int32_t i = 0) const { return group.packed < 0 ? nullptr : batches + (group.packed + i)*sh.batch_size(); }
+    void * batch(const id_group & group, int32_t i = 0) const { return group.packed < 0 ? nullptr : batches + (group.packed + i)*sizes.batch_size(); }
 
-    void * spread_of(int32_t block) const { return spread + (sh.own_spread() ? 0 : block*product.spread_size()); }
+    void * spread_of(int32_t block) const { return spread + (sizes.own_spread() ? 0 : block*product.spread_size()); }
 
     // what groups read that is made once; true: others must wait for it
     bool prepare(int ith, int nth) const {
         bool any = false;
-        for (int32_t g = 0; g < begin[sh.n_expert]; ++g) {
+        for (int32_t g = 0; g < begin[sizes.n_expert]; ++g) {
             const id_group & group = groups[g];
-            any = any || group.packed >= 0 || (sh.has_rest && !sh.own_spread());
+            any = any || group.packed >= 0 || (sizes.has_rest && !sizes.own_spread());
             for (int32_t i = 0; i*SPK_BATCH < group.n_tok; ++i) {
-                if ((group.block + i) % nth != ith && !sh.own_spread()) {
+                if ((group.block + i) % nth != ith && !sizes.own_spread()) {
                     continue;
                 }
-                ggml_spk_row rows[SPK_MOST_TOKENS];
-                get_rows(rows, group);
+                ggml_spk_row tokens[SPK_MOST_TOKENS];
+                get_tokens(tokens, group);
                 const int32_t n_tok = std::min(SPK_BATCH, group.n_tok - i*SPK_BATCH);
                 if (group.packed >= 0 && n_tok == SPK_BATCH) {
-                    isa.pack_batch(batch(group, i), sh.type, sh.n, rows + i*SPK_BATCH);
+                    isa.pack_batch(batch(group, i), sizes.type, sizes.n, tokens + i*SPK_BATCH);
                 }
-                if (sh.has_rest) {
-                    product.spread(spread_of(group.block + i), rows + i*SPK_BATCH, n_tok);
+                if (sizes.has_rest) {
+                    product.spread(spread_of(group.block + i), tokens + i*SPK_BATCH, n_tok);
                 }
             }
         }
@@ -157,7 +160,7 @@ struct mul_mat_id {
 
     // what follows the product, for n rows from r0 on of a token; a loop each, as in mul-mat.cpp
     void finish(float * result, int64_t r0, int64_t n, int64_t token) const {
-        const int64_t at = token*sh.m + r0;
+        const int64_t at = token*sizes.m + r0;
         for (int64_t r = 0; weights && r < n; ++r) {
             result[r] *= weights[token];
         }
@@ -169,39 +172,39 @@ struct mul_mat_id {
 
     // tiles tile0 .. tile1 of an expert
     void run_chunk(int64_t expert, int64_t tile0, int64_t tile1) const {
-        const bool      pack    = !sh.interleaved && groups[begin[expert]].n_tok >= MIN_TO_PACK; // the first group is the largest
-        const bool      by_tile = sh.interleaved || pack;
+        const bool      pack    = !sizes.interleaved && groups[begin[expert]].n_tok >= MIN_TO_PACK; // the first group is the largest
+        const bool      by_tile = sizes.interleaved || pack;
         const uint8_t * w       = (const uint8_t *) dst->src[0]->data + expert*dst->src[0]->nb[2];
-        uint8_t       * packed  = own + sh.order_size();
-        float         * packed_scales = (float *) (packed + sh.pack_size());
-        float         * results = (float *) (own + sh.results_at());
-        const int64_t   n_scales = sh.n_groups_of_scales, stride = (tile1 - tile0)*SPK_ROWS, row0 = tile0*SPK_ROWS;
+        uint8_t       * packed  = own + sizes.order_size();
+        float         * packed_scales = (float *) (packed + sizes.pack_size());
+        float         * results = (float *) (own + sizes.results_at());
+        const int64_t   n_scales = sizes.n_groups_of_scales, stride = (tile1 - tile0)*SPK_ROWS, row0 = tile0*SPK_ROWS;
 
         for (int64_t i = tile0; i < tile1; ++i) {
             if (pack) {
-                spk_pack_tile(sh.type, packed + (i - tile0)*sh.tile_size, w + i*sh.tile_size, sh.n, n_rows(i));
+                spk_pack_tile(sizes.type, packed + (i - tile0)*sizes.tile_size, w + i*sizes.tile_size, sizes.n, n_rows(i));
             }
             if (scales && by_tile) {
-                spk_pack_scales(packed_scales + (i - tile0)*n_scales*SPK_ROWS, scales + (expert*sh.m + i*SPK_ROWS)*n_scales, n_scales, n_rows(i));
+                spk_pack_scales(packed_scales + (i - tile0)*n_scales*SPK_ROWS, scales + (expert*sizes.m + i*SPK_ROWS)*n_scales, n_scales, n_rows(i));
             }
         }
         for (int32_t g = begin[expert]; g < begin[expert + 1]; ++g) {
-            ggml_spk_row rows[SPK_MOST_TOKENS];
-            get_rows(rows, groups[g]);
+            ggml_spk_row tokens[SPK_MOST_TOKENS];
+            get_tokens(tokens, groups[g]);
             for (int64_t i = tile0; i < tile1; ++i) {
-                const float * tile_scales = by_tile ? packed_scales + (i - tile0)*n_scales*SPK_ROWS : scales + (expert*sh.m + i*SPK_ROWS)*n_scales;
-                product.run_tile(pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size, tile_scales, by_tile, expert*sh.m + i*SPK_ROWS, n_rows(i), rows, groups[g].n_tok,
+                const float * tile_scales = by_tile ? packed_scales + (i - tile0)*n_scales*SPK_ROWS : scales + (expert*sizes.m + i*SPK_ROWS)*n_scales;
+                product.run_tile(pack ? packed + (i - tile0)*sizes.tile_size : w + i*sizes.tile_size, tile_scales, by_tile, expert*sizes.m + i*SPK_ROWS, n_rows(i), tokens, groups[g].n_tok,
                     batch(groups[g]), spread_of(groups[g].block), results + (i - tile0)*SPK_ROWS, stride);
             }
             for (int32_t t = 0; t < groups[g].n_tok; ++t) {
-                finish(results + t*stride, row0, std::min(tile1*SPK_ROWS, sh.m) - row0, order[groups[g].first + t]);
+                finish(results + t*stride, row0, std::min(tile1*SPK_ROWS, sizes.m) - row0, order[groups[g].first + t]);
             }
         }
     }
 
-    int n_rows(int64_t tile) const { return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS); }
+    int n_rows(int64_t tile) const { return (int) std::min<int64_t>(SPK_ROWS, sizes.m - tile*SPK_ROWS); }
 
-    int64_t n_chunks() const { return (sh.n_tiles + sh.chunk - 1)/sh.chunk; }
+    int64_t n_chunks() const { return (sizes.n_tiles + sizes.chunk - 1)/sizes.chunk; }
 
     // of all units, one per chunk of each expert that is chosen
     struct unit { int64_t expert, tile0, tile1; };
@@ -210,14 +213,14 @@ struct mul_mat_id {
         int64_t expert = 0;
         for (int64_t before = i/n_chunks(); begin[expert] == begin[expert + 1] || before-- > 0; ++expert) {
         }
-        const int64_t tile = i % n_chunks()*sh.chunk;
-        return { expert, tile, std::min(tile + sh.chunk, sh.n_tiles) };
+        const int64_t tile = i % n_chunks()*sizes.chunk;
+        return { expert, tile, std::min(tile + sizes.chunk, sizes.n_tiles) };
     }
 
     // asks for the scales of a unit that this thread will likely take next: they lie apart from the weights, so no processor foresees them
     void prefetch_scales(const unit & u) const {
-        const float * first = scales + (u.expert*sh.m + u.tile0*SPK_ROWS)*sh.n_groups_of_scales;
-        const int64_t n = (std::min(u.tile1*SPK_ROWS, sh.m) - u.tile0*SPK_ROWS)*sh.n_groups_of_scales;
+        const float * first = scales + (u.expert*sizes.m + u.tile0*SPK_ROWS)*sizes.n_groups_of_scales;
+        const int64_t n = (std::min(u.tile1*SPK_ROWS, sizes.m) - u.tile0*SPK_ROWS)*sizes.n_groups_of_scales;
         for (int64_t i = 0; i < n; i += 64/sizeof(float)) {
             __builtin_prefetch(first + i, 0, 2);
         }
@@ -235,49 +238,42 @@ struct mul_mat_id {
 
     int64_t n_units() const {
         int64_t n = 0;
-        for (int64_t e = 0; e < sh.n_expert; ++e) {
+        for (int64_t e = 0; e < sizes.n_expert; ++e) {
             n += begin[e] < begin[e + 1];
         }
         return n*n_chunks();
     }
 };
 
-int32_t take(ggml_tensor * dst, ggml_spk_mul_mat_param param) {
-    return __atomic_fetch_add(&dst->op_params[param], 1, __ATOMIC_RELAXED);
-}
-
 } // namespace
 
 size_t spk_mul_mat_id_work_size(const ggml_tensor * dst, int n_tasks) {
-    return 64 + id_shape(dst).end_at(n_tasks);
+    return 64 + mul_mat_id_sizes(dst).end_at(n_tasks);
 }
 
 void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
-    const id_shape sh(dst);
+    const mul_mat_id_sizes sizes(dst);
     const int ith = params->ith, nth = params->nth;
     uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
 
     const mul_mat_id mm = {
-        spk_get_isa(), sh, dst, work + ith*sh.thread_size(), work + sh.batches_at(nth),
-        work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0),
+        spk_get_isa(), sizes, dst, work + ith*sizes.thread_size(), work + sizes.batches_at(nth),
+        work + sizes.spread_at(nth) + (sizes.own_spread() ? ith*sizes.spread_size() : 0),
     };
     mm.sort_tokens();
     if (mm.prepare(ith, nth)) {
         ggml_barrier(params->threadpool);
     }
     const int64_t n_units = mm.n_units();
-    for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_units; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
+    const spk_chunks chunks(params, n_units);
+    for (int64_t i = chunks.take(); i < n_units; i = chunks.take()) {
         if (mm.scales && i + nth < n_units) {
             mm.prefetch_scales(mm.get_unit(i + nth));
         }
         const auto u = mm.get_unit(i);
-        if (sh.mapped && u.tile0 == 0) {
+        if (sizes.mapped && u.tile0 == 0) {
             mm.ask_for(u.expert);
         }
         mm.run_chunk(u.expert, u.tile0, u.tile1);
-    }
-    if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
-        dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
-        dst->op_params[GGML_SPK_MUL_MAT_THREADS_DONE] = 0;
     }
 }

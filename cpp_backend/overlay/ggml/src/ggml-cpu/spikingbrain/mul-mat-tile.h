@@ -30,14 +30,14 @@ struct spk_product {
     // the activations of up to `width` tokens, [n][width]: counts, or values with GGML_SPK_Q8; zeros for missing tokens
     size_t spread_size() const { return n*width*sizeof(int32_t); }
 
-    void spread(void * dst, const ggml_spk_row * rows, int n_tok) const {
+    void spread(void * dst, const ggml_spk_row * tokens, int n_tok) const {
         int32_t * counts = (int32_t *) dst;
         float   * values = (float *) dst;
         if (n_tok < width) {
             memset(dst, 0, spread_size());
         }
         for (int t = 0; t < n_tok; ++t) {
-            const ggml_spk_row & row = rows[t];
+            const ggml_spk_row & row = tokens[t];
             if (row.encoding == GGML_SPK_Q8) {
                 for (int64_t i = 0; i < n; ++i) {
                     values[i*width + t] = row.scales[i/32]*row.s8[i];
@@ -48,7 +48,7 @@ struct spk_product {
                 counts[i*width + t] = row.s8[i];
             }
             for (int o = 0; o < row.n_outliers; ++o) {
-                counts[row.outliers[o].index*width + t] += row.outliers[o].rest;
+                counts[row.outliers[o].index*width + t] += row.outliers[o].excess;
             }
         }
     }
@@ -56,26 +56,26 @@ struct spk_product {
     // out[t*stride + r]: the tile whose first row is `row` of the matrix times n_tok tokens; tile_scales, batch: as mul_tile and mul_rows
     // take them. x: where there is a rest, what `spread` made of the tokens, `width` by `width`
     void run_tile(const uint8_t * tile, const float * tile_scales, bool by_tile, int64_t row, int n_rows,
-                  const ggml_spk_row * rows, int n_tok, const void * batch, const void * x, float * out, int64_t stride) const {
-        const bool outliers = std::any_of(rows, rows + n_tok, [](const ggml_spk_row & r) { return r.n_outliers > 0; });
+                  const ggml_spk_row * tokens, int n_tok, const void * batch, const void * x, float * out, int64_t stride) const {
+        const bool outliers = std::any_of(tokens, tokens + n_tok, [](const ggml_spk_row & t) { return t.n_outliers > 0; });
 
         double corr[SPK_MOST_TOKENS*SPK_ROWS];
         if (outliers || rest_index) {
             memset(corr, 0, n_tok*SPK_ROWS*sizeof(double));
         }
         for (int t = 0; outliers && t < n_tok; ++t) {
-            if (rows[t].n_outliers > 0) {
-                (by_tile ? isa.tile_outliers : isa.rows_outliers)(type, n, tile, tile_scales, n_rows, &rows[t], corr + t*SPK_ROWS);
+            if (tokens[t].n_outliers > 0) {
+                (by_tile ? isa.tile_outliers : isa.rows_outliers)(type, n, tile, tile_scales, n_rows, &tokens[t], corr + t*SPK_ROWS);
             }
         }
         for (int t = 0; rest_index && t < n_tok; t += width) {
-            add_rest(row, n_rows, (const char *) x + t/width*spread_size(), (ggml_spk_encoding) rows[0].encoding, std::min(width, n_tok - t), corr + t*SPK_ROWS);
+            add_rest(row, n_rows, (const char *) x + t/width*spread_size(), (ggml_spk_encoding) tokens[0].encoding, std::min(width, n_tok - t), corr + t*SPK_ROWS);
         }
         const double * added = outliers || rest_index ? corr : nullptr;
         if (by_tile) {
-            isa.mul_tile(type, n, tile, tile_scales, rows, batch, n_tok, added, out, stride, n_rows);
+            isa.mul_tile(type, n, tile, tile_scales, tokens, batch, n_tok, added, out, stride, n_rows);
         } else {
-            isa.mul_rows(type, n, tile, tile_scales, rows, n_tok, added, out, stride, n_rows);
+            isa.mul_rows(type, n, tile, tile_scales, tokens, n_tok, added, out, stride, n_rows);
         }
     }
 

@@ -1,13 +1,14 @@
 #include "mul-mat-tile.h"
 #include "spk-buffer.h"
+#include "spk-chunks.h"
 #include "ggml-backend-impl.h"
 #include "vec.h"
 
+#include <algorithm>
 #include <cstring>
 
-// Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter, so that slow cores take fewer. The counter
-// lies in op_params and the last thread to leave resets it: no barrier before the work of one token (a barrier costs milliseconds where
-// threads are more than free cores). A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level
+// Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter (spk-chunks.h), without a barrier before the
+// work of one token. A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level
 // cache. Its results lie side by side in a buffer until what follows the product is done to them.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
@@ -18,7 +19,8 @@ constexpr int64_t MIN_CHUNKS  = 64;       // enough for every thread to get some
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
-struct shape {
+// sizes of the operands, and of the work
+struct mul_mat_sizes {
     ggml_type type;
     int64_t   n, m, n_tok;
     int64_t   n_tiles, n_groups;
@@ -31,7 +33,7 @@ struct shape {
     int64_t   part;        // tokens
     int       width;       // tokens side by side in what the rest is multiplied with
 
-    explicit shape(const ggml_tensor * dst) {
+    explicit mul_mat_sizes(const ggml_tensor * dst) {
         const ggml_tensor * w   = dst->src[0];
         const ggml_tensor * act = dst->src[1];
 
@@ -81,7 +83,7 @@ struct shape {
 };
 
 struct mul_mat {
-    const shape       sh;
+    const mul_mat_sizes sizes;
     const spk_product product;
     const uint8_t * w;
     const char    * act;
@@ -98,38 +100,38 @@ struct mul_mat {
     const float   * scales = product.scales;
 
     int n_rows(int64_t tile) const {
-        return (int) std::min<int64_t>(SPK_ROWS, sh.m - tile*SPK_ROWS);
+        return (int) std::min<int64_t>(SPK_ROWS, sizes.m - tile*SPK_ROWS);
     }
 
     void * batch(int64_t i) const {
-        return batches + i*sh.batch_size();
+        return batches + i*sizes.batch_size();
     }
 
-    void get_rows(ggml_spk_row * rows, int64_t t0, int n_tok) const {
+    void get_tokens(ggml_spk_row * tokens, int64_t t0, int n_tok) const {
         for (int t = 0; t < n_tok; ++t) {
-            rows[t] = ggml_spk_row_get(act + (t0 + t)*sh.act_size, sh.n);
+            tokens[t] = ggml_spk_row_get(act + (t0 + t)*sizes.act_size, sizes.n);
         }
     }
 
     void pack_batch(int64_t i) const {
-        ggml_spk_row rows[SPK_BATCH];
-        get_rows(rows, i*SPK_BATCH, SPK_BATCH);
-        isa.pack_batch(batch(i), sh.type, sh.n, rows);
+        ggml_spk_row tokens[SPK_BATCH];
+        get_tokens(tokens, i*SPK_BATCH, SPK_BATCH);
+        isa.pack_batch(batch(i), sizes.type, sizes.n, tokens);
     }
 
-    uint8_t * spread_of(int64_t t0) const { return spread + t0/sh.width*product.spread_size(); }
+    uint8_t * spread_of(int64_t t0) const { return spread + t0/sizes.width*product.spread_size(); }
 
     void spread_tokens(int64_t t0) const {
-        ggml_spk_row rows[SPK_BATCH];
-        const int n_tok = (int) std::min<int64_t>(sh.width, sh.n_tok - t0);
-        get_rows(rows, t0, n_tok);
-        product.spread(spread_of(t0), rows, n_tok);
+        ggml_spk_row tokens[SPK_BATCH];
+        const int n_tok = (int) std::min<int64_t>(sizes.width, sizes.n_tok - t0);
+        get_tokens(tokens, t0, n_tok);
+        product.spread(spread_of(t0), tokens, n_tok);
     }
 
     // what follows the product: n rows from r0 on of a token's results become those of y. A loop each: in one for all of them the compiler
     // loads through a mask what is not there, and on a Zen 4 each such load at an address that does not exist takes 100 cycles
     void finish(float * result, int64_t r0, int64_t n, int64_t t) const {
-        const int64_t at = t*sh.m + r0;
+        const int64_t at = t*sizes.m + r0;
         for (int64_t r = 0; bias && r < n; ++r) {
             result[r] += bias[r0 + r];
         }
@@ -148,8 +150,8 @@ struct mul_mat {
 
     // asks for the scales of a chunk that this thread will likely take next: they lie apart from the weights, so no processor foresees them
     void prefetch_scales(int64_t tile0) const {
-        const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + sh.chunk)*SPK_ROWS, sh.m);
-        for (int64_t i = first*sh.n_groups; scales && i < last*sh.n_groups; i += 64/sizeof(float)) {
+        const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + sizes.chunk)*SPK_ROWS, sizes.m);
+        for (int64_t i = first*sizes.n_groups; scales && i < last*sizes.n_groups; i += 64/sizeof(float)) {
             __builtin_prefetch(scales + i, 0, 2);
         }
     }
@@ -157,32 +159,32 @@ struct mul_mat {
     // tiles tile0 .. tile1 times tokens first .. last
     void run_chunk(int64_t tile0, int64_t tile1, int64_t first, int64_t last) const {
         uint8_t * packed        = buf;
-        float   * packed_scales = (float *) (buf + sh.pack_size());
-        float   * results       = (float *) (buf + sh.results_at());
+        float   * packed_scales = (float *) (buf + sizes.pack_size());
+        float   * results       = (float *) (buf + sizes.results_at());
         const int64_t stride    = (tile1 - tile0)*SPK_ROWS;
-        const bool by_tile      = sh.interleaved || sh.pack;
+        const bool by_tile      = sizes.interleaved || sizes.pack;
 
         for (int64_t i = tile0; i < tile1; ++i) {
-            if (sh.pack) {
-                spk_pack_tile(sh.type, packed + (i - tile0)*sh.tile_size, w + i*sh.tile_size, sh.n, n_rows(i));
+            if (sizes.pack) {
+                spk_pack_tile(sizes.type, packed + (i - tile0)*sizes.tile_size, w + i*sizes.tile_size, sizes.n, n_rows(i));
             }
             if (scales && by_tile) {
-                spk_pack_scales(packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS, scales + i*SPK_ROWS*sh.n_groups, sh.n_groups, n_rows(i));
+                spk_pack_scales(packed_scales + (i - tile0)*sizes.n_groups*SPK_ROWS, scales + i*SPK_ROWS*sizes.n_groups, sizes.n_groups, n_rows(i));
             }
         }
 
         for (int64_t t0 = first; t0 < last; t0 += isa.n_tok) {
             const int n_tok = (int) std::min<int64_t>(isa.n_tok, last - t0);
-            ggml_spk_row rows[SPK_MOST_TOKENS];
-            get_rows(rows, t0, n_tok);
-            const void * packed_tokens = t0/SPK_BATCH < sh.n_batches ? batch(t0/SPK_BATCH) : nullptr;
+            ggml_spk_row tokens[SPK_MOST_TOKENS];
+            get_tokens(tokens, t0, n_tok);
+            const void * packed_tokens = t0/SPK_BATCH < sizes.n_batches ? batch(t0/SPK_BATCH) : nullptr;
             for (int64_t i = tile0; i < tile1; ++i) {
-                const uint8_t * tile = sh.pack ? packed + (i - tile0)*sh.tile_size : w + i*sh.tile_size;
-                const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sh.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sh.n_groups;
-                product.run_tile(tile, tile_scales, by_tile, i*SPK_ROWS, n_rows(i), rows, n_tok, packed_tokens, spread_of(t0), results + (i - tile0)*SPK_ROWS, stride);
+                const uint8_t * tile = sizes.pack ? packed + (i - tile0)*sizes.tile_size : w + i*sizes.tile_size;
+                const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sizes.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sizes.n_groups;
+                product.run_tile(tile, tile_scales, by_tile, i*SPK_ROWS, n_rows(i), tokens, n_tok, packed_tokens, spread_of(t0), results + (i - tile0)*SPK_ROWS, stride);
             }
             for (int t = 0; t < n_tok; ++t) {
-                finish(results + t*stride, tile0*SPK_ROWS, std::min(tile1*SPK_ROWS, sh.m) - tile0*SPK_ROWS, t0 + t);
+                finish(results + t*stride, tile0*SPK_ROWS, std::min(tile1*SPK_ROWS, sizes.m) - tile0*SPK_ROWS, t0 + t);
             }
         }
     }
@@ -190,47 +192,40 @@ struct mul_mat {
 
 } // namespace
 
-static int32_t take(ggml_tensor * dst, ggml_spk_mul_mat_param param) {
-    return __atomic_fetch_add(&dst->op_params[param], 1, __ATOMIC_RELAXED);
-}
-
 size_t spk_mul_mat_work_size(const ggml_tensor * dst, int n_tasks) {
-    const shape sh(dst);
-    return 64 + sh.end_at(n_tasks);
+    const mul_mat_sizes sizes(dst);
+    return 64 + sizes.end_at(n_tasks);
 }
 
 void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
-    const shape sh(dst);
+    const mul_mat_sizes sizes(dst);
     const int ith = params->ith, nth = params->nth;
     uint8_t * work = (uint8_t *) GGML_PAD((uintptr_t) params->wdata, 64);
 
     const mul_mat mm = {
-        sh, spk_product::of(dst, sh.width), (const uint8_t *) dst->src[0]->data, (const char *) dst->src[1]->data,
-        work + sh.spread_at(nth) + (sh.own_spread() ? ith*sh.spread_size() : 0),
-        work + sh.batches_at(nth) + (sh.own_batch() ? ith*sh.batches_size() : 0),
+        sizes, spk_product::of(dst, sizes.width), (const uint8_t *) dst->src[0]->data, (const char *) dst->src[1]->data,
+        work + sizes.spread_at(nth) + (sizes.own_spread() ? ith*sizes.spread_size() : 0),
+        work + sizes.batches_at(nth) + (sizes.own_batch() ? ith*sizes.batches_size() : 0),
         dst->src[5] ? (const float *) dst->src[5]->data : nullptr, dst->src[6] ? (const float *) dst->src[6]->data : nullptr,
         ggml_get_op_params_i32(dst, GGML_SPK_MUL_MAT_RELU) != 0, dst->src[7] ? (const float *) dst->src[7]->data : nullptr,
-        (float *) dst->data, work + ith*sh.thread_size(),
+        (float *) dst->data, work + ith*sizes.thread_size(),
     };
 
-    for (int64_t i = sh.own_batch() ? 0 : ith; i < sh.n_batches; i += nth) {
+    for (int64_t i = sizes.own_batch() ? 0 : ith; i < sizes.n_batches; i += nth) {
         mm.pack_batch(i);
     }
-    for (int64_t t0 = sh.own_spread() ? 0 : ith*sh.width; sh.has_rest && t0 < sh.n_tok; t0 += nth*sh.width) {
+    for (int64_t t0 = sizes.own_spread() ? 0 : ith*sizes.width; sizes.has_rest && t0 < sizes.n_tok; t0 += nth*sizes.width) {
         mm.spread_tokens(t0);
     }
-    if (sh.n_batches > 1 || (sh.has_rest && !sh.own_spread())) {
+    if (sizes.n_batches > 1 || (sizes.has_rest && !sizes.own_spread())) {
         ggml_barrier(params->threadpool);
     }
 
-    const int64_t n_parts = sh.n_parts(), n_items = sh.n_chunks()*n_parts;
-    for (int64_t i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK); i < n_items; i = take(dst, GGML_SPK_MUL_MAT_NEXT_CHUNK)) {
-        const int64_t tile = i/n_parts*sh.chunk, token = i % n_parts*sh.part;
-        mm.prefetch_scales(tile + nth*sh.chunk);
-        mm.run_chunk(tile, std::min(tile + sh.chunk, sh.n_tiles), token, std::min(token + sh.part, sh.n_tok));
-    }
-    if (take(dst, GGML_SPK_MUL_MAT_THREADS_DONE) == nth - 1) { // nobody takes any more; the barrier after the node orders this
-        dst->op_params[GGML_SPK_MUL_MAT_NEXT_CHUNK]   = 0;
-        dst->op_params[GGML_SPK_MUL_MAT_THREADS_DONE] = 0;
+    const int64_t n_parts = sizes.n_parts(), n_items = sizes.n_chunks()*n_parts;
+    const spk_chunks chunks(params, n_items);
+    for (int64_t i = chunks.take(); i < n_items; i = chunks.take()) {
+        const int64_t tile = i/n_parts*sizes.chunk, token = i % n_parts*sizes.part;
+        mm.prefetch_scales(tile + nth*sizes.chunk);
+        mm.run_chunk(tile, std::min(tile + sizes.chunk, sizes.n_tiles), token, std::min(token + sizes.part, sizes.n_tok));
     }
 }

@@ -91,7 +91,7 @@ struct spk_isa {
     void (*mul_rows)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
                      const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
 
-    // corr[r] += sum over the outliers of one row of activations: scale[r][g]*(code[r][i]*rest); operands as above
+    // corr[r] += sum over the outliers of one row of activations: scale[r][g]*(code[r][i]*excess); operands as above
     void (*tile_outliers)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
     void (*rows_outliers)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
 

@@ -181,14 +181,14 @@ static void mul_rows(ggml_type type, int64_t n, const uint8_t * rows, const floa
 template <class W>
 static void tile_outliers_all(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, double * corr) {
     for (int o = 0; o < act->n_outliers; ++o) {
-        const int64_t i    = act->outliers[o].index;
-        const double  rest = act->outliers[o].rest;
+        const int64_t i      = act->outliers[o].index;
+        const double  excess = act->outliers[o].excess;
         int32_t code[SPK_ROWS];
         float   scale[SPK_ROWS];
         W::column(code, tile + spk_block_at(i/32, W::BLOCK, W::TILE_SCALES), i % 32);
         f_store(scale, W::tile_scales(tile, scales, n/32, i/32));
         for (int r = 0; r < SPK_ROWS; ++r) {
-            corr[r] += scale[r]*(code[r]*rest);
+            corr[r] += scale[r]*(code[r]*excess);
         }
     }
 }
@@ -201,7 +201,7 @@ static void rows_outliers_all(int64_t n, const uint8_t * rows, const float * sca
             const int64_t   i     = act->outliers[o].index;
             const uint8_t * block = row + i/32*W::DISK;
             const double    scale = W::row_scale(block, scales, r*(n/W::GROUP) + i/W::GROUP);
-            corr[r] += scale*(W::code(block, i % 32)*(double) act->outliers[o].rest);
+            corr[r] += scale*(W::code(block, i % 32)*(double) act->outliers[o].excess);
         }
     }
 }

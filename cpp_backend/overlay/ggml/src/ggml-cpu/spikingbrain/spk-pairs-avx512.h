@@ -25,16 +25,16 @@ SPK_INLINE void store_sums_of_four(int32_t * p, __m512i x) {
 
 // a block of four tokens; false: a count is too large
 SPK_INLINE bool pack_pairs(spk_batch_block & block, int t, const ggml_spk_row * act, int64_t b) {
-    const __m512i s = four_tokens(act, 32*b), rest = four_tokens(act, 32*b + 16);
+    const __m512i s = four_tokens(act, 32*b), later = four_tokens(act, 32*b + 16);
     if (_mm512_cmpgt_epu8_mask(_mm512_abs_epi8(s), _mm512_set1_epi8(PAIR_MOST))) {
         return false;
     }
     const __m512i second  = _mm512_maskz_shuffle_epi32(0x5555, s, _MM_PERM_DDBB);           // s2 where s1 is
     const __m512i paired  = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(s, _mm512_set1_epi8(-128)), second); // s1 s2 + 128 s2
-    const __m512i minus   = _mm512_dpbusd_epi32(paired, _mm512_set1_epi8(8), rest);
+    const __m512i minus   = _mm512_dpbusd_epi32(paired, _mm512_set1_epi8(8), later);
     store_sums_of_four(block.bias + t, _mm512_sub_epi32(_mm512_setzero_si512(), minus));
     _mm512_storeu_si512(block.s8[0][t], _mm512_add_epi8(s, _mm512_set1_epi64((int64_t) 0xf8f8f8f878787878ull)));
-    _mm512_storeu_si512(block.s8[1][t], rest);
+    _mm512_storeu_si512(block.s8[1][t], later);
     return true;
 }
 
