@@ -1,19 +1,10 @@
 #include "core.h"
 
-#include <algorithm>
+#include "log-sum-exp.h"
+
 #include <cmath>
 
 namespace sb {
-
-// log of the sum of exp over one row, and its largest entry: [n_vocab] -> (log_z, argmax)
-static std::pair<double, llama_token> normalizer(const float * row, int64_t n_vocab) {
-    const float * largest = std::max_element(row, row + n_vocab);
-    double sum = 0.0;
-    for (int64_t i = 0; i < n_vocab; ++i) {
-        sum += expf(row[i] - *largest);
-    }
-    return { *largest + std::log(sum), (llama_token) (largest - row) };
-}
 
 py::tuple context::score(const tokens_in & tokens, const tokens_in & pos, const tokens_in & seq, const tokens_in & rows,
                          const tokens_in & targets, std::shared_ptr<cancel_token> cancel) {
@@ -46,7 +37,7 @@ py::tuple context::score(const tokens_in & tokens, const tokens_in & pos, const 
     const int32_t * target = targets.data();
     {
         py::gil_scoped_release nogil;
-        std::vector<std::pair<double, llama_token>> known(n, { NAN, -1 });
+        std::vector<log_sum_exp_result> known(n, { NAN, -1 });
         for (int64_t i = 0; i < n_targets; ++i) {
             const float * row = llama_get_logits_ith(ctx_, row_of[i]);
             if (!row) {
@@ -54,7 +45,7 @@ py::tuple context::score(const tokens_in & tokens, const tokens_in & pos, const 
             }
             auto & [log_z, argmax] = known[row_of[i]];
             if (argmax < 0) {
-                known[row_of[i]] = normalizer(row, logits_.size());
+                known[row_of[i]] = log_sum_exp(row, logits_.size());
             }
             out[i]     = row[target[i]] - log_z;
             largest[i] = argmax;

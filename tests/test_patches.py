@@ -35,26 +35,32 @@ REPLACED = {
     r'oai_body\["max_tokens"\] = 4096': "another default for one endpoint",
     r"opt\.handler_int\(params, std::stoi": "another reading of the same text",
     r"int32_t cache_ram_mib ": "a default is a value, which nothing can shadow",
-    r"ERROR_TYPE_SERVER\);|error = ERROR_TYPE_SERVER;": "whose mistake it is (0011)",
-    r"#define COMMON_JSON_GET\(": "the one line that reads every number of every request (0020)",
-    r"LOG_WRN\(\"Wrong type supplied|return default_value;": "a value of a wrong type is refused instead of replaced (0020)",
-    r"->set_limits\(0, INT32_MAX\)|bool is_hard_limit = false;": "a number out of range is refused instead of moved into it (0020)",
-    r"auto stream = json_value\(body, \"stream\", false\);": "its only use was to refuse streamed tools with log probabilities (0022)",
+    r"ERROR_TYPE_SERVER\);|error = ERROR_TYPE_SERVER;": "whose mistake it is (server-bad-json)",
+    r"#define COMMON_JSON_GET\(": "the one line that reads every number of every request (server-request-values)",
+    r"LOG_WRN\(\"Wrong type supplied|return default_value;": "a value of a wrong type is refused instead of replaced (server-request-values)",
+    r"->set_limits\(0, INT32_MAX\)|bool is_hard_limit = false;": "a number out of range is refused instead of moved into it (server-request-values)",
+    r"auto stream = json_value\(body, \"stream\", false\);": "its only use was to refuse streamed tools with log probabilities (server-token-rows)",
     r"slot\.add_token\(result\);|if \(slot\.task->params\.stream\) \{|send_partial_response\(slot, result, false\);|\}$":
-        "what is sent is decided at the end of process_token(), not before the limit is known (0022)",
+        "what is sent is decided at the end of process_token(), not before the limit is known (server-token-rows)",
     r"if \(!slot\.task->params\.stream && slot\.stop == STOP_TYPE_WORD\) \{|const llama_tokens stop_word_toks|size_t safe_offset":
-        "the rows of a stop string are known, not guessed by tokenizing it (0022)",
-    r"for \(const auto & p : probs\) \{|std::string txt\(p\.text_to_send\);|\{\"bytes\", +str_to_bytes\(p\.text_to_send\)\},": "a row names its own token (0022)",
-    r"// note: allow id_slot to be out of bounds|id_slot = id_slot % slots\.size\(\);": "slot 99 of 4 is none, not slot 3 (0023)",
-    r"gguf_write_to_file\(|llama_state_save_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (0025)",
-    r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (0026)",
-    r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (0024)",
+        "the rows of a stop string are known, not guessed by tokenizing it (server-token-rows)",
+    r"for \(const auto & p : probs\) \{|std::string txt\(p\.text_to_send\);|\{\"bytes\", +str_to_bytes\(p\.text_to_send\)\},": "a row names its own token (server-token-rows)",
+    r"// note: allow id_slot to be out of bounds|id_slot = id_slot % slots\.size\(\);": "slot 99 of 4 is none, not slot 3 (server-unknown-ids)",
+    r"gguf_write_to_file\(|llama_state_save_file\(|return 0;|generate_completion\(content, timings\);": "a failure has an exit code (tools-exit-code)",
+    r"LOG\(\" \[end of text\]|LOG\(\"\\n%s: saving final output": "a notice is no text (completion-notices)",
+    r"stop_reason = oaicompat_msg\.tool_calls\.empty\(\)": "a stop sequence is a reason of its own (server-messages)",
     r".*= \{?(COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT, )?json_schema_to_grammar\(": "another function of the same argument, at three doors",
-    r"RPC_STATUS_ASSERT\(status\);": "a lost server is an error, not an abort (0044)",
-    r"sg\.graph = nullptr;": "graphs that do not use the buffer stay (0044)",
-    r'err = "Compute error\.";': "the reason is known (0046)",
-    r"// a second partial removal while one is pending|ok = ok && !llama_memory_seq_rm\(": "upstream's test of something that is allowed here (0047)",
+    r"RPC_STATUS_ASSERT\(status\);": "a lost server is an error, not an abort (rpc-lost-server)",
+    r"sg\.graph = nullptr;": "graphs that do not use the buffer stay (rpc-stored-graphs)",
+    r'err = "Compute error\.";': "the reason is known (server-lost-server)",
+    r"// a second partial removal while one is pending|ok = ok && !llama_memory_seq_rm\(": "upstream's test of something that is allowed here (test-second-removal)",
     r"auto chat_params = common_chat_templates_apply\(": "the same, of a chat's schemas",
+    r"session_tokens\.resize\(n_ctx\)": "as many tokens as the file can hold (completion-session-size)",
+    r"tools_parser = p\.trigger_rule\(": "one call or several, in the line that says how many (single-tool-call)",
+    r"std::cv_status cr_res = condition_results\.wait_for\(": "a wait has an end, not a length (server-disconnect)",
+    r"slot\.prompt\.checkpoints\.size\(\) \+ 1 >= |while \(slot\.prompt\.checkpoints\.size\(\) >= ": "what is full; a shadowed params_base hid it (server-checkpoint-bytes)",
+    r"const int32_t n_tokens = std::min\(n_batch, ": "tokens of this sub-batch; n_batch is the next one's, too (server-echo)",
+    r"queue_tasks\.yield_to_queue\(\[&\]": "the same call, or none where no draft's model computes (server-draft-threads)",
 }
 
 
@@ -74,6 +80,25 @@ def test_patches_delete_nothing_but_the_operator_counts():
 def test_patches_stay_within_the_line_budget():
     added = {patch.name: sum(1 for line in hunk_lines(patch, "+") if line.strip()) for patch in PATCHES}
     assert sum(added.values()) <= ADDED_LINES, added
+
+
+def test_the_series_has_no_holes_and_no_name_twice():
+    """Numbers are the order only, so that they may change; texts name a patch by the rest of its file's name."""
+    numbers, names = zip(*(p.stem.split("-", 1) for p in PATCHES))
+    assert [int(n) for n in numbers] == list(range(1, len(PATCHES) + 1))
+    assert len(set(names)) == len(names)
+
+
+def test_texts_name_patches_by_names_that_exist():
+    tracked = subprocess.run(["git", "ls-files", "*.md", "*.h", "*.cpp", "*.c", "*.cmake", "*.txt", "*.py", "*.patch"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    names = {p.stem.split("-", 1)[1] for p in PATCHES}
+    name, wrong = r"[a-z0-9]+(?:-[a-z0-9]+)+", []
+    for path in (ROOT / f for f in tracked if (ROOT / f).is_file()):
+        for listed in re.findall(rf"\bpatch(?:es)? \(?(\d{{4}}|{name}(?:(?:, | and ){name})*)", path.read_text(errors="replace")):
+            wrong += [f"{path.relative_to(ROOT)}: {n}" for n in re.split(", | and ", listed) if n not in names]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda p: p.name)

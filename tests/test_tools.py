@@ -296,7 +296,7 @@ def test_a_split_gguf_is_the_same_model(model, folder):
 
 
 def test_no_tool_loses_its_last_words(folder):
-    """Upstream prints from a thread that exit does not wait for: two of three such messages were lost (patch 0006)."""
+    """Upstream prints from a thread that exit does not wait for: two of three such messages were lost (patch log-flush-at-exit)."""
     for _ in range(15):
         out = tool("sb-perplexity", "-m", folder / "absent.gguf", "-f", __file__, ok=False)
         assert out.returncode == 1 and "unable to load model" in out.stdout + out.stderr

@@ -61,13 +61,11 @@ struct history {
     size_t   n_back;
     context_ptr ctx, again;
     std::vector<plain> seqs;
-    struct kept { std::vector<int64_t> origin; bool is = false; };
-    std::vector<kept> rows; // what the sequence was when a row was kept
     saved one, all;
     int64_t count = 0;
 
     history(uint32_t n_seq, uint32_t n_ubatch, uint32_t n_back) : n_seq(n_seq), n_ubatch(n_ubatch), n_back(n_back),
-        ctx(make_context(n_seq, n_ubatch, n_back)), again(make_context(1, 512, 1)), seqs(n_seq), rows(n_seq) {}
+        ctx(make_context(n_seq, n_ubatch, n_back)), again(make_context(1, 512, 1)), seqs(n_seq) {}
 
     llama_memory_t mem() const { return llama_get_memory(ctx.get()); }
     int32_t seq(int64_t i) const { return i % n_seq; }
@@ -127,8 +125,6 @@ struct history {
             expect(last == (int32_t) p.tokens.size() - 1, "sequence " + std::to_string(s) + " ends at " + std::to_string(last) + ", not " + std::to_string((int) p.tokens.size() - 1));
             const int32_t fixed = p.tokens.empty() ? -1 : std::max((int32_t) p.fixed - 1, 0);
             expect(first == fixed, "sequence " + std::to_string(s) + " can be cut back to " + std::to_string(first) + ", not " + std::to_string(fixed));
-            const bool kept = rows[s].is && rows[s].origin == p.origin;
-            expect((llama_spikingbrain_get_row(ctx.get(), s) != nullptr) == kept, "the row of sequence " + std::to_string(s) + (kept ? " is gone" : " outlived a change"));
         }
     }
 
@@ -224,7 +220,7 @@ struct history {
         }
     }
 
-    // a refused batch changes nothing, kept rows included
+    // a refused batch changes nothing
     void restore_model(const std::vector<plain> & before) { seqs = before; }
 
     void interrupt(std::istringstream & in) {
@@ -354,9 +350,10 @@ struct history {
                 for (uint32_t i = 0; i < n_seq; ++i) { loaded(i, all.seqs[i]); }
             }
         } else if (word == "row") {
-            const std::vector<float> row(n_vocab, 1.0f);
-            expect(llama_spikingbrain_set_row(ctx.get(), s, row.data()), "a row is not kept");
-            rows[s] = { seqs[s].origin, true };
+            const std::vector<float> row(n_vocab, 1.0f + s);
+            const float * all[] = { row.data() };
+            expect(llama_spikingbrain_set_logits(ctx.get(), all, 1), "a row is not taken");
+            expect(llama_get_logits_ith(ctx.get(), 0)[n_vocab - 1] == 1.0f + s, "a row is not given");
         } else {
             throw failed("unknown step");
         }

@@ -374,23 +374,21 @@ int main(int argc, char ** argv) {
         }
     }
 
-    {   // a row of logits goes with what the sequence was
+    {   // rows of logits that are given are a batch's, until the next one
         context c;
-        const std::vector<float> row(n_vocab, 1.0f);
-        const auto kept = [&]() { return llama_spikingbrain_get_row(c.ctx, 1) != nullptr; };
-        for (int way = 0; way < 5; ++way) {
-            c.eval(part(a, 0, 20), 16, 1);
-            check(llama_spikingbrain_set_row(c.ctx, 1, row.data()) && kept(), "a row is kept");
-            switch (way) {
-                case 0: llama_memory_clear(c.mem(), false); break;
-                case 1: llama_memory_seq_rm(c.mem(), 1, -1, -1); break;
-                case 2: llama_memory_seq_rm(c.mem(), 1, 15, -1); break;
-                case 3: c.eval({ a[0] }, 1, 1); break;
-                case 4: llama_memory_seq_cp(c.mem(), 0, 1, -1, -1); break;
-            }
-            check(!kept(), "and forgotten, way " + std::to_string(way));
-            llama_memory_clear(c.mem(), false);
-        }
+        const std::vector<float> ones(n_vocab, 1.0f), twos(n_vocab, 2.0f);
+        const float * rows[] = { ones.data(), twos.data() };
+        check(llama_spikingbrain_set_logits(c.ctx, rows, 1), "rows are taken before anything is decoded");
+        c.eval(part(a, 0, 20), 16, 1);
+        const float * l = llama_get_logits_ith(c.ctx, -1);
+        const std::vector<float> before(l, l + n_vocab);
+        check(llama_spikingbrain_set_logits(c.ctx, rows, 2) && llama_get_logits_ith(c.ctx, 0)[0] == 1.0f && llama_get_logits_ith(c.ctx, 1)[n_vocab - 1] == 2.0f &&
+            llama_get_logits_ith(c.ctx, -1)[0] == 2.0f, "rows are given");
+        check(!llama_spikingbrain_set_logits(c.ctx, rows, 1 << 20) && llama_get_logits_ith(c.ctx, 1)[0] == 2.0f, "more than a decode may give are refused");
+        check(llama_get_logits_ith(c.ctx, 2) == nullptr, "and no others");
+        llama_memory_clear(c.mem(), false);
+        c.eval(part(a, 0, 20), 16, 1);
+        check(memcmp(llama_get_logits_ith(c.ctx, -1), before.data(), before.size()*sizeof(float)) == 0, "a decode gives its own");
     }
 
     {   // an interrupted decode leaves the state of the last finished micro-batch

@@ -26,7 +26,7 @@ CPP = {
     "test-chat-template": [], "test-chat-peg-parser": [], "test-jinja": [], "test-sampling": [], "test-gguf": [],
     "test-save-load-state": ["-m", MODEL, "-ngl", "0", "-t", "1"],
     "test-state-restore-fragmented": ["-m", MODEL, "-t", "1"],
-    "test-recurrent-state-rollback": ["-m", MODEL, "-t", "1"],  # one of its expectations is another here: patch 0047
+    "test-recurrent-state-rollback": ["-m", MODEL, "-t", "1"],  # one of its expectations is another here: patch test-second-removal
     "test-rpc-multi-server": [],
     "test-thread-safety": ["-m", MODEL, "-ngl", "0", "-p", "The meaning of life is", "-n", "128", "-c", "256", "-ub", "32", "-np", "4", "-t", "1"],
 }

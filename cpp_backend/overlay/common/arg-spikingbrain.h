@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <string>
 
-// patch 0049
+// patch n-rs-seq
 static inline common_arg arg_n_rs_seq() {
     return common_arg(
         {"--n-rs-seq"}, "N",

@@ -2,7 +2,7 @@
 
 // Values of a JSON text as C++ types: refused where they are not of the type or do not fit it. The backing library casts
 // instead: 2^32 + 1 becomes 1, 2.9 becomes 2, true becomes 1. Also a bound on nesting: trees are copied and destroyed by
-// recursion. Included by json.cpp only (patch 0020).
+// recursion. Included by json.cpp only (patches server-request-values, json-depth).
 
 #include <cfloat>
 #include <cmath>

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #if defined(_WIN32)
 #include <io.h>
@@ -78,11 +79,13 @@ public:
     // simple_io: the terminal is not to be drawn on; echo: the prompt's text is printed while it is read
     explicit prompt_bar(bool simple_io, bool echo = false) : enabled(!simple_io && can_draw() && !(echo && is_terminal(stdout))) {}
 
+    // body: of a request to llama-server, which is asked for its progress
+    template <typename Json, typename = decltype(std::declval<Json &>()["return_progress"])>
+    prompt_bar(bool simple_io, Json & body) : prompt_bar(simple_io) { body["return_progress"] = enabled; }
+
     prompt_bar(const prompt_bar &) = delete;
 
     ~prompt_bar() { end(); }
-
-    bool shown() const { return enabled; }
 
     // `done` of `total` tokens are read; the first call after an end() is where the bar begins
     void set(int done, int total) {

@@ -1,7 +1,7 @@
 #pragma once
 
 // A tool that told an error ends with 1: llama.cpp's perplexity tells it, returns from the middle of its work, and ends with 0.
-// Included once by such a tool, after log.h (patch 0025).
+// Included once by such a tool, after log.h (patch tools-exit-code).
 
 #include "log.h"
 

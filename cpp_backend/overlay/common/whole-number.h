@@ -1,7 +1,9 @@
 #pragma once
 
-// An option's value as an int, all of it: std::stoi stops at the first character that belongs to no number, so that "-c 4k"
-// would be a context of 4 tokens and "-n 1.5" one token.
+// Numbers on the command line, all of their text: std::stoi stops at the first character that belongs to no number, so that "-c 4k" would
+// be a context of 4 tokens and "-n 1.5" one token.
+
+#include "llama.h"
 
 #include <cerrno>
 #include <climits>
@@ -9,7 +11,7 @@
 #include <stdexcept>
 #include <string>
 
-// throws std::invalid_argument
+// an option's value; throws std::invalid_argument
 inline int whole_number(const std::string & text) {
     char * end = nullptr;
     errno = 0;
@@ -18,4 +20,17 @@ inline int whole_number(const std::string & text) {
         throw std::invalid_argument("got '" + text + "', expected an integer from " + std::to_string(INT_MIN) + " to " + std::to_string(INT_MAX));
     }
     return (int) n;
+}
+
+// whether the value of an override is one of its type's: an integer, a number, or of another type
+inline bool is_override(llama_model_kv_override_type type, const char * value) {
+    char * end = const_cast<char *>(value);
+    if (type == LLAMA_KV_OVERRIDE_TYPE_INT) {
+        (void) std::strtoll(value, &end, 10);
+    } else if (type == LLAMA_KV_OVERRIDE_TYPE_FLOAT) {
+        (void) std::strtod(value, &end);
+    } else {
+        return true;
+    }
+    return end != value && *end == '\0';
 }

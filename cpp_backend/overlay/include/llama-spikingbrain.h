@@ -25,12 +25,10 @@ LLAMA_API uint32_t llama_spikingbrain_n_rs_seq(const struct llama_model * model,
 // Whether the context has this model's memory.
 LLAMA_API bool llama_spikingbrain_remembers(const struct llama_context * ctx);
 
-// A row of n_vocab logits that was computed earlier, kept for a sequence until that changes in any way: llama_get_logits_ith()
-// and whatever samples through it find it at index LLAMA_SPIKINGBRAIN_ROW + seq_id. The row is copied; NULL forgets it. False if
-// the context has another model's memory or no such sequence.
-#define LLAMA_SPIKINGBRAIN_ROW (1 << 28)
-LLAMA_API bool    llama_spikingbrain_set_row(      struct llama_context * ctx, llama_seq_id seq_id, const float * logits);
-LLAMA_API float * llama_spikingbrain_get_row(const struct llama_context * ctx, llama_seq_id seq_id); // NULL if there is none
+// Rows of n_vocab logits that were computed earlier become the context's, as if it had just decoded a batch of n_rows tokens: until the
+// next decode llama_get_logits_ith(), and whatever samples through it, finds row i at index i. The rows are copied. False, and nothing
+// changes, if they are more than one decode may give. Of any architecture.
+LLAMA_API bool llama_spikingbrain_set_logits(struct llama_context * ctx, const float * const * rows, int32_t n_rows);
 
 // Rows of logits that one decode may ask for: at least n from now on, n_batch at most, whatever n_outputs_max was. They are allocated by the
 // first decode that asks for them. Of any architecture.

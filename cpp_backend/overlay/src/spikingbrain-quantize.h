@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <regex>
 
-// What llama.cpp's quantiser is asked beyond its own checks, before it opens its output. Included by llama-quant.cpp (patch 0016).
+// What llama.cpp's quantiser is asked beyond its own checks, before it opens its output. Included by llama-quant.cpp (patch quantize-checks).
 
 static void llama_spikingbrain_refuse(bool wrong, const std::string & what) {
     if (wrong) {

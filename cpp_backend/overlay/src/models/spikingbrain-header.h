@@ -2,7 +2,7 @@
 
 #include "../llama-model-loader.h"
 
-// What the keys of a GGUF file may say, asked by llama.cpp's loader for every program that opens a model (patch 0014).
+// What the keys of a GGUF file may say, asked by llama.cpp's loader for every program that opens a model (patches header-checks, override-checks, adapter-checks).
 // All throw std::runtime_error: "key: got X, expected Y".
 
 // Before the first hyperparameter is read: the keys of architecture "spikingbrain" by one table (type, range, none unknown), what

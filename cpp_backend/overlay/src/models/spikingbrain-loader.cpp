@@ -2,6 +2,8 @@
 
 #include "ggml-spikingbrain.h"
 
+#include <unordered_set>
+
 namespace {
 
 enum type_set {
@@ -86,6 +88,25 @@ static const auto * find_row(const std::string & name) {
 std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type) {
     const auto * row = find_row(name);
     return !row || is_in(type, row->types) ? "" : format("%s: got type %s, expected %s", name.c_str(), ggml_type_name(type), text_of(row->types));
+}
+
+void llama_spikingbrain_check_types(const llama_model_loader & ml) {
+    for (const auto & [name, weight] : ml.weights_map) {
+        const std::string error = llama_spikingbrain_type_error(name, weight.tensor->type);
+        llama_spikingbrain_require(error.empty(), error);
+    }
+}
+
+void llama_spikingbrain_check_all_read(const llama_model_loader & ml) {
+    std::unordered_set<std::string> created;
+    for (const auto & [key, ctx] : ml.ctx_map) {
+        for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
+            created.insert(t->name);
+        }
+    }
+    for (const auto & [name, weight] : ml.weights_map) {
+        llama_spikingbrain_require(created.count(name), name + ": got a tensor that nothing reads, expected none; use a newer version or convert the checkpoint again");
+    }
 }
 
 // without vector instructions of ours llama.cpp's product of ordinary activations is the faster one

@@ -3,7 +3,7 @@
 #include "../llama-model-loader.h"
 
 // What each tensor of a SpikingBrain model may be stored as, and which operator reads it. Called by the model, by llama.cpp's loader
-// (patch 0003) and by its quantiser (patch 0016).
+// (patch spk-weights) and by its quantiser (patch quantize-checks).
 
 // A flag of create_tensor beside llama.cpp's: the tensor is read by SPK_MUL_MAT, so that it may lie in the buffer type CPU_SPK.
 const int LLAMA_SPIKINGBRAIN_TENSOR_SPK = 1 << 24;
@@ -29,3 +29,8 @@ void llama_spikingbrain_require(bool ok, const std::string & what);
 
 // What is wrong with a tensor of this name and type; "" when nothing is, or the model has no such tensor, which is seen when none reads it.
 std::string llama_spikingbrain_type_error(const std::string & name, ggml_type type);
+
+// Both throw what is wrong. The type of each tensor of the files: llama.cpp asks shapes only, and reads some tensors by itself that the graph does not.
+void llama_spikingbrain_check_types(const llama_model_loader & ml);
+// Once the model has created its tensors: those of the files that nothing reads.
+void llama_spikingbrain_check_all_read(const llama_model_loader & ml);

@@ -7,7 +7,6 @@
 #include "../llama-memory.h"
 
 #include <map>
-#include <utility>
 #include <vector>
 
 struct llama_model_spikingbrain;
@@ -63,19 +62,7 @@ public:
     const spikingbrain_storage & get_storage() const { return storage; }
     spikingbrain_storage       & get_storage()       { return storage; }
 
-    //
-    // a row of logits per sequence, forgotten when the sequence changes (llama_spikingbrain_set_row)
-    //
-
-    bool set_row(llama_seq_id seq_id, const float * logits, size_t n);
-    float * get_row(llama_seq_id seq_id);
-
 private:
-    struct kept_row {
-        std::vector<float> logits;
-        std::pair<uint64_t, llama_pos> content;
-    };
-
     void roll_back(); // an applied micro-batch that was never committed
     bool compute(const std::vector<spikingbrain_advance> & todo);
     void read_header(llama_io_read_i & io) const;
@@ -88,7 +75,6 @@ private:
     const std::vector<uint32_t> shape; // what a saved state must agree with
 
     std::vector<spikingbrain_advance> in_flight;
-    std::vector<kept_row> rows;
 };
 
 class llama_memory_spikingbrain_context : public llama_memory_context_i {

@@ -1,12 +1,14 @@
 // A mixture of experts in place of an MLP, of which each token chooses one, beside an expert that all tokens share
 
-#include "spikingbrain-blocks.h"
+#include "spikingbrain-graph.h"
 
 #include "../llama-impl.h"
 
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+
+using graph = llama_model_spikingbrain::graph;
 
 static void require(bool ok, const std::string & what) {
     llama_spikingbrain_require(ok, what);
@@ -82,15 +84,15 @@ void llama_model_spikingbrain::load_expert_tensors(llama_model_loader & ml, int 
 //
 
 // W[id] x of each token, as build_proj: in integers where the type of W has such a product, else of floats
-ggml_tensor * spikingbrain_blocks::build_proj_id(ggml_tensor * w, projection_input & in, const chosen_experts & chosen, ggml_tensor * residual) const {
+ggml_tensor * graph::build_proj_id(ggml_tensor * w, encoded_input & in, const chosen_experts & chosen, ggml_tensor * residual) const {
     const bool in_integers = model.in_integers(w, in.spiking);
-    const int64_t T = in.x->ne[1];
+    const int64_t T = in.n_tokens();
     ggml_tensor * cur;
     if (in_integers) {
         const auto parts = model.int8_parts_of(w);
-        cur = ggml_spk_mul_mat_id(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in), chosen.ids);
+        cur = ggml_spk_mul_mat_id(ctx0, w, parts.scales, parts.out_index, parts.out_value, in.codes(), chosen.ids);
     } else {
-        ggml_tensor * x = in.spiking ? decoded(in) : in.x;
+        ggml_tensor * x = in.spiking ? in.decoded() : in.floats();
         cur = ggml_mul_mat_id(ctx0, w, ggml_reshape_3d(ctx0, x, x->ne[0], 1, T), chosen.ids);
         cur = ggml_reshape_2d(ctx0, cur, cur->ne[0], T);
     }
@@ -98,15 +100,15 @@ ggml_tensor * spikingbrain_blocks::build_proj_id(ggml_tensor * w, projection_inp
         ggml_spk_mul_mat_id_then(cur, chosen.weights, residual);
         return cur;
     }
-    cur = build_lora_id(w, in.x, chosen.ids, cur);
+    cur = build_lora_id(w, in.floats(), chosen.ids, cur);
     cur = chosen.weights ? ggml_mul(ctx0, cur, ggml_reshape_2d(ctx0, chosen.weights, 1, T)) : cur;
     return residual ? ggml_add(ctx0, cur, residual) : cur;
 }
 
 // what build_lora_mm_id adds, here to a product that it did not make
-ggml_tensor * spikingbrain_blocks::build_lora_id(ggml_tensor * w, ggml_tensor * x, ggml_tensor * ids, ggml_tensor * cur) const {
+ggml_tensor * graph::build_lora_id(ggml_tensor * w, ggml_tensor * x, ggml_tensor * ids, ggml_tensor * cur) const {
     x = ggml_reshape_3d(ctx0, x, x->ne[0], 1, x->ne[1]);
-    for (const auto & [adapter, adapter_scale] : *g.loras) {
+    for (const auto & [adapter, adapter_scale] : *loras) {
         if (llama_adapter_lora_weight * lw = adapter->get_weight(w)) {
             ggml_tensor * ab = ggml_mul_mat_id(ctx0, lw->b, ggml_mul_mat_id(ctx0, lw->a, x, ids), ids);
             cur = ggml_add(ctx0, cur, ggml_scale(ctx0, ggml_reshape_2d(ctx0, ab, ab->ne[0], ab->ne[2]), lw->get_scale(adapter->alpha, adapter_scale)));
@@ -116,37 +118,37 @@ ggml_tensor * spikingbrain_blocks::build_lora_id(ggml_tensor * w, ggml_tensor * 
 }
 
 // The expert with the largest probability, the first of equal ones. The router never spikes
-chosen_experts spikingbrain_blocks::build_router(projection_input & in) const {
+chosen_experts graph::build_router(encoded_input & in) const {
     ggml_tensor * router = model.layers[in.il].ffn_gate_inp;
-    ggml_tensor * probs  = ggml_soft_max(ctx0, g.build_lora_mm(router, in.x));
-    g.cb(probs, "ffn_moe_probs", in.il);
+    ggml_tensor * probs  = ggml_soft_max(ctx0, build_lora_mm(router, in.floats()));
+    cb(probs, "ffn_moe_probs", in.il);
 
     ggml_tensor * ids = ggml_spk_top1(ctx0, probs);
-    g.cb(ids, "ffn_moe_topk", in.il);
+    cb(ids, "ffn_moe_topk", in.il);
     if (!model.expert_weight) {
         return { ids, nullptr };
     }
-    ggml_tensor * weights = ggml_get_rows(ctx0, ggml_reshape_3d(ctx0, probs, 1, router->ne[1], in.x->ne[1]), ids);
-    g.cb(weights, "ffn_moe_weights", in.il);
+    ggml_tensor * weights = ggml_get_rows(ctx0, ggml_reshape_3d(ctx0, probs, 1, router->ne[1], in.n_tokens()), ids);
+    cb(weights, "ffn_moe_weights", in.il);
     return { ids, weights };
 }
 
 // Shared(u) + p_e E_e(u), both W_down (silu(W_gate u) * (W_up u)); u is encoded once for all of them
-ggml_tensor * spikingbrain_blocks::build_moe(ggml_tensor * ffn_inp, int il) const {
+ggml_tensor * graph::build_moe_layer(ggml_tensor * ffn_inp, int il) const {
     const auto & layer = model.layers[il];
-    auto in = normed(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), true, {});
+    auto in = build_normed_input(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), true, {});
     const chosen_experts chosen = build_router(in);
 
     ggml_tensor * residual = ffn_inp;
     if (layer.ffn_up_shexp) {
         residual = build_glu(in, layer.ffn_gate_shexp, layer.ffn_up_shexp, layer.ffn_down_shexp, ffn_inp);
-        g.cb(residual, "ffn_shexp", il);
+        cb(residual, "ffn_shexp", il);
     }
     ggml_tensor * gate = build_proj_id(layer.ffn_gate_exps, in, { chosen.ids, nullptr }, nullptr);
     ggml_tensor * up   = build_proj_id(layer.ffn_up_exps,   in, { chosen.ids, nullptr }, nullptr);
     ggml_tensor * cur  = ggml_swiglu_split(ctx0, gate, up);
-    g.cb(cur, "ffn_moe_swiglu", il);
+    cb(cur, "ffn_moe_swiglu", il);
 
-    auto down = reads(cur, "spike_ffn_down_exps", il, LLM_TENSOR_FFN_DOWN_EXPS);
+    auto down = build_input(cur, "spike_ffn_down_exps", il, LLM_TENSOR_FFN_DOWN_EXPS);
     return build_proj_id(layer.ffn_down_exps, down, chosen, residual);
 }

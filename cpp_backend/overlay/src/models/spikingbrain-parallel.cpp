@@ -1,10 +1,12 @@
 // Layers with softmax attention and linear attention side by side, and the sinks before the text (SpikingBrain-76B)
 
-#include "spikingbrain-blocks.h"
+#include "spikingbrain-graph.h"
 
 #include "../llama-impl.h"
 
 #include <cstring>
+
+using graph = llama_model_spikingbrain::graph;
 
 static void require(bool ok, const std::string & what) {
     llama_spikingbrain_require(ok, what);
@@ -100,45 +102,45 @@ void llama_spikingbrain_warn_adapter(const llama_model & model) {
 //   k = c sigmoid(z)   w = 1 - c + c sigmoid(-z);   without a bound k = min(sigmoid(z), k_max), w = 1 - k, the same for a whole group
 //   S_t = diag(w_t) S_{t-1} + k_t^T v_t
 //   o_t = q_t S_t
-ggml_tensor * spikingbrain_blocks::build_linear(projection_input & in) const {
+ggml_tensor * graph::build_linear(encoded_input & in) const {
     const auto & layer  = model.layers[in.il];
     const auto & memory = inp->mem->get_storage();
-    const int64_t d = n_embd_head, T = g.n_tokens, n_head = memory.n_head(in.il), n_group = n_head/g.n_head_kv;
+    const int64_t d = n_embd_head, T = n_tokens, n_state = memory.n_head(in.il), n_group = n_state/n_head_kv;
 
     ggml_tensor * q = build_proj(layer.time_mix_receptance, in, { layer.time_mix_receptance_b, !model.q_sigmoid });
     ggml_tensor * z = build_proj(layer.time_mix_key,        in, { layer.time_mix_key_b });
     ggml_tensor * v = build_proj(layer.time_mix_value,      in, { layer.time_mix_value_b });
-    q = ggml_reshape_3d(ctx0, model.q_sigmoid ? ggml_sigmoid(ctx0, q) : q, d, g.n_head, T);
-    v = ggml_reshape_4d(ctx0, v, d, 1, g.n_head_kv, T);
-    v = ggml_reshape_3d(ctx0, n_group > 1 ? ggml_repeat_4d(ctx0, v, d, n_group, g.n_head_kv, T) : v, d, n_head, T);
-    g.cb(q, "linear_q", in.il);
-    g.cb(v, "linear_v", in.il);
+    q = ggml_reshape_3d(ctx0, model.q_sigmoid ? ggml_sigmoid(ctx0, q) : q, d, n_head, T);
+    v = ggml_reshape_4d(ctx0, v, d, 1, n_head_kv, T);
+    v = ggml_reshape_3d(ctx0, n_group > 1 ? ggml_repeat_4d(ctx0, v, d, n_group, n_head_kv, T) : v, d, n_state, T);
+    cb(q, "linear_q", in.il);
+    cb(v, "linear_v", in.il);
 
-    ggml_tensor * kw = ggml_spk_key(ctx0, ggml_reshape_3d(ctx0, z, d, g.n_head_kv, T), layer.time_mix_decay, model.k_max);
-    g.cb(kw, "linear_kw", in.il);
-    ggml_tensor * k = ggml_view_3d(ctx0, kw, d, n_head, T, kw->nb[1], kw->nb[2], 0);
-    ggml_tensor * w = ggml_view_3d(ctx0, kw, d, n_head, T, kw->nb[1], kw->nb[2], kw->nb[3]);
+    ggml_tensor * kw = ggml_spk_key(ctx0, ggml_reshape_3d(ctx0, z, d, n_head_kv, T), layer.time_mix_decay, model.k_max);
+    cb(kw, "linear_kw", in.il);
+    ggml_tensor * k = ggml_view_3d(ctx0, kw, d, n_state, T, kw->nb[1], kw->nb[2], 0);
+    ggml_tensor * w = ggml_view_3d(ctx0, kw, d, n_state, T, kw->nb[1], kw->nb[2], kw->nb[3]);
 
     ggml_tensor * cur = ggml_spk_gla(ctx0, q, k, v, w, memory.get_s(in.il), inp->seqs, kq_scale);
-    g.cb(cur, "linear", in.il);
+    cb(cur, "linear", in.il);
 
     // the new states, once the old ones are read
-    ggml_build_forward_expand(g.gf, ggml_spk_gla_update(ctx0, memory.get_s(in.il), k, v, w, inp->plan, cur, n_head, memory.n_states(), memory.n_journal()));
+    ggml_build_forward_expand(gf, ggml_spk_gla_update(ctx0, memory.get_s(in.il), k, v, w, inp->plan, cur, n_state, memory.n_states(), memory.n_journal()));
 
-    return ggml_reshape_2d(ctx0, cur, d*g.n_head, T);
+    return ggml_reshape_2d(ctx0, cur, d*n_head, T);
 }
 
 // W_o (RMSNorm(softmax attention) + RMSNorm(linear attention)), norms over whole rows; the mean of both is in their weights
-ggml_tensor * spikingbrain_blocks::build_parallel(ggml_tensor * inpL, int il) const {
+ggml_tensor * graph::build_parallel_layer(ggml_tensor * inpL, int il) const {
     const auto & layer = model.layers[il];
 
-    auto in = normed(inpL, layer.attn_norm, { "attn_norm", "spike_attn" }, il, model.spikes(LLM_TENSOR_ATTN_Q), false,
+    auto in = build_normed_input(inpL, layer.attn_norm, { "attn_norm", "spike_attn" }, il, model.spikes(LLM_TENSOR_ATTN_Q), false,
         { layer.wq, layer.wk, layer.wv, layer.time_mix_receptance, layer.time_mix_key, layer.time_mix_value });
-    ggml_tensor * window = g.build_norm(build_window(in), layer.attn_sub_norm, NULL, LLM_NORM_RMS, il);
-    ggml_tensor * linear = g.build_norm(build_linear(in), layer.ssm_norm,      NULL, LLM_NORM_RMS, il);
+    ggml_tensor * window = build_norm(build_window(in), layer.attn_sub_norm, NULL, LLM_NORM_RMS, il);
+    ggml_tensor * linear = build_norm(build_linear(in), layer.ssm_norm,      NULL, LLM_NORM_RMS, il);
     ggml_tensor * cur    = ggml_add(ctx0, window, linear);
-    g.cb(cur, "branches", il);
+    cb(cur, "branches", il);
 
-    auto out = reads(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
+    auto out = build_input(cur, "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
     return build_proj(layer.wo, out, { nullptr, false, inpL });
 }

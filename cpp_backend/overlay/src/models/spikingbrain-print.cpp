@@ -1,6 +1,7 @@
 #include "spikingbrain-print.h"
 
 #include "models.h"
+#include "spikingbrain-context.h"
 #include "spikingbrain-memory.h"
 #include "spikingbrain-remote.h"
 
@@ -269,14 +270,14 @@ void llama_spikingbrain_prints::set_model(const llama_model & model, llama_model
 }
 
 llama_spikingbrain_print llama_spikingbrain_prints::of(const llama_context & ctx) {
-    const model_print of_model = print_of(ctx.model);
+    const model_print of_model = print_of(ctx.get_model());
     hasher settings;
     settings.add(of_model.settings);
-    add_rope(settings, ctx.cparams);
-    if (ctx.cvec) {
-        add_control_vectors(settings, *ctx.cvec, ctx.model.hparams);
+    add_rope(settings, ctx.get_cparams());
+    if (const auto * cvec = llama_spikingbrain_context::cvec(ctx)) {
+        add_control_vectors(settings, *cvec, ctx.get_model().hparams);
     }
-    return { of_model.weights, settings.get(), adapters_of(*ctx.loras), memory_of(ctx.memory.get(), ctx.cparams) };
+    return { of_model.weights, settings.get(), adapters_of(llama_spikingbrain_context::loras(ctx)), memory_of(ctx.get_memory(), ctx.get_cparams()) };
 }
 
 void llama_spikingbrain_prints::write(const llama_context & ctx, llama_io_write_i & io) {

@@ -18,7 +18,7 @@ struct llama_context;
 struct llama_model;
 struct llama_model_loader;
 
-struct llama_spikingbrain_prints { // a friend of llama_context
+struct llama_spikingbrain_prints {
     static void set_model(const llama_model & model, llama_model_loader & ml); // of one that was just loaded
     static llama_spikingbrain_print of(const llama_context & ctx);
 

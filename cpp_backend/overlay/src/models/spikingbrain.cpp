@@ -1,14 +1,8 @@
-#include "spikingbrain-blocks.h"
+#include "spikingbrain-graph.h"
 
 #include "../llama-impl.h"
-#include "llama-spikingbrain.h"
 
 #include <algorithm>
-#include <unordered_set>
-
-// No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
-// limits of the tools) gets this instead. Small enough that n_ctx times a few sequences stays an int.
-static const uint32_t N_CTX_UNBOUNDED = 1u << 30;
 
 static void require(bool ok, const std::string & what) {
     llama_spikingbrain_require(ok, what);
@@ -98,26 +92,6 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
     return w;
 }
 
-// llama.cpp asks shapes only, and reads some tensors by itself that this graph does not
-static void check_types(const llama_model_loader & ml) {
-    for (const auto & [name, weight] : ml.weights_map) {
-        const std::string error = llama_spikingbrain_type_error(name, weight.tensor->type);
-        require(error.empty(), error);
-    }
-}
-
-static void check_all_read(const llama_model_loader & ml) {
-    std::unordered_set<std::string> created;
-    for (const auto & [key, ctx] : ml.ctx_map) {
-        for (ggml_tensor * t = ggml_get_first_tensor(ctx.get()); t != nullptr; t = ggml_get_next_tensor(ctx.get(), t)) {
-            created.insert(t->name);
-        }
-    }
-    for (const auto & [name, weight] : ml.weights_map) {
-        require(created.count(name), name + ": got a tensor that nothing reads, expected none; use a newer version or convert the checkpoint again");
-    }
-}
-
 void llama_model_spikingbrain::check_int8() const {
     for (const auto & [w, parts] : int8) {
         if (!parts.out_index || !parts.out_index->data) {
@@ -176,7 +150,7 @@ void llama_model_spikingbrain::load_ffn_tensors(llama_model_loader & ml, int il)
 void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     LLAMA_LOAD_LOCALS;
 
-    check_types(ml);
+    llama_spikingbrain_check_types(ml);
     choose_lazy_mode(ml);
 
     tok_embd = create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "weight"), {n_embd, n_vocab}, 0);
@@ -201,152 +175,106 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
         routed ? load_expert_tensors(ml, i) : load_ffn_tensors(ml, i);
     }
 
-    check_all_read(ml);
+    llama_spikingbrain_check_all_read(ml);
 }
 
 std::unique_ptr<llm_graph_context> llama_model_spikingbrain::build_arch_graph(const llm_graph_params & params) const {
     return std::make_unique<graph>(*this, params);
 }
 
-static llm_graph_input_spikingbrain * build_inp(const llm_graph_context & g) {
-    const auto * mctx = static_cast<const llama_memory_spikingbrain_context *>(g.mctx);
-    auto inp = std::make_unique<llm_graph_input_spikingbrain>(mctx->get_mem(), g.freq_base, g.freq_scale);
+//
+// graph
+//
 
-    inp->seqs = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_I32, GGML_SPK_SEQ_N_INFO, g.ubatch.n_seqs);
-    inp->plan = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_I32, GGML_SPK_PLAN_N, g.ubatch.n_seqs);
-    inp->pos  = ggml_new_tensor_1d(g.ctx0, GGML_TYPE_I32, g.n_tokens);
-    inp->rope = ggml_new_tensor_2d(g.ctx0, GGML_TYPE_F32, g.n_embd_head_k, g.n_tokens);
+using graph = llama_model_spikingbrain::graph;
+
+llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_graph_params & params) :
+    llm_graph_context(params), model(static_cast<const llama_model_spikingbrain &>(model)) {
+    ggml_tensor * cur;
+    ggml_tensor * inpL = build_inp_embd(model.tok_embd);
+
+    inp = build_inp();
+    ggml_tensor * inp_out_ids = build_inp_out_ids();
+
+    for (int il = 0; il < n_layer; ++il) {
+        res->t_layer_inp[il] = inpL;
+
+        // one kind of attention, or both side by side
+        ggml_tensor * ffn_inp = this->model.parallel ? build_parallel_layer(inpL, il) : hparams.is_recr(il) ? build_gla_layer(inpL, il) : build_swa_layer(inpL, il);
+        if (il == n_layer - 1 && inp_out_ids) {
+            ffn_inp = ggml_get_rows(ctx0, ffn_inp, inp_out_ids);
+        }
+        cb(ffn_inp, "ffn_inp", il);
+
+        cur = model.layers[il].ffn_gate_inp ? build_moe_layer(ffn_inp, il) : build_mlp_layer(ffn_inp, il);
+        cur = build_cvec(cur, il);
+        cb(cur, "l_out", il);
+
+        inpL = cur;
+    }
+
+    res->t_logits = build_head(inpL);
+    ggml_build_forward_expand(gf, res->t_logits);
+}
+
+llm_graph_input_spikingbrain * graph::build_inp() const {
+    const auto * mem = static_cast<const llama_memory_spikingbrain_context *>(mctx)->get_mem();
+    auto inp = std::make_unique<llm_graph_input_spikingbrain>(mem, freq_base, freq_scale);
+
+    inp->seqs = ggml_new_tensor_2d(ctx0, GGML_TYPE_I32, GGML_SPK_SEQ_N_INFO, ubatch.n_seqs);
+    inp->plan = ggml_new_tensor_2d(ctx0, GGML_TYPE_I32, GGML_SPK_PLAN_N, ubatch.n_seqs);
+    inp->pos  = ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, n_tokens);
+    inp->rope = ggml_new_tensor_2d(ctx0, GGML_TYPE_F32, n_embd_head, n_tokens);
     std::vector<ggml_tensor *> all = { inp->seqs, inp->plan, inp->pos, inp->rope };
-    for (int il = 0; il < g.n_layer; ++il) {
-        const auto & storage = mctx->get_mem()->get_storage();
+    for (int il = 0; il < n_layer; ++il) {
+        const auto & storage = mem->get_storage();
         if (storage.get_k(il) && !inp->rows.count(storage.n_ring(il))) {
-            all.push_back(inp->rows[storage.n_ring(il)] = ggml_new_tensor_1d(g.ctx0, GGML_TYPE_I64, g.n_tokens));
+            all.push_back(inp->rows[storage.n_ring(il)] = ggml_new_tensor_1d(ctx0, GGML_TYPE_I64, n_tokens));
         }
     }
     for (ggml_tensor * t : all) {
         ggml_set_input(t);
-        ggml_build_forward_expand(g.gf, t); // allocated also where no layer reads it
+        ggml_build_forward_expand(gf, t); // allocated also where no layer reads it
     }
-    return (llm_graph_input_spikingbrain *) g.res->add_input(std::move(inp));
+    return static_cast<llm_graph_input_spikingbrain *>(res->add_input(std::move(inp)));
 }
 
 //
-// projections
+// attention
 //
-
-ggml_tensor * spikingbrain_blocks::encoded(projection_input & in) const {
-    if (!in.act) {
-        const ggml_spk_encoding encoding = in.spiking ? GGML_SPK_SPIKE : GGML_SPK_Q8;
-        in.act = in.norm ? ggml_spk_encode_norm(ctx0, in.x, in.norm, g.hparams.f_norm_rms_eps, model.spike_k, encoding) : ggml_spk_encode(ctx0, in.x, model.spike_k, encoding);
-        g.cb(in.act, in.name, in.il);
-    }
-    return in.act;
-}
-
-ggml_tensor * spikingbrain_blocks::decoded(projection_input & in) const {
-    in.dec = in.dec ? in.dec : ggml_spk_decode(ctx0, encoded(in), in.x->ne[0]);
-    return in.dec;
-}
-
-// RMSNorm of x over rows or over each head, for products with the weights; NULL: there is none. By the encoder where nobody reads floats:
-// neither somebody else nor the products
-projection_input spikingbrain_blocks::normed(ggml_tensor * x, ggml_tensor * norm, normed_names names, int il, bool spiking, bool floats, std::initializer_list<ggml_tensor *> weights) const {
-    const int64_t n = x->ne[0], width = norm->ne[0];
-    floats = floats || width % 16 != 0 || std::any_of(weights.begin(), weights.end(), [&](ggml_tensor * w) { return w && reads_floats(w, spiking); });
-    if (!floats) {
-        return { x, names.encoded, il, spiking, norm };
-    }
-    x = width == n ? x : ggml_reshape_3d(ctx0, x, width, n/width, x->ne[1]);
-    x = g.build_norm(x, norm, NULL, LLM_NORM_RMS, il);
-    x = width == n ? x : ggml_reshape_2d(ctx0, x, n, x->ne[2]);
-    g.cb(x, names.floats, il);
-    return { x, names.encoded, il, spiking };
-}
-
-// what build_lora_mm adds, here to a product that it did not make: adapters read the floats
-ggml_tensor * spikingbrain_blocks::build_lora(ggml_tensor * w, ggml_tensor * x, ggml_tensor * cur) const {
-    for (const auto & [adapter, adapter_scale] : *g.loras) {
-        if (llama_adapter_lora_weight * lw = adapter->get_weight(w)) {
-            ggml_tensor * ab = ggml_mul_mat(ctx0, lw->b, ggml_mul_mat(ctx0, lw->a, x));
-            cur = ggml_add(ctx0, cur, ggml_scale(ctx0, ab, lw->get_scale(adapter->alpha, adapter_scale)));
-        }
-    }
-    return cur;
-}
-
-bool spikingbrain_blocks::has_lora(ggml_tensor * w) const {
-    return std::any_of(g.loras->begin(), g.loras->end(), [w](const auto & lora) { return lora.first->get_weight(w) != nullptr; });
-}
-
-// the product with w reads in.x: w times it, or an adapter does
-bool spikingbrain_blocks::reads_floats(ggml_tensor * w, bool spiking) const {
-    return has_lora(w) || (!spiking && !model.in_integers(w, spiking));
-}
-
-ggml_tensor * spikingbrain_blocks::build_then(ggml_tensor * cur, const product_then & then) const {
-    cur = then.bias     ? ggml_add (ctx0, cur, then.bias)     : cur;
-    cur = then.relu     ? ggml_relu(ctx0, cur)                : cur;
-    cur = then.residual ? ggml_add (ctx0, cur, then.residual) : cur;
-    return then.gate    ? ggml_swiglu_split(ctx0, then.gate, cur) : cur;
-}
-
-// W x, or V_th (W s), and what follows it: an integer product where the type of W has one, else W times the floats V_th s
-ggml_tensor * spikingbrain_blocks::build_proj(ggml_tensor * w, projection_input & in, const product_then & then) const {
-    const bool in_integers = model.in_integers(w, in.spiking);
-    if (!in.spiking && !in_integers) {
-        return build_then(g.build_lora_mm(w, in.x), then);
-    }
-    if (!in_integers) {
-        return build_then(build_lora(w, in.x, ggml_mul_mat(ctx0, w, decoded(in))), then);
-    }
-    const auto parts = model.int8_parts_of(w);
-    ggml_tensor * cur = ggml_spk_mul_mat(ctx0, w, parts.scales, parts.out_index, parts.out_value, encoded(in));
-    if (has_lora(w)) {
-        return build_then(build_lora(w, in.x, cur), then);
-    }
-    ggml_spk_mul_mat_then(cur, then.bias, then.relu, then.residual);
-    if (then.gate) {
-        ggml_spk_mul_mat_gate(cur, then.gate);
-    }
-    return cur;
-}
 
 // {n_embd_head, n_head, n_tokens}, and n_head_kv for keys and values
 // relu: of queries and keys
-std::array<ggml_tensor *, 3> spikingbrain_blocks::build_qkv(projection_input & in, bool relu) const {
+std::array<ggml_tensor *, 3> graph::build_proj_qkv(encoded_input & in, bool relu) const {
     const auto & layer = model.layers[in.il];
     return {
-        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, { layer.wq_b, relu }), n_embd_head, g.n_head,    g.n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, { layer.wk_b, relu }), n_embd_head, g.n_head_kv, g.n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wv, in, { layer.wv_b }), n_embd_head, g.n_head_kv, g.n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, { layer.wq_b, relu }), n_embd_head, n_head,    n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, { layer.wk_b, relu }), n_embd_head, n_head_kv, n_tokens),
+        ggml_reshape_3d(ctx0, build_proj(layer.wv, in, { layer.wv_b }), n_embd_head, n_head_kv, n_tokens),
     };
 }
 
-//
-// blocks
-//
-
 // a low-rank gate reads the floats
-projection_input spikingbrain_blocks::build_attn_norm(ggml_tensor * cur, int il) const {
+graph::encoded_input graph::build_attn_norm(ggml_tensor * cur, int il) const {
     const auto & layer = model.layers[il];
-    return normed(cur, layer.attn_norm, { "attn_norm", "spike_attn" }, il, model.spikes(LLM_TENSOR_ATTN_Q), layer.time_mix_decay_w1 != nullptr,
+    return build_normed_input(cur, layer.attn_norm, { "attn_norm", "spike_attn" }, il, model.spikes(LLM_TENSOR_ATTN_Q), layer.time_mix_decay_w1 != nullptr,
         { layer.wq, layer.wk, layer.wv, layer.wqkv_gate });
 }
 
 // w = exp(logsigmoid(W h + b) / gate_norm) in (0, 1], {n_embd_head, n_head_kv, n_tokens}; a low-rank gate never spikes
-ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
+ggml_tensor * graph::build_gate(encoded_input & in) const {
     const auto & layer = model.layers[in.il];
 
     ggml_tensor * cur;
     if (layer.wqkv_gate) {
         cur = build_proj(layer.wqkv_gate, in);
     } else {
-        cur = g.build_lora_mm(layer.time_mix_decay_w2, g.build_lora_mm(layer.time_mix_decay_w1, in.x));
+        cur = build_lora_mm(layer.time_mix_decay_w2, build_lora_mm(layer.time_mix_decay_w1, in.floats()));
     }
     cur = ggml_spk_decay(ctx0, cur, layer.time_mix_decay, model.gate_norm);
-    g.cb(cur, "decay", in.il);
+    cb(cur, "decay", in.il);
 
-    return ggml_reshape_3d(ctx0, cur, n_embd_head, g.n_head_kv, g.n_tokens);
+    return ggml_reshape_3d(ctx0, cur, n_embd_head, n_head_kv, n_tokens);
 }
 
 // Gated linear attention, per key/value head h and query head r of its group, state S {n_embd_head, n_embd_head}:
@@ -354,32 +282,32 @@ ggml_tensor * spikingbrain_blocks::build_gate(projection_input & in) const {
 //   S_t = diag(w_t) S_{t-1} + k_t^T v_t
 //   o_t = (q_t / sqrt(n_embd_head)) S_t
 //   y   = W_o concat(RMSNorm(o, g_norm))
-ggml_tensor * spikingbrain_blocks::build_gla(ggml_tensor * inpL, int il) const {
+ggml_tensor * graph::build_gla_layer(ggml_tensor * inpL, int il) const {
     const auto & layer = model.layers[il];
 
     auto in = build_attn_norm(inpL, il);
-    auto [Qcur, Kcur, Vcur] = build_qkv(in, true);
-    g.cb(Qcur, "Qcur", il);
-    g.cb(Kcur, "Kcur", il);
-    g.cb(Vcur, "Vcur", il);
+    auto [Qcur, Kcur, Vcur] = build_proj_qkv(in, true);
+    cb(Qcur, "Qcur", il);
+    cb(Kcur, "Kcur", il);
+    cb(Vcur, "Vcur", il);
 
     ggml_tensor * decay = build_gate(in);
 
     const auto & memory = inp->mem->get_storage();
     ggml_tensor * cur = ggml_spk_gla(ctx0, Qcur, Kcur, Vcur, decay, memory.get_s(il), inp->seqs, kq_scale);
-    g.cb(cur, "gla", il);
+    cb(cur, "gla", il);
 
     // the new states, once the old ones are read
-    ggml_build_forward_expand(g.gf, ggml_spk_gla_update(ctx0, memory.get_s(il), Kcur, Vcur, decay, inp->plan, cur,
+    ggml_build_forward_expand(gf, ggml_spk_gla_update(ctx0, memory.get_s(il), Kcur, Vcur, decay, inp->plan, cur,
         memory.n_head(il), memory.n_states(), memory.n_journal()));
 
-    cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
-    auto out = normed(cur, layer.ssm_norm, { "gla_norm", "spike_attn_out" }, il, model.spikes(LLM_TENSOR_ATTN_OUT), false, { layer.wo });
+    cur = ggml_reshape_2d(ctx0, cur, n_embd_head*n_head, n_tokens);
+    auto out = build_normed_input(cur, layer.ssm_norm, { "gla_norm", "spike_attn_out" }, il, model.spikes(LLM_TENSOR_ATTN_OUT), false, { layer.wo });
     return build_proj(layer.wo, out, { nullptr, false, inpL });
 }
 
 // this micro-batch's keys or values into the ring, which keeps the rows of a head together
-ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const {
+ggml_tensor * graph::build_store(ggml_tensor * ring, ggml_tensor * cur, ggml_tensor * rows) const {
     if (ring->type == GGML_TYPE_I8) {
         return ggml_spk_store(ctx0, ring, cur, rows);
     }
@@ -388,16 +316,16 @@ ggml_tensor * spikingbrain_blocks::build_store(ggml_tensor * ring, ggml_tensor *
 
 // Softmax attention: grouped-query over the last n_window keys, the query's own included, and the sinks; {n_embd_head*n_head, n_tokens}
 // Spiking: q is encoded per head, k and v are INT8 per token and head as in the released code. INT8 without spikes: q is encoded finely.
-ggml_tensor * spikingbrain_blocks::build_window(projection_input & in) const {
+ggml_tensor * graph::build_window(encoded_input & in) const {
     const auto & memory = inp->mem->get_storage();
     const int il = in.il;
 
-    auto [Qcur, Kcur, Vcur] = build_qkv(in, false);
+    auto [Qcur, Kcur, Vcur] = build_proj_qkv(in, false);
     Qcur = ggml_spk_rope(ctx0, Qcur, inp->rope);
     Kcur = ggml_spk_rope(ctx0, Kcur, inp->rope);
-    g.cb(Qcur, "Qcur", il);
-    g.cb(Kcur, "Kcur", il);
-    g.cb(Vcur, "Vcur", il);
+    cb(Qcur, "Qcur", il);
+    cb(Kcur, "Kcur", il);
+    cb(Vcur, "Vcur", il);
 
     ggml_tensor * rows = inp->rows.at(memory.n_ring(il));
     ggml_tensor * K = build_store(memory.get_k(il), Kcur, rows);
@@ -406,90 +334,46 @@ ggml_tensor * spikingbrain_blocks::build_window(projection_input & in) const {
     const float query_k = model.spike ? model.spike_k : K->type == GGML_TYPE_I8 ? QUERY_K : 0.0f;
     ggml_tensor * cur = ggml_spk_swa(ctx0, Qcur, K, V, inp->pos, inp->seqs, memory.n_ring(il), memory.n_window(il), kq_scale, query_k);
     ggml_spk_swa_sinks(cur, memory.n_sinks());
-    cur = ggml_reshape_2d(ctx0, cur, n_embd_head*g.n_head, g.n_tokens);
-    g.cb(cur, "swa", il);
+    cur = ggml_reshape_2d(ctx0, cur, n_embd_head*n_head, n_tokens);
+    cb(cur, "swa", il);
     return cur;
 }
 
-ggml_tensor * spikingbrain_blocks::build_swa(ggml_tensor * inpL, int il) const {
+ggml_tensor * graph::build_swa_layer(ggml_tensor * inpL, int il) const {
     auto in  = build_attn_norm(inpL, il);
-    auto out = reads(build_window(in), "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
+    auto out = build_input(build_window(in), "spike_attn_out", il, LLM_TENSOR_ATTN_OUT);
     return build_proj(model.layers[il].wo, out, { nullptr, false, inpL });
 }
 
+//
+// MLP and output
+//
+
 // W_down (silu(W_gate x) * (W_up x))
-ggml_tensor * spikingbrain_blocks::build_glu(projection_input & in, ggml_tensor * w_gate, ggml_tensor * w_up, ggml_tensor * w_down, ggml_tensor * residual) const {
+ggml_tensor * graph::build_glu(encoded_input & in, ggml_tensor * w_gate, ggml_tensor * w_up, ggml_tensor * w_down, ggml_tensor * residual) const {
     const int il = in.il;
     ggml_tensor * gate = build_proj(w_gate, in);
-    g.cb(gate, "ffn_gate", il);
+    cb(gate, "ffn_gate", il);
 
     ggml_tensor * cur = build_proj(w_up, in, { nullptr, false, nullptr, gate });
-    g.cb(cur, "ffn_swiglu", il);
+    cb(cur, "ffn_swiglu", il);
 
-    auto down = reads(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
+    auto down = build_input(cur, "spike_ffn_down", il, LLM_TENSOR_FFN_DOWN);
     return build_proj(w_down, down, { nullptr, false, residual });
 }
 
-ggml_tensor * spikingbrain_blocks::build_mlp(ggml_tensor * ffn_inp, int il) const {
+ggml_tensor * graph::build_mlp_layer(ggml_tensor * ffn_inp, int il) const {
     const auto & layer = model.layers[il];
-    auto in = normed(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), false, { layer.ffn_gate, layer.ffn_up });
+    auto in = build_normed_input(ffn_inp, layer.ffn_norm, { "ffn_norm", "spike_ffn" }, il, model.spikes(LLM_TENSOR_FFN_UP), false, { layer.ffn_gate, layer.ffn_up });
     return build_glu(in, layer.ffn_gate, layer.ffn_up, layer.ffn_down, ffn_inp);
 }
 
-// a layer has one kind of attention, or both side by side
-ggml_tensor * spikingbrain_blocks::build_attn(ggml_tensor * inpL, int il) const {
-    return model.parallel ? build_parallel(inpL, il) : g.hparams.is_recr(il) ? build_gla(inpL, il) : build_swa(inpL, il);
-}
-
 // ordinary activations; embeddings are the floats before it
-ggml_tensor * spikingbrain_blocks::build_head(ggml_tensor * cur) const {
-    auto in = normed(cur, model.output_norm, { "result_norm", "output_codes" }, -1, false, g.cparams.embeddings, { model.output });
-    g.res->t_embd = in.norm ? nullptr : in.x;
+ggml_tensor * graph::build_head(ggml_tensor * cur) const {
+    auto in = build_normed_input(cur, model.output_norm, { "result_norm", "output_codes" }, -1, false, cparams.embeddings, { model.output });
+    res->t_embd = in.floats();
 
     cur = build_proj(model.output, in);
-    g.cb(cur, "result_output", -1);
+    cb(cur, "result_output", -1);
     return cur;
-}
-
-llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_graph_params & params) : llm_graph_context(params) {
-    ggml_tensor * inpL = build_inp_embd(model.tok_embd);
-
-    const spikingbrain_blocks blocks = { *this, static_cast<const llama_model_spikingbrain &>(model), build_inp(*this) };
-
-    ggml_tensor * inp_out_ids = build_inp_out_ids();
-    ggml_tensor * cur;
-
-    for (int il = 0; il < n_layer; ++il) {
-        res->t_layer_inp[il] = inpL;
-
-        ggml_tensor * ffn_inp = blocks.build_attn(inpL, il);
-        if (il == n_layer - 1 && inp_out_ids) {
-            ffn_inp = ggml_get_rows(ctx0, ffn_inp, inp_out_ids);
-        }
-        cb(ffn_inp, "ffn_inp", il);
-
-        cur = model.layers[il].ffn_gate_inp ? blocks.build_moe(ffn_inp, il) : blocks.build_mlp(ffn_inp, il);
-        cur = build_cvec(cur, il);
-        cb(cur, "l_out", il);
-
-        inpL = cur;
-    }
-
-    res->t_logits = blocks.build_head(inpL);
-    ggml_build_forward_expand(gf, res->t_logits);
-}
-
-int32_t llama_spikingbrain_default_end(const llama_model * model) {
-    const auto * own = dynamic_cast<const llama_model_spikingbrain *>(model);
-    const uint32_t n_trained = own ? own->n_ctx_file : model->hparams.n_ctx_train;
-    return std::clamp<uint32_t>(n_trained, LLAMA_SPIKINGBRAIN_DEFAULT_END, N_CTX_UNBOUNDED);
-}
-
-int32_t llama_spikingbrain_default_limit(const llama_model * model, int64_t n_prompt) {
-    return std::max<int64_t>(llama_spikingbrain_default_end(model) - n_prompt, LLAMA_SPIKINGBRAIN_DEFAULT_NEW);
-}
-
-float llama_spikingbrain_spike_k(const llama_model * model) {
-    const auto * own = dynamic_cast<const llama_model_spikingbrain *>(model);
-    return own && own->spike ? own->spike_k : 0.0f;
 }

@@ -14,15 +14,16 @@ struct llama_model_spikingbrain : public llama_model_base {
     void load_arch_hparams(llama_model_loader & ml) override;
     void load_arch_tensors(llama_model_loader & ml) override;
 
-    struct graph : public llm_graph_context {
-        graph(const llama_model & model, const llm_graph_params & params);
-    };
+    struct graph; // spikingbrain-graph.h
 
     std::unique_ptr<llm_graph_context> build_arch_graph(const llm_graph_params & params) const override;
 
     // the window and the gate are members, not llama_hparams: a non-zero hparams.n_swa would make the tools
     // treat this memory as a stock sliding-window cache
     uint32_t n_window   = 0;
+    // No position is the last one for this model: what llama.cpp derives from the trained length (default n_ctx,
+    // limits of the tools) gets this instead. Small enough that n_ctx times a few sequences stays an int.
+    static constexpr uint32_t N_CTX_UNBOUNDED = 1u << 30;
     uint32_t n_ctx_file = 0;     // the trained length, of which hparams.n_ctx_train tells the tools nothing
     uint32_t n_low_rank = 0;     // rank of the gate projection, 0 = one full matrix
     float    gate_norm  = 16.0f; // log gate = logsigmoid(W h + b) / gate_norm

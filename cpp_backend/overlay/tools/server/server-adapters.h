@@ -1,6 +1,6 @@
 #pragma once
 
-// Which adapters a slot's tokens were computed with. It goes with the tokens (patch 0029: a member of server_tokens) to wherever
+// Which adapters a slot's tokens were computed with. It goes with the tokens (a member of server_tokens: patch server-adapters) to wherever
 // they and their state go: slot, checkpoints, prompt cache, slot file. What two texts have in common (get_common_prefix) then ends
 // where their adapters begin to differ, so that no state of other weights is ever continued, kept or taken for a copy.
 
@@ -32,11 +32,17 @@ struct server_adapters {
         });
     }
 
-    // Once they are loaded. --lora-init-without-apply: at scale 0 until a client asks for them.
-    static void loaded(common_params & params) {
+    // once they are loaded
+    static void loaded(const list & adapters) {
         prints().clear();
-        for (auto & one : params.lora_adapters) {
+        for (const auto & one : adapters) {
             prints()[one.ptr] = llama_spikingbrain_adapter_print(one.ptr);
+        }
+    }
+
+    // --lora-init-without-apply: at scale 0 until a client asks for them
+    static void unapply(common_params & params) {
+        for (auto & one : params.lora_adapters) {
             one.scale = params.lora_init_without_apply ? 0.0f : one.scale;
         }
         params.lora_init_without_apply = false; // scales that are set later survive a sleep

@@ -1,8 +1,7 @@
 #pragma once
 
 // What a request demands of its answer is kept or refused (HTTP 400): JSON schemas by common/schema-grammar.h, unless the request says
-// "lenient_schema": true (what was left out is then a warning in the log), and the fields around them. Called by patches 0017 and 0018
-// and by server-request.h.
+// "lenient_schema": true (what was left out is then a warning in the log), and the fields around them.
 
 #include "chat.h"
 #include "llama.h"

@@ -37,3 +37,14 @@ static inline int server_draft_limit(int n_draft, const llama_context * ctx_tgt,
     }
     return n_draft;
 }
+
+// Drafting, and what a draft's model does beside a batch: while the queue answers, in its threads. Without such a model nothing of it is
+// worth the change of threads.
+template <typename Queue, typename Work>
+static void server_draft_work(const llama_context * ctx_dft, Queue & queue, Work work) {
+    if (ctx_dft) {
+        queue.yield_to_queue(work);
+    } else {
+        work();
+    }
+}

@@ -2,7 +2,6 @@
 
 // "echo" of /v1/completions and /completion: the answer begins with the prompt, and where log probabilities are asked for, they are the
 // prompt's tokens', too, in OpenAI's shape (tokens, token_logprobs, top_logprobs, text_offset), as programs for evaluation read them.
-// Called by patches 0020 and 0050.
 //
 // Such a prompt is read from its beginning, whatever is cached, with a row of logits for each token. A context has room for one row per
 // slot; when the first such prompt comes, it gets room for ROWS_BYTES of them, and batches are divided to fit. Rows are reduced at once.
@@ -10,6 +9,7 @@
 #include "server-token-rows.h"
 
 #include "llama-spikingbrain.h"
+#include "log-sum-exp.h"
 
 #include <algorithm>
 #include <cmath>
@@ -42,7 +42,7 @@ struct server_echo {
 
     // tokens of the sub-batch at off, at most n: so many that its rows have room. Marks the tokens that get one
     template <typename Slots, typename Batch>
-    static int32_t n_batch(int32_t n, const Slots & slots, Batch & batch, int32_t off, llama_context * ctx) {
+    static int32_t n_tokens(int32_t n, const Slots & slots, Batch & batch, int32_t off, llama_context * ctx) {
         bool any = false, whole = false; // whole: a draft must not be divided
         for (int32_t i = off; i < batch.size(); ++i) {
             const auto * slot = scored(slots, batch.tokens[i]);
@@ -151,12 +151,7 @@ private:
             throw std::runtime_error("echo: logits: got none for a token of the prompt, expected a row");
         }
         const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
-        const float largest = *std::max_element(logits, logits + n_vocab);
-        double sum = 0.0;
-        for (int32_t k = 0; k < n_vocab; ++k) {
-            sum += expf(logits[k] - largest);
-        }
-        const double log_z = largest + std::log(sum);
+        const double log_z = log_sum_exp(logits, n_vocab).value;
         std::vector<llama_token> ids(n_vocab);
         for (int32_t k = 0; k < n_vocab; ++k) {
             ids[k] = k;

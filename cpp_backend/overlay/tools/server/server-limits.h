@@ -1,7 +1,7 @@
 #pragma once
 
 // Bounds that nobody named: how many tokens a request may generate, how much the prompt cache may hold. And what a request
-// says of its own limit. Called by patches 0036 and 0037.
+// says of its own limit.
 
 #include "server-checkpoints.h"
 #include "server-schema.h"
@@ -41,6 +41,12 @@ struct server_limits {
             }
         }
         ctx.params.n_predict = least;
+    }
+
+    // once the model is loaded: what /props tells while it sleeps, too
+    static void loaded(const llama_context * ctx) {
+        end() = llama_spikingbrain_default_end(llama_get_model(ctx));
+        state_bytes() = llama_spikingbrain_remembers(ctx) ? llama_spikingbrain_state_bytes(ctx) : 0;
     }
 
     // new tokens of a task, -1: up to the end of the context, which was named (-c) and does not move
@@ -94,20 +100,18 @@ struct server_limits {
 
     // --- the prompt cache ---------------------------------------------------------------------------------------------
 
-    // once the model is loaded
-    static void start(common_params & params, const llama_context * ctx) {
-        end() = llama_spikingbrain_default_end(llama_get_model(ctx));
-        state_bytes() = llama_spikingbrain_set_row(const_cast<llama_context *>(ctx), 0, nullptr) ? llama_spikingbrain_state_bytes(ctx) : 0;
+    // the size that nobody gave, once the model is loaded
+    static void size_cache(common_params & params, const llama_context * ctx) {
         if (params.cache_ram_mib == CACHE_AUTO) {
             const uint64_t n_available = available_memory();
-            params.cache_ram_mib = (cache_bytes(params, const_cast<llama_context *>(ctx), n_available) + MIB - 1)/MIB;
+            params.cache_ram_mib = (cache_bytes(params, ctx, n_available) + MIB - 1)/MIB;
             SRV_INF("prompt cache: at most %d MiB: %d slot states or a tenth of the %d MiB available, at least one state (--cache-ram)\n",
                 params.cache_ram_mib, (int) CACHE_STATES, (int) (n_available/MIB));
         }
     }
 
-    static uint64_t cache_bytes(const common_params & params, llama_context * ctx, uint64_t n_available) {
-        if (!llama_spikingbrain_set_row(ctx, 0, nullptr)) {
+    static uint64_t cache_bytes(const common_params & params, const llama_context * ctx, uint64_t n_available) {
+        if (!llama_spikingbrain_remembers(ctx)) {
             return std::min(n_available/10, CACHE_OTHERS);
         }
         const uint64_t n_state = slot_state(params, ctx);
@@ -115,7 +119,7 @@ struct server_limits {
     }
 
     // bytes of a slot's state with the checkpoints that a request leaves and the row of logits at its prompt's end
-    static uint64_t slot_state(const common_params & params, llama_context * ctx) {
+    static uint64_t slot_state(const common_params & params, const llama_context * ctx) {
         const uint64_t n_one = llama_spikingbrain_state_bytes(ctx)/llama_n_seq_max(ctx);
         const uint64_t n_row = sizeof(float)*llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
         const uint64_t n_checkpoints = std::clamp(params.n_ctx_checkpoints, 0, CHECKPOINTS)*n_one;
@@ -161,9 +165,9 @@ private:
 
     static uint64_t checkpoint_bytes() {
         try {
-            return server_checkpoint_limits::mib()*MIB;
+            return server_checkpoints::mib()*MIB;
         } catch (const std::runtime_error &) {
-            return server_checkpoint_limits::MIB_DEFAULT*MIB; // the first request is told
+            return server_checkpoints::MIB_DEFAULT*MIB; // the first request is told
         }
     }
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-// Anthropic's /v1/messages: what llama.cpp's conversion to OpenAI's chat leaves out. Called by patch 0024.
+// Anthropic's /v1/messages: what llama.cpp's conversion to OpenAI's chat leaves out.
 // Blocks and tools that it would drop or misread are refused by name; tool_choice is converted whole; an output format
 // becomes response_format; fields that are not Anthropic's reach the server as they do in /v1/chat/completions.
 

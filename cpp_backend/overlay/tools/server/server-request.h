@@ -2,8 +2,7 @@
 
 // What a request must not say: llama.cpp's server takes it in silence for something else, or fails later as if the fault
 // were its own. Each check stands at one door and throws std::invalid_argument (HTTP 400): "field: got X, expected Y".
-// Numbers and types are checked where they are read (common/json-checked.h). Called by
-// patches 0011, 0012, 0020 and 0023.
+// Numbers and types are checked where they are read (common/json-checked.h).
 
 #include "server-common.h"
 #include "server-constraints.h"

@@ -1,6 +1,6 @@
 #pragma once
 
-// OpenAI's /v1/responses: what llama.cpp's conversions to and from its chat leave out. Called by patch 0021.
+// OpenAI's /v1/responses: what llama.cpp's conversions to and from its chat leave out.
 
 #include "server-echo.h"
 #include "server-messages.h"

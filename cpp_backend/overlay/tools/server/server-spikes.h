@@ -1,6 +1,6 @@
 #pragma once
 
-// GET /spikes: the spikes that the projections read while a slot's last answer was written. Called by patch 0051.
+// GET /spikes: the spikes that the projections read while a slot's last answer was written.
 //
 // Counted only while somebody asks: from a request until KEPT_ON after the last one. Else no graph runs in pieces and a decode costs one
 // comparison. A token belongs to an answer from the first one that was sampled and read on; prompts are not counted. Where several slots are

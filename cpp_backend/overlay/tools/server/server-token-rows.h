@@ -1,7 +1,7 @@
 #pragma once
 
 // What of an answer may be sent, decided once for whole and streamed answers, and the row of log probabilities of each
-// token beside it. Called by patch 0022 at the end of llama.cpp's process_token().
+// token beside it. Called at the end of llama.cpp's process_token().
 //
 // Text is held back while it may begin a stop string and while a character is incomplete. When the answer ends, what was
 // held is sent, without a character that the limit cut. A row carries the text of its own token, is sent with the first

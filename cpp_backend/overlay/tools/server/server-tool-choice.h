@@ -2,7 +2,6 @@
 
 // tool_choice as the clients of three endpoints write it, read as one: a tool that is named, or a list of those allowed,
 // leaves these tools in the request and "auto" or "required" beside them. llama.cpp reads such an object as "auto".
-// Called by patch 0012.
 //
 //   /v1/chat/completions  {"type": "function", "function": {"name"}}
 //                         {"type": "allowed_tools", "allowed_tools": {"mode", "tools": [{"type": "function", "function": {"name"}}]}}
