@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,29 @@ class Kotlin:
         return [(name, json.loads(value)) for name, _, value in (line.partition("\t") for line in run.stdout.splitlines())]
 
 
+README = """package org.spikingbrain.ktx.cases
+
+import java.io.File
+import org.spikingbrain.*
+import org.spikingbrain.ktx.*
+
+internal suspend fun {0}({1}, filesDir: File, show: (Any) -> Unit) {{
+{2}}}
+"""
+
+
+def readme(folder: Path) -> list[Path]:
+    """The sample of the README as functions: as it is, where android.jar is; and with a file in the place of Android's Uri and one thread, to be run."""
+    code = "".join(re.findall(r"```kotlin\n(.*?)```", (SOURCES.parents[6] / "README.md").read_text(encoding="utf-8"), re.S))
+    assert "spikingBrain(context, uri)" in code
+    texts = {"readme": README.format("readme", "file: File", code.replace("context, uri", "file").replace("session()", "session(SMALL)"))}
+    if ANDROID:
+        texts["onAndroid"] = README.format("onAndroid", "context: android.content.Context, uri: android.net.Uri", code)
+    for name, text in texts.items():
+        (folder / f"{name}.kt").write_text(text, encoding="utf-8")
+    return [folder / f"{name}.kt" for name in texts]
+
+
 @pytest.fixture(scope="session")
 def java_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Java API, for who needs no Kotlin: compiled without it."""
@@ -61,6 +85,6 @@ def kotlin(java_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Kotl
         pytest.skip("build/kotlin: got no Kotlin compiler, expected npm's; do make kotlin")
     classes = tmp_path_factory.mktemp("kotlin")
     sources = [p for p in SOURCES.glob("*.kt") if ANDROID or not p.name.startswith("Android")]
-    run = kotlinc(classes, [*sources, CASES], java_classes, "-Werror", "-Xexplicit-api=strict")
+    run = kotlinc(classes, [*sources, *readme(tmp_path_factory.mktemp("readme")), CASES], java_classes, "-Werror", "-Xexplicit-api=strict")
     assert run.returncode == 0, run.stderr
     return Kotlin(classes, java_classes, built() / "bin")

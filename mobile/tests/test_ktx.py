@@ -8,7 +8,7 @@ import subprocess
 from jvm import llama, spiking, tiny, tool  # noqa: F401
 from ktx import java_classes, kotlin  # noqa: F401
 
-SCOPES = {"ModelOptions": "ModelScope", "SessionOptions": "SessionScope", "GenerateOptions": "GenerateScope"}
+SCOPES = {"ModelOptions": "ModelScope", "SessionOptions": "SessionScope", "GenerateOptions": "GenerateScope"}  # all of Java's options have their property
 
 
 def test_a_flow_has_the_pieces_of_the_java_api(kotlin, spiking):
@@ -25,6 +25,41 @@ def test_a_growing_chat_evaluates_its_new_tokens(kotlin, spiking):
         first = llm.create_chat_completion([{"role": "user", "content": "say hello"}], max_tokens=24, temperature=0)
         assert first["choices"][0]["message"]["content"] == dict(said[:2])["text"]
     assert dict(said)["restored"] is True
+
+
+def test_grammars_penalties_and_log_probabilities_are_javas(kotlin, spiking):
+    said = kotlin("constrained", spiking)
+    assert said["grammar"] in ("yes", "no") and said["logprobs"] is True and said["drawn"] is True
+    assert said["tools"].startswith("IllegalArgumentException: generate: tools: ")
+
+
+def test_a_conversation_keeps_its_answers(kotlin, spiking):
+    said = kotlin.all("conversation", spiking)
+    first, second = [v for k, v in said if k == "evaluated"]
+    assert [v for k, v in said if k == "kept"] == [True, True] and second < first + 10  # not the first answer and question
+    assert dict(said)["first"] is True and dict(said)["roles"] == ["user", "assistant"] * 3
+
+
+def test_parallel_answers_are_those_computed_alone(kotlin, spiking):
+    said = kotlin("parallel", spiking)
+    assert said["equal"] is True and said["told"] is True and said["again"] is True and said["two"] == [0, 0, 1, 1, 2, 2]
+    assert said["cancelled"] == "CancellationException"
+    assert said["refused"].startswith("IllegalArgumentException: ") and "logprobs" in said["refused"]
+    assert said["closed"].startswith("IllegalStateException: ")
+
+
+def test_a_cancelled_load_gives_all_back(kotlin, spiking):
+    said = kotlin.all("loading", spiking)
+    assert dict(said)["mapped"] is True and dict(said)["last"] == 1.0 and dict(said)["rising"] is True
+    assert [v for k, v in said if k in ("load", "cancelled")] == ["CancellationException", True] * 2
+    assert 0 <= dict(said)["stopped_at"] < 1 and dict(said)["callback"] == "IllegalStateException: not this"
+    assert dict(said)["left"] == []
+
+
+def test_the_sample_of_the_readme_runs(kotlin, spiking, tmp_path):
+    said = [value for _, value in kotlin.all("readme", spiking, tmp_path)]
+    assert said[0].endswith("%") and any(isinstance(v, float) and v > 0 for v in said) and len(said) > 10
+    assert (tmp_path / "chat.snapshot").exists()
 
 
 def test_callbacks_run_where_the_caller_collects(kotlin, tiny):
@@ -68,10 +103,12 @@ def test_options_are_refused_by_name(kotlin, spiking):
     assert [line.split(", expected")[0] for line in said] == [
         f"{where}: IllegalArgumentException: {what}" for where, what in (
             ("model", "load: spike_k: got -1.0"), ("model", "load: spike_k: got 2.0 for a model told not to spike"),
-            ("session", "session: n_ctx: got -1"), ("session", "session: n_threads: got 1000"), ("session", "session: n_ubatch: got 0"),
+            ("session", "session: n_ctx: got -1"), ("session", "session: n_threads: got 1000"), ("session", "session: n_ubatch: got 0"), ("session", "session: cpus: got -1"),
             ("generate", "generate: max_tokens: got -1"), ("generate", "generate: temperature: got NaN"), ("generate", "generate: top_p: got 1.1"),
             ("generate", "generate: min_p: got -0.1"), ("generate", "generate: repeat_penalty: got 0.0"), ("generate", "generate: seed: got -2"),
-            ("generate", "generate: stop: got []"))]
+            ("generate", "generate: stop: got []"), ("generate", "generate: typical_p: got 2.0"), ("generate", "generate: frequency_penalty: got NaN"),
+            ("generate", "generate: presence_penalty: got Infinity"), ("generate", "generate: logit_bias: got 1: NaN"),
+            ("generate", "generate: logprobs: got 21"))]
 
 
 def test_closing_ends_what_runs_and_leaves_nothing(kotlin, tiny):

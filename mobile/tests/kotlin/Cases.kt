@@ -10,6 +10,11 @@ public fun main(args: Array<String>) {
     when (args[0]) {
         "text" -> runBlocking { text(rest[0]) }
         "chat" -> runBlocking { chat(rest[0]) }
+        "constrained" -> runBlocking { constrained(rest[0]) }
+        "conversation" -> runBlocking { conversation(rest[0]) }
+        "parallel" -> runBlocking { parallel(rest[0]) }
+        "loading" -> runBlocking { loading(rest[0]) }
+        "readme" -> runBlocking { readme(File(rest[0]), File(rest[1])) { say("show", it) } }
         "callbacks" -> runBlocking { callbacks(rest[0]) }
         "prompt" -> runBlocking { cancelledPrompt(rest[0]) }
         "answer" -> runBlocking { cancelledAnswer(rest[0]) }

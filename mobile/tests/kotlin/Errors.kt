@@ -8,7 +8,7 @@ import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.toList
-import org.spikingbrain.ktx.GenerateScope
+import org.spikingbrain.ktx.AnswerScope
 import org.spikingbrain.ktx.ModelScope
 import org.spikingbrain.ktx.SessionScope
 import org.spikingbrain.ktx.spikingBrain
@@ -43,8 +43,9 @@ internal suspend fun options(file: String) {
         session { nCtx = -1 }
         session { nThreads = 1000 }
         session { nUbatch = 0 }
+        session { cpus = listOf(-1) }
         model.session(SMALL).use { session ->
-            fun generate(configure: GenerateScope.() -> Unit) = say("generate", failure { session.generate(PROMPT, configure) })
+            fun generate(configure: AnswerScope.() -> Unit) = say("generate", failure { session.generate(PROMPT, configure) })
             generate { maxTokens = -1 }
             generate { temperature = Float.NaN }
             generate { topP = 1.1f }
@@ -52,6 +53,11 @@ internal suspend fun options(file: String) {
             generate { repeatPenalty = 0f }
             generate { seed = -2 }
             generate { stop = listOf("") }
+            generate { typicalP = 2f }
+            generate { frequencyPenalty = Float.NaN }
+            generate { presencePenalty = Float.POSITIVE_INFINITY }
+            generate { logitBias = mapOf(1 to Float.NaN) }
+            generate { logprobs = 21 }
         }
     }
 }

@@ -2,16 +2,21 @@ package org.spikingbrain.ktx.cases
 
 import java.io.File
 import kotlinx.coroutines.asCoroutineDispatcher
+import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.onEach
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.withContext
 import org.spikingbrain.ChatMessage
+import org.spikingbrain.Conversation
 import org.spikingbrain.GenerateOptions
 import org.spikingbrain.Generation
+import org.spikingbrain.Grammar
 import org.spikingbrain.ModelOptions
 import org.spikingbrain.SessionOptions
 import org.spikingbrain.SpikingBrain
-import org.spikingbrain.ktx.GenerateScope
+import org.spikingbrain.Tool
+import org.spikingbrain.ToolChoice
+import org.spikingbrain.ktx.AnswerScope
 import org.spikingbrain.ktx.PromptProgress
 import org.spikingbrain.ktx.SessionScope
 import org.spikingbrain.ktx.spikingBrain
@@ -19,7 +24,7 @@ import java.util.concurrent.Executors
 
 internal const val PROMPT = "the cat sat on the mat and said hello to all of them, café naïve 日本語 🙂"
 internal val SMALL: SessionScope.() -> Unit = { nThreads = 1; nUbatch = 32 } // ggml's barriers spin: one thread
-internal val GREEDY: GenerateScope.() -> Unit = { maxTokens = 24; temperature = 0f }
+internal val GREEDY: AnswerScope.() -> Unit = { maxTokens = 24; temperature = 0f }
 
 /** The pieces of the Java API itself. */
 internal fun javaPieces(file: String, options: GenerateOptions): List<String> =
@@ -72,6 +77,45 @@ internal suspend fun chat(file: String) = spikingBrain(File(file)).use { model -
     model.session(SMALL).use { session ->
         session.restore(snapshot)
         say("restored", session.call { it.nTokens() } > 0)
+    }
+}
+
+/** model: grammar, penalties, biases, log probabilities do what Java's do. */
+internal suspend fun constrained(file: String) = spikingBrain(File(file)).use { model ->
+    model.session(SMALL).use { session ->
+        val answer = session.generate(PROMPT) { GREEDY(); grammar = Grammar.gbnf("root ::= \"yes\" | \"no\"") }
+        say("grammar", answer.toList().joinToString(""))
+        var ended: Generation? = null
+        session.generate(PROMPT) { GREEDY(); logprobs = 3; onEnd { ended = it } }.toList()
+        say("logprobs", checkNotNull(ended).let { end -> end.logprobs().size == end.tokens().size && end.logprobs().all { it.top.size == 3 } })
+        val drawn = session.generate(PROMPT) {
+            GREEDY()
+            typicalP = 0.9f
+            frequencyPenalty = 0.5f
+            presencePenalty = 0.25f
+            logitBias = mapOf(7 to -1f, 8 to Float.NEGATIVE_INFINITY)
+            seed = 3
+        }
+        val java = GenerateOptions().maxTokens(24).temperature(0.0).typicalP(0.9).frequencyPenalty(0.5).presencePenalty(0.25)
+            .logitBias(mapOf(7 to -1.0, 8 to Double.NEGATIVE_INFINITY)).seed(3)
+        say("drawn", drawn.toList() == javaPieces(file, java))
+        val tool = Tool("now", null, null)
+        say("tools", failure { session.generate(PROMPT) { tools = listOf(tool); toolChoice = ToolChoice.REQUIRED }.toList() })
+    }
+}
+
+/** model: a conversation keeps the answers, also the one that was cancelled, and goes on from its tokens. */
+internal suspend fun conversation(file: String) = spikingBrain(File(file)).use { model ->
+    model.session(SMALL).use { session ->
+        val chat = Conversation()
+        repeat(2) {
+            chat.ask("say hello")
+            val pieces = session.chat(chat) { GREEDY(); onEnd { say("evaluated", it.timings().nPromptEvaluated) } }.toList()
+            say("kept", chat.messages().last().content == pieces.joinToString(""))
+        }
+        chat.ask("and more")
+        say("first", session.chat(chat) { temperature = 0f; maxTokens = 1000 }.first().isNotEmpty()) // first() cancels the rest
+        say("roles", chat.messages().map { it.role })
     }
 }
 

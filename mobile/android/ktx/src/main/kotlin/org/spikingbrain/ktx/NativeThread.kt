@@ -107,13 +107,17 @@ private class Task<T>(private val cancelRunning: () -> Unit, private val block: 
 }
 
 /**
- * Runs [work] with a function that any thread may call; what it is told reaches [onReport] in the caller's own coroutine, the latest where
- * that one is slower. null: nobody listens.
+ * Runs [work] with a function that any thread may call; what it is told reaches [onReport] in the caller's own coroutine, where that one is
+ * slower the latest, or all with an unlimited capacity. null: nobody listens.
  */
-internal suspend fun <R : Any, T> reporting(onReport: (suspend (R) -> Unit)?, work: suspend (((R) -> Unit)?) -> T): T {
+internal suspend fun <R : Any, T> reporting(
+    onReport: (suspend (R) -> Unit)?,
+    capacity: Int = Channel.CONFLATED,
+    work: suspend (((R) -> Unit)?) -> T,
+): T {
     if (onReport == null) return work(null)
     return coroutineScope {
-        val reports = Channel<R>(Channel.CONFLATED)
+        val reports = Channel<R>(capacity)
         launch { for (report in reports) onReport(report) }
         try {
             work { report -> reports.trySend(report) }

@@ -7,6 +7,7 @@ import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.withContext
 import org.spikingbrain.ChatMessage
+import org.spikingbrain.Conversation
 import org.spikingbrain.GenerateOptions
 import org.spikingbrain.Generation
 import org.spikingbrain.Progress
@@ -24,19 +25,23 @@ public class SpikingBrainSession internal constructor(
     private val thread = NativeThread("spikingbrain session")
 
     /** The text that continues a prompt, in pieces, computed while it is collected; see [Session.generate]. */
-    public fun generate(prompt: String, configure: GenerateScope.() -> Unit = {}): Flow<String> =
+    public fun generate(prompt: String, configure: AnswerScope.() -> Unit = {}): Flow<String> =
         pieces(configure) { options, progress -> java.generate(prompt, options, progress) }
 
     /** The same of token ids. */
-    public fun generate(prompt: IntArray, configure: GenerateScope.() -> Unit = {}): Flow<String> =
+    public fun generate(prompt: IntArray, configure: AnswerScope.() -> Unit = {}): Flow<String> =
         pieces(configure) { options, progress -> java.generate(prompt, options, progress) }
 
     /** The answer to a chat, in pieces, computed while it is collected; see [Session.chat]. */
-    public fun chat(messages: List<ChatMessage>, configure: GenerateScope.() -> Unit = {}): Flow<String> =
+    public fun chat(messages: List<ChatMessage>, configure: AnswerScope.() -> Unit = {}): Flow<String> =
         pieces(configure) { options, progress -> java.chat(messages, options, progress) }
 
-    private fun pieces(configure: GenerateScope.() -> Unit, begin: (GenerateOptions, Progress?) -> Generation): Flow<String> {
-        val scope = GenerateScope().apply(configure)
+    /** The answer to what a conversation was asked, which it keeps, in pieces, computed while it is collected; see [Conversation.answer]. */
+    public fun chat(conversation: Conversation, configure: AnswerScope.() -> Unit = {}): Flow<String> =
+        pieces(configure) { options, progress -> conversation.answer(java, options, progress) }
+
+    private fun pieces(configure: AnswerScope.() -> Unit, begin: (GenerateOptions, Progress?) -> Generation): Flow<String> {
+        val scope = AnswerScope().apply(configure)
         val options = scope.build()
         return flow {
             var answer: Generation? = null
