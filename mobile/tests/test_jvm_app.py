@@ -46,6 +46,7 @@ def test_a_question_without_an_answer_is_taken_back(app, spiking, tmp_path):
     assert got["early"] == "draft:two,"       # killed before the first word; handed out once
     assert got["empty"] == "draft:two" and got["prompt"] == 3
     assert got["saved"] == "draft:three" and got["tokens"] is True
+    assert got["told"] == "s:be brief draft:five" and got["untold"] == got["nothing"]
     assert got["evaluated"] < got["of"] / 2
 
 

@@ -266,6 +266,12 @@ final class Engines {
             Conversation saved = store.readChat();
             Case.out("tokens", Arrays.equals(saved.tokens(), chat.tokens()) && saved.tokens().length > answer.tokens().length);
             Case.out("saved", flat(saved).replace(whole, "") + "draft:" + saved.takeDraft());
+            Conversation told = new Conversation();
+            told.add(ChatMessage.system("be brief"));
+            Case.out("untold", Case.failure(() -> told.answer(session, GREEDY.generateOptions(), null)));
+            told.ask("five");
+            told.answer(session, GREEDY.generateOptions(), null).close();
+            Case.out("told", flat(told) + "draft:" + told.draft());
             saved.ask("four");
             try (Generation next = saved.answer(session, GREEDY.generateOptions(), null)) {
                 next.hasNext();

@@ -74,7 +74,7 @@ public final class Conversation {
         List<ChatMessage> asked;
         synchronized (this) {
             refuseAnswering("a question");
-            if (nAnswered == messages.size()) {
+            if (waiting().stream().allMatch(m -> m.role.equals("system"))) {
                 throw new IllegalStateException("conversation: got nothing to answer, expected a message; add one");
             }
             asked = new ArrayList<>(messages);
@@ -93,18 +93,21 @@ public final class Conversation {
         }
     }
 
-    /** What was added since the last answer, back: the user's text becomes the draft. IllegalStateException: an answer is under way. */
+    /** The user's messages since the last answer, back: the text becomes the draft; what else was added stays. IllegalStateException: an answer is under way. */
     public synchronized void takeBack() {
         refuseAnswering("a wish to take back");
         forgetQuestion();
     }
 
     private void forgetQuestion() {
-        List<ChatMessage> question = messages.subList(nAnswered, messages.size());
-        for (ChatMessage m : question) {
+        for (ChatMessage m : waiting()) {
             draft = m.role.equals("user") ? m.content : draft;
         }
-        question.clear();
+        waiting().removeIf(m -> m.role.equals("user"));
+    }
+
+    private List<ChatMessage> waiting() {
+        return messages.subList(nAnswered, messages.size());
     }
 
     // --- looking -------------------------------------------------------------------------------------------------
