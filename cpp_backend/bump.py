@@ -33,8 +33,7 @@ CONTEXT = 2  # lines around a hunk
 
 
 def git(tree: Path, *args: str, text: str | None = None) -> str:
-    identity = ["-c", "user.name=bump", "-c", "user.email=bump@localhost", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
-    done = subprocess.run(["git", "-C", str(tree), *identity, *args], input=text, capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", str(tree), *args], input=text, capture_output=True, text=True)
     if done.returncode != 0:
         raise UpstreamError(f"bump: git {args[0]}: got exit code {done.returncode}, expected 0; do read on\n  {done.stderr.strip()}")
     return done.stdout
@@ -176,15 +175,20 @@ def carry_hunk(hunk: Hunk, old: Path, tree: Path) -> Carried:
 
 # --- the series as commits ------------------------------------------------------------------------------------
 
+def check_folder(llama: Path) -> None:
+    if not (llama / "src" / "llama-arch.h").is_file():
+        raise UpstreamError(f"bump: {llama}: got no src/llama-arch.h, expected a llama.cpp folder; do fetch one")
+
+
 def begin_tree(llama: Path, tree: Path) -> None:
     if tree.exists():
         raise UpstreamError(f"bump: {tree}: got a folder, expected none: it may hold what was mended; do remove it")
-    if not (llama / "src" / "llama-arch.h").is_file():
-        raise UpstreamError(f"bump: {llama}: got no src/llama-arch.h, expected a llama.cpp folder; do fetch one")
+    check_folder(llama)
     shutil.copytree(llama, tree, ignore=shutil.ignore_patterns(".git", ".gitignore", ".gitattributes"))
     git(tree, "init", "--quiet")
-    git(tree, "config", "core.compression", "0")
-    git(tree, "add", "--all")
+    for key, value in (("user.name", "bump"), ("user.email", "bump@localhost"), ("commit.gpgsign", "false"), ("core.hooksPath", "/dev/null"), ("core.compression", "0")):
+        git(tree, "config", key, value)
+    git(tree, "add", "--all", "--force")
     git(tree, "commit", "--quiet", "--message", "llama.cpp")
 
 
@@ -199,8 +203,7 @@ def carry(folder: Path, lock: upstream.Lock, cache: Path, patches: Path) -> int:
         for patch in sorted(patches.glob("*.patch")):
             header, hunks = read_patch(patch)
             found = [carry_hunk(hunk, old, tree) for hunk in hunks]
-            git(tree, "add", "--all")
-            git(tree, "commit", "--quiet", "--allow-empty", "--cleanup=verbatim", "--file=-", text=f"{header}\nPatch: {patch.name}\n")
+            git(tree, "commit", "--quiet", "--all", "--allow-empty", "--cleanup=verbatim", "--file=-", text=f"{header}\nPatch: {patch.name}\n")
             print(summary(patch.name, found))
             look += [said(patch.name, c) for c in found if c.how in ("merged", "placed")]
             mend += [said(patch.name, c) for c in found if c.how == "mend"]
@@ -246,6 +249,7 @@ def write(folder: Path, patches: Path) -> int:
 
 
 def changed(folder: Path, lock: upstream.Lock, cache: Path, root: Path) -> None:
+    check_folder(folder / "llama.cpp")
     with tempfile.TemporaryDirectory() as tmp:
         upstream.unpack(upstream.cached_archive(lock, cache), lock.subdir, Path(tmp))
         print(upstream_changes.report(root, lock.requirement.split("==")[1], Path(tmp), folder / "llama.cpp"))
@@ -307,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
             write(folder, backend / "patches")
         else:
             changed(folder, lock, cache, args.root.resolve())
-    except (UpstreamError, OSError) as e:
+    except (UpstreamError, OSError, EOFError, tarfile.TarError) as e:
         print(e if isinstance(e, UpstreamError) else f"bump: {e}", file=sys.stderr)
         return 1
     return 0

@@ -53,16 +53,20 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+def pack(archive: Path, files: dict[str, str]) -> None:
+    archive.parent.mkdir(exist_ok=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+
+
 @pytest.fixture
 def toy(tmp_path) -> Path:
     """A checkout `root` with a pin and patches for OLD, the archive in `cache`, NEW in `next/llama.cpp`."""
     archive, top = tmp_path / "cache/toy-1.0.tar.gz", "toy-1.0/vendor/llama.cpp"
-    archive.parent.mkdir()
-    with tarfile.open(archive, "w:gz") as tar:
-        for rel, text in (OLD | {"CMakeLists.txt": ""}).items():
-            info = tarfile.TarInfo(f"{top}/{rel}")
-            info.size = len(text)
-            tar.addfile(info, io.BytesIO(text.encode()))
+    pack(archive, {f"{top}/{rel}": text for rel, text in (OLD | {"CMakeLists.txt": ""}).items()})
     backend, now = tmp_path / "root/cpp_backend", dict(OLD)
     series = {}
     for name, (file, changes) in PATCHES.items():
@@ -78,13 +82,35 @@ def toy(tmp_path) -> Path:
     return tmp_path
 
 
-def run(toy: Path, what: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(BACKEND / "bump.py"), what, str(toy / "next"), "--root", str(toy / "root"), "--cache", str(toy / "cache")],
+def run(toy: Path, *what: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(BACKEND / "bump.py"), *what, str(toy / "next"), "--root", str(toy / "root"), "--cache", str(toy / "cache")],
                           capture_output=True, text=True)
 
 
 def git(toy: Path, *args: str) -> str:
     return bump.git(toy / "next/tree", *args)
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------
+
+def test_the_pin_of_a_fetched_archive_is_one_that_upstream_py_takes(toy):
+    archive = toy / "next/toy-2.0.tar.gz"
+    pack(archive, {f"toy-2.0/vendor/llama.cpp/{rel}": text for rel, text in (NEW | {"CMakeLists.txt": ""}).items()}
+         | {"toy-2.0/CHANGELOG.md": "## [2.0]\n- update llama.cpp to x/llama.cpp@0123abcde\n- x/llama.cpp@fffffffff\n"})
+    assert run(toy, "fetch", "2.0").returncode == 0
+    lock = upstream.read_lock(toy / "next/llama.lock")
+    upstream.verify_archive(archive, lock)
+    assert (lock.archive_name, lock.tree_sha256) == ("toy-2.0.tar.gz", upstream.tree_hash(toy / "next/llama.cpp"))
+    assert "# build-commit: 0123abcde\n" in lock.path.read_text() and (toy / "next/llama.cpp/src/a.cpp").read_text() == NEW["src/a.cpp"]
+
+
+def test_what_cannot_be_done_is_one_sentence(toy):
+    (toy / "next/toy-2.0.tar.gz").write_bytes((toy / "cache/toy-1.0.tar.gz").read_bytes()[:60])
+    (toy / "next/llama.cpp/src/llama-arch.h").unlink()
+    for what in (["fetch", "2.0"], ["carry"], ["changed"], ["write"]):
+        done = run(toy, *what)
+        assert done.returncode == 1 and done.stderr.startswith("bump: ") and "Traceback" not in done.stderr, done.stderr
+    assert run(toy, "fetch").returncode == 2
 
 
 # --- carrying ---------------------------------------------------------------------------------------------------
