@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jvm import ANDROID_ONLY, JAVA, ROOT, built, tool
+from jvm import ANDROID_ONLY, ANNOTATIONS, JAVA, ROOT, built, tool
 
 APP = ROOT / "mobile" / "android" / "app"
 SOURCES = APP / "src" / "main" / "java"
@@ -52,8 +52,9 @@ def compile_app(folder: Path, resources: Path) -> Path:
     jar = part("android.jar")
     sources = [p for place in (resources, JAVA, SOURCES) for p in place.rglob("*.java")]
     stubs = javac(folder / "stubs", sorted(STUBS.rglob("*.java")), jar, release=8)
+    annotations = javac(folder / "annotations", sorted(ANNOTATIONS.rglob("*.java")), jar, release=8)
     classes = javac(folder / "classes", [p for p in sources if p.name in NEWER], stubs, jar, release=8)
-    return javac(classes, [p for p in sources if p.name not in NEWER], classes, jar, release=8)
+    return javac(classes, [p for p in sources if p.name not in NEWER], classes, annotations, jar, release=8)
 
 
 class App:
@@ -90,7 +91,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> App:
     """The app's core without the native library."""
     if shutil.which("javac") is None:
         pytest.skip("no JDK; apt-get install openjdk-17-jdk-headless")
-    library = [p for p in JAVA.glob("*.java") if p.name not in ANDROID_ONLY]
+    library = [p for p in JAVA.glob("*.java") if p.name not in ANDROID_ONLY] + [*ANNOTATIONS.rglob("*.java")]
     return App(javac(tmp_path_factory.mktemp("core"), [*library, *(SOURCES / "org/spikingbrain/app/core").glob("*.java"), *CASES.glob("*.java")]), None)
 
 

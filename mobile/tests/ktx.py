@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jvm import ANDROID_ONLY, JAVA, ROOT, built, tool
+from jvm import ANDROID_ONLY, ANNOTATIONS, JAVA, ROOT, built, tool
 from jvm_app import PARTS
 
 KOTLIN = ROOT / "build" / "kotlin"  # what `make kotlin` unpacks
@@ -19,9 +19,9 @@ ANDROID = [p for p in [PARTS / "android.jar"] if p.exists()]  # the module's And
 LIBRARIES = [KOTLIN / "kotlin-stdlib.jar", KOTLIN / "kotlinx-coroutines-core-jvm.jar"]
 
 
-def kotlinc(out: Path, sources: list[Path], classes: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The compiler's answer; Kotlin's own folder is left out, and what JVM it starts is short-lived."""
-    path = ":".join(map(str, [*sorted(KOTLIN.glob("*.jar"))]))
+def kotlinc(out: Path, sources: list[Path], classes: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
+    """The compiler's answer, from a JVM that lives too short to be optimised."""
+    path = ":".join(map(str, sorted(KOTLIN.glob("*.jar"))))
     return subprocess.run([tool("java"), "-Xmx700m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", path, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
                            "-no-stdlib", "-no-reflect", "-jvm-target", "11", "-cp", ":".join(map(str, [classes, *LIBRARIES, *ANDROID])), *options, "-d", str(out),
                            *map(str, sources)], capture_output=True, text=True, timeout=500)
@@ -74,7 +74,8 @@ def java_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Java API, for who needs no Kotlin: compiled without it."""
     classes = tmp_path_factory.mktemp("java")
     sources = [p for p in JAVA.glob("*.java") if ANDROID or p.name not in ANDROID_ONLY]
-    run = subprocess.run([tool("javac"), "--release", "11", "-nowarn", "-d", str(classes), *(["-cp", str(ANDROID[0])] if ANDROID else []), *map(str, sources)], capture_output=True, text=True)
+    run = subprocess.run([tool("javac"), "--release", "11", "-nowarn", "-d", str(classes), "-cp", ":".join(map(str, ANDROID)),
+                          *map(str, [*sources, *ANNOTATIONS.rglob("*.java")])], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return classes
 

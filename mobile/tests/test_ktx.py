@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 
-from jvm import llama, spiking, tiny, tool  # noqa: F401
-from ktx import java_classes, kotlin  # noqa: F401
+from jvm import JAVA, llama, spiking, tiny, tool  # noqa: F401
+from ktx import CASES, java_classes, kotlin, kotlinc  # noqa: F401
 
+WRONG = CASES.with_name("kotlin-wrong") / "Wrong.kt"
 SCOPES = {"ModelOptions": "ModelScope", "SessionOptions": "SessionScope", "GenerateOptions": "GenerateScope"}  # all of Java's options have their property
 
 
@@ -60,6 +61,18 @@ def test_the_sample_of_the_readme_runs(kotlin, spiking, tmp_path):
     said = [value for _, value in kotlin.all("readme", spiking, tmp_path)]
     assert said[0].endswith("%") and any(isinstance(v, float) and v > 0 for v in said) and len(said) > 10
     assert (tmp_path / "chat.snapshot").exists()
+
+
+def test_kotlin_sees_what_may_be_null(kotlin, tmp_path):
+    run = kotlinc(tmp_path, [WRONG], f"{kotlin.classes}:{kotlin.java}")
+    wrong = [i for i, line in enumerate(WRONG.read_text().splitlines(), 1) if line.endswith("// wrong")]
+    assert len(wrong) > 10 and sorted({int(n) for n in re.findall(r"Wrong\.kt:(\d+):\d+: error: ", run.stderr)}) == wrong, run.stderr
+
+
+def test_what_may_be_null_says_so_in_words_and_by_annotation():
+    for path in JAVA.glob("*.java"):
+        for words, signature in re.findall(r"/\*\*((?:(?!\*/).)*)\*/\s*\n +(public (?!(?:static )?(?:final )?class)[^{;]*)", path.read_text(), re.S):
+            assert bool(re.search(r"(?<!not )\bnull\b", words)) <= ("@Nullable" in signature), f"{path.name}: {signature}"
 
 
 def test_callbacks_run_where_the_caller_collects(kotlin, tiny):

@@ -48,6 +48,7 @@ android {
 }
 
 dependencies {
+    api(libs.jspecify) // @Nullable, for Kotlin and for checkers
     androidTestImplementation(libs.junit)
     androidTestImplementation(libs.androidx.test.runner)
 }

@@ -9,6 +9,8 @@ import java.io.File;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 
+import org.jspecify.annotations.Nullable;
+
 /** All of the library that needs Android; not compiled where there is no android.jar, and not yet run. */
 public final class AndroidFiles {
     private AndroidFiles() {}
@@ -33,7 +35,7 @@ public final class AndroidFiles {
      * The same, told how far it is; progress: null: none. Where options name no available memory, it is {@link #availableMemory}. Errors: see
      * {@link SpikingBrain#load(int, ModelOptions, LoadProgress)}.
      */
-    public static SpikingBrain load(Context context, Uri uri, ModelOptions options, LoadProgress progress) throws IOException {
+    public static SpikingBrain load(Context context, Uri uri, ModelOptions options, @Nullable LoadProgress progress) throws IOException {
         ModelOptions o = Check.given("load: options", options).copy();
         initialize(context);
         if (o.availableMemory < 0) {

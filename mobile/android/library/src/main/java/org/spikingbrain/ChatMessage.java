@@ -3,6 +3,8 @@ package org.spikingbrain;
 import java.util.Collections;
 import java.util.List;
 
+import org.jspecify.annotations.Nullable;
+
 /** One message of a chat. */
 public final class ChatMessage {
     /** "system", "user", "assistant", "tool", or another that the model's template knows. */
@@ -10,11 +12,11 @@ public final class ChatMessage {
     /** Empty, not null, where the assistant did nothing but call tools. */
     public final String content;
     /** What the assistant thought before; null: nothing that the template tells apart. */
-    public final String reasoning;
+    public final @Nullable String reasoning;
     /** Tools that the assistant called. */
     public final List<ToolCall> toolCalls;
     /** Of a tool's result: the call that it answers; null: none. */
-    public final String toolCallId;
+    public final @Nullable String toolCallId;
 
     /** IllegalArgumentException: no role or no content. */
     public ChatMessage(String role, String content) {

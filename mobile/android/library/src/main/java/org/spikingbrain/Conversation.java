@@ -5,6 +5,8 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * A chat that grows: messages in turn, and the tokens that were read and written for them, so that each answer evaluates what is new and nothing
  * else, also in a new process with a restored session. Any thread may look at it while one reads an answer. A question that got no answer,
@@ -68,7 +70,7 @@ public final class Conversation {
      * @throws IllegalStateException    an answer is under way, or nothing was added since the last
      * @throws IllegalArgumentException see {@link Session#chat}; what was added stays: take it back or change the options
      */
-    public Generation answer(Session session, GenerateOptions options, Progress progress) {
+    public Generation answer(Session session, GenerateOptions options, @Nullable Progress progress) {
         Check.given("conversation: session", session);
         Check.given("conversation: options", options);
         List<ChatMessage> asked;

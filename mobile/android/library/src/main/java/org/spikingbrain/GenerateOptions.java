@@ -10,6 +10,8 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * How tokens are chosen (llama.cpp's sampler chain), what constrains them, and when that ends. Setters return this object and throw
  * IllegalArgumentException. A call reads them when it is made: what is set afterwards is for the next.
@@ -127,7 +129,7 @@ public final class GenerateOptions {
     }
 
     /** What the answer must match; null (the default): nothing. In a chat not beside tools. */
-    public GenerateOptions grammar(Grammar g) {
+    public GenerateOptions grammar(@Nullable Grammar g) {
         grammar = g;
         return this;
     }

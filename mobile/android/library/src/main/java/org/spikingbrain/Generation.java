@@ -8,6 +8,8 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.NoSuchElementException;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * A stream of text: pieces that join to the answer, none of them empty, none with a part of a character or of a stop string. Made by
  * {@link Session#generate} and {@link Session#chat}; used by one thread. The first hasNext() reads the prompt.
@@ -202,7 +204,7 @@ public final class Generation implements Iterator<String>, AutoCloseable {
     }
 
     /** Why it ended, null while it goes on. */
-    public FinishReason finishReason() {
+    public @Nullable FinishReason finishReason() {
         return finishReason;
     }
 

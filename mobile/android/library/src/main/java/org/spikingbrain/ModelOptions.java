@@ -1,5 +1,7 @@
 package org.spikingbrain;
 
+import org.jspecify.annotations.Nullable;
+
 /** How a model file is loaded. Setters return this object. */
 public final class ModelOptions {
     Boolean spike;
@@ -9,7 +11,7 @@ public final class ModelOptions {
     long availableMemory = -1;
 
     /** Integer spike counts as inputs of the projections; null (the default): as the file says. */
-    public ModelOptions spike(Boolean on) {
+    public ModelOptions spike(@Nullable Boolean on) {
         spike = on;
         return this;
     }
@@ -18,7 +20,7 @@ public final class ModelOptions {
      * Threshold of a row = mean |x| / k; larger: more spikes, more accurate. null (the default): the file's, else 3.
      * IllegalArgumentException: not a number above 0.
      */
-    public ModelOptions spikeK(Double k) {
+    public ModelOptions spikeK(@Nullable Double k) {
         Check.that(k == null || (k.floatValue() > 0 && !Float.isInfinite(k.floatValue())), // the model computes with float
             "load: spike_k: got " + k + ", expected a number above 0, as 3.0");
         spikeK = k;

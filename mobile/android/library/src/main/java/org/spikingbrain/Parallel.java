@@ -9,6 +9,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * Answers to many prompts or chats, computed together in sequences of one context, each as if alone. What all prompts begin with is read once.
  * Made by {@link SpikingBrain#newParallel}; one call at a time, others wait. As Llama.generate_many of the Python package (parallel.py).
@@ -82,7 +84,7 @@ public final class Parallel implements AutoCloseable {
      * @throws IllegalArgumentException an empty prompt, one that n_ctx has no room for, tools or logprobs
      * @throws CancelledException       see {@link #cancel}; none of the answers is there then
      */
-    public List<Answer> generate(List<String> prompts, GenerateOptions options, int n, Listener listener) {
+    public List<Answer> generate(List<String> prompts, GenerateOptions options, int n, @Nullable Listener listener) {
         List<String> texts = Check.list("parallel: prompts", prompts);
         GenerateOptions o = checked(options);
         o.refuseTools("parallel");
@@ -99,7 +101,7 @@ public final class Parallel implements AutoCloseable {
     }
 
     /** An answer to each chat. Errors: see generate. */
-    public List<Answer> chat(List<List<ChatMessage>> chats, GenerateOptions options, Listener listener) {
+    public List<Answer> chat(List<List<ChatMessage>> chats, GenerateOptions options, @Nullable Listener listener) {
         GenerateOptions o = checked(options);
         List<Job> jobs = new ArrayList<>();
         for (List<ChatMessage> messages : Check.list("parallel: chats", chats)) {

@@ -6,6 +6,8 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * One sequence of a model: what it has read, and its memory. Calls from several threads wait for one another; {@link #cancel} does not
  * wait. What the sequence holds is asked of llama.cpp's memory alone, so that a call that failed or was cancelled leaves exactly the
@@ -137,7 +139,7 @@ public final class Session implements AutoCloseable {
      * @throws IllegalArgumentException no tokens, unknown ones, or more than n_ctx has room for
      * @throws CancelledException       see {@link #cancel}
      */
-    public void eval(int[] tokens, Progress progress) {
+    public void eval(int[] tokens, @Nullable Progress progress) {
         int[] read = model.checked("eval", tokens).clone();
         own.use(handle -> {
             eval(handle, "eval", read, progress, newRun());
@@ -170,12 +172,12 @@ public final class Session implements AutoCloseable {
      * @param progress of the prompt; null: none
      * @throws IllegalArgumentException an empty prompt, one that n_ctx has no room for, or tools
      */
-    public Generation generate(String prompt, GenerateOptions options, Progress progress) {
+    public Generation generate(String prompt, GenerateOptions options, @Nullable Progress progress) {
         return generate(model.tokenize(Check.given("generate: prompt", prompt), true, true), options, progress);
     }
 
     /** The same of token ids. */
-    public Generation generate(int[] prompt, GenerateOptions options, Progress progress) {
+    public Generation generate(int[] prompt, GenerateOptions options, @Nullable Progress progress) {
         GenerateOptions o = Check.given("generate: options", options).of("generate", model);
         o.refuseTools("generate");
         int[] ids = limits.prompt("generate", Check.given("generate: prompt", prompt).clone());
@@ -186,7 +188,7 @@ public final class Session implements AutoCloseable {
      * Answer a chat; a system message, then the user's and the assistant's in turn. A chat that only grows evaluates its new tokens, also
      * where the last answer was cancelled: put {@link Generation#message} of it into the messages, or let a {@link Conversation} do that.
      */
-    public Generation chat(List<ChatMessage> messages, GenerateOptions options, Progress progress) {
+    public Generation chat(List<ChatMessage> messages, GenerateOptions options, @Nullable Progress progress) {
         return chat("chat", messages, options, progress, lastTurn);
     }
 

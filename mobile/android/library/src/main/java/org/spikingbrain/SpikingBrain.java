@@ -12,6 +12,8 @@ import java.util.Set;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 import java.util.function.Supplier;
 
+import org.jspecify.annotations.Nullable;
+
 /**
  * A loaded model. Sessions belong to it and are closed with it.
  *
@@ -87,7 +89,7 @@ public final class SpikingBrain implements AutoCloseable {
     }
 
     /** The same, told how far it is. progress: null: none. CancelledException: it ended the load, and all is freed. */
-    public static SpikingBrain load(File file, ModelOptions options, LoadProgress progress) throws IOException {
+    public static SpikingBrain load(File file, ModelOptions options, @Nullable LoadProgress progress) throws IOException {
         Library.load(null);
         return new SpikingBrain(ModelFile.of("load", file), options, progress);
     }
@@ -101,7 +103,7 @@ public final class SpikingBrain implements AutoCloseable {
     }
 
     /** The same, told how far it is; see above. */
-    public static SpikingBrain load(int fd, ModelOptions options, LoadProgress progress) throws IOException {
+    public static SpikingBrain load(int fd, ModelOptions options, @Nullable LoadProgress progress) throws IOException {
         Library.load(null);
         return new SpikingBrain(ModelFile.of("load", fd), options, progress);
     }
@@ -263,7 +265,7 @@ public final class SpikingBrain implements AutoCloseable {
     }
 
     /** "paper": every projection spikes; "released": not the MLP's down projection; null: none does. */
-    public String spikeScope() {
+    public @Nullable String spikeScope() {
         return spiking() ? Overrides.scope(metadata) : null;
     }
 

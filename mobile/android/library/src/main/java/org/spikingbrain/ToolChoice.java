@@ -1,5 +1,7 @@
 package org.spikingbrain;
 
+import org.jspecify.annotations.Nullable;
+
 /** Whether tools are called; see {@link GenerateOptions#toolChoice}. */
 public final class ToolChoice {
     /** The model decides. */
@@ -11,7 +13,7 @@ public final class ToolChoice {
 
     final int number; // Native's
     /** The one tool that is called; null: any. */
-    public final String name;
+    public final @Nullable String name;
 
     private ToolChoice(int number, String name) {
         this.number = number;
