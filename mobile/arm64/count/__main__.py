@@ -1,4 +1,4 @@
-"""`python -m mobile.arm64.count`: builds, counts, writes the rows and the tables; `table` only the tables, `--check` compares them."""
+"""`python -m mobile.arm64.count`: builds, counts, writes the rows and the tables; `cycles` only the estimates, `table` only the tables, `--check` compares them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench import rows as store
 from bench.errors import BenchError
 from sb_convert.whole import write_whole
 
-from . import build, report
+from . import build, cycles, report
 from .cases import MARCH, MODELS, work
 from .measure import count
 
@@ -32,6 +32,11 @@ def measure(jobs: int) -> None:
     write_whole(report.ROWS, "".join(json.dumps(row) + "\n" for row in report.with_ratios(rows)).encode())
 
 
+def estimate() -> None:
+    """Of the driver that holds our kernels."""
+    write_whole(cycles.ROWS, "".join(json.dumps(row) + "\n" for row in cycles.measured(build.driver_path("armv8.0"))).encode())
+
+
 def tables(check: bool) -> int:
     """1 with `check` where README.md does not hold the tables of the rows."""
     before = report.README.read_text()
@@ -46,7 +51,7 @@ def tables(check: bool) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mobile.arm64.count", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "table"), default="all", help="all: build, count, write; table: only the tables")
+    parser.add_argument("what", nargs="?", choices=("all", "cycles", "table"), default="all", help="all: build, count, estimate, write; cycles: estimate, with the driver that is there; table: only the tables")
     parser.add_argument("--check", action="store_true", help="with table: compare, write nothing")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="of the build")
     args = parser.parse_args()
@@ -55,6 +60,8 @@ def main() -> int:
     try:
         if args.what == "all":
             measure(args.jobs)
+        if args.what in ("all", "cycles"):
+            estimate()
         return tables(args.check)
     except BenchError as e:
         print(e, file=sys.stderr)

@@ -14,7 +14,8 @@ from .cases import MARCH
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / "build" / "arm64-count"
-PACKAGES = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "gcc": "gcc", "cmake": "cmake", "ninja": "ninja-build"}
+PACKAGES = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "gcc": "gcc", "cmake": "cmake", "ninja": "ninja-build",
+            "aarch64-linux-gnu-objdump": "binutils-aarch64-linux-gnu", "aarch64-linux-gnu-nm": "binutils-aarch64-linux-gnu"}
 
 
 def tool(name: str) -> str:

@@ -8,26 +8,35 @@ from typing import Any, Optional
 from bench.shapes import SPIKING_1B, SPIKING_7B
 
 # builds of the driver by what the compiler may use: upstream's kernels are chosen by it, ours at run time in each of them
-MARCH = {"armv8.0": "armv8-a", "armv8.2": "armv8.2-a+dotprod+fp16", "armv8.6": "armv8.6-a+dotprod+fp16+i8mm"}
+MARCH = {"armv8.0": "armv8-a", "armv8.2": "armv8.2-a+dotprod+fp16", "armv8.6": "armv8.6-a+dotprod+fp16+i8mm",
+         "armv8.6 sve": "armv8.6-a+dotprod+fp16+sve+i8mm"}
 ISAS = ("generic", "dotprod", "i8mm")
 LEVEL = dict(zip(ISAS, MARCH))  # which of upstream's builds has as much of the CPU as ours
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`isa`: of our kernels (SPIKINGBRAIN_ISA). `upstream`: the product is llama.cpp's own, from weights in `weights_in`."""
+    """`isa`: of our kernels (SPIKINGBRAIN_ISA). `upstream`: the product is llama.cpp's own, from weights in `weights_in`. `bits`: of SVE's vectors."""
     name: str
     build: str
     isa: str
     upstream: bool = False
     weights_in: str = ""
+    bits: int = 0
+
+    @property
+    def cpu(self) -> str:
+        """Of qemu."""
+        return f"max,sve-default-vector-length={self.bits // 8}" if self.bits else "max"
 
 
 OURS = tuple(Variant(f"ours {isa}", "armv8.0", isa) for isa in ISAS)
 UPSTREAM = (Variant("upstream armv8.0", "armv8.0", "generic", True, "CPU"),  # no repacked kernels at this level
             *(Variant(f"upstream {level}{suffix}", level, isa, True, buffer) for level, isa in (("armv8.2", "dotprod"), ("armv8.6", "i8mm"))
               for suffix, buffer in (("", "CPU"), (" repack", "CPU_REPACK"))))
-TOKENS = tuple(Variant(f"{isa}, {level}", level, isa) for isa, level in LEVEL.items())  # as the package's libraries pair them
+# as the package's libraries pair them: their compilers' targets matter to what is llama.cpp's, not to our kernels
+TOKENS = (*(Variant(f"{isa}, {level}", level, isa) for isa, level in LEVEL.items()),
+          *(Variant(f"i8mm, armv8.6 sve {bits}", "armv8.6 sve", "i8mm", bits=bits) for bits in (128, 256, 512)))
 
 
 @dataclass(frozen=True)

@@ -52,5 +52,5 @@ def count(case: Case, variant: Variant, driver: Path, plugin: Path, model: Path 
     for command in commands[-2:]:
         command["mark"] = True
     stdin = "".join(json.dumps(c) + "\n" for c in [*commands, {"cmd": "quit"}])
-    small, large = between(marks(driver, plugin, stdin, {"SPIKINGBRAIN_ISA": variant.isa}))
+    small, large = between(marks(driver, plugin, stdin, {"SPIKINGBRAIN_ISA": variant.isa}, variant.cpu))
     return (large - small) / (m - n)

@@ -8,11 +8,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from bench import rows as store
 from bench.checkout import commit, pin
 from bench.errors import BenchError
 from bench.report.tables import number, table
 from bench.rows import Row, make_row
 
+from . import cycles as estimates
 from .build import ROOT
 from .cases import ISAS, LEVEL, MARCH, Case, Variant, macs
 
@@ -25,8 +27,8 @@ def row(case: Case, variant: Variant, instructions: float, driver: Path, emulato
     """As bench/ has them; `extra`: the variant's parts and instructions per multiplication."""
     n = macs(case)
     extra: dict[str, Any] = {"isa": variant.isa, "march": MARCH[variant.build], "upstream": variant.upstream, "tokens": case.T,
-                             "macs": n, "per_mac": round(instructions / n, 5) if n else None}
-    return make_row(case=case.name, kind=case.kind, name=variant.name, machine={"cpu": f"{emulator}, -cpu max", "arch": "aarch64", "cpus": 1},
+                             "macs": n, "per_mac": round(instructions / n, 5) if n else None, "bits": variant.bits}
+    return make_row(case=case.name, kind=case.kind, name=variant.name, machine={"cpu": f"{emulator}, -cpu {variant.cpu}", "arch": "aarch64", "cpus": 1},
                     cpu_features=[variant.isa], pin=pin(), commit=commit(), build=hashlib.sha256(driver.read_bytes()).hexdigest()[:16],
                     type=case.type, spikes=case.spikes and not variant.upstream, threads=1, n_prompt=case.T, unit="instructions",
                     values=[instructions], date=datetime.now(timezone.utc).isoformat(timespec="seconds"), extra=extra)
@@ -37,9 +39,8 @@ def with_ratios(rows: list[Row]) -> list[Row]:
     on a CPU with as much."""
     for r in rows:
         if not r["extra"]["upstream"]:
-            of_isa = {x["extra"]["isa"]: x["median"] for x in rows if x["case"] == r["case"] and not x["extra"]["upstream"]}
             theirs = upstream(rows, r["case"], LEVEL[r["extra"]["isa"]])
-            r["extra"] |= {"generic_over_this": round(of_isa["generic"] / r["median"], 3),
+            r["extra"] |= {"generic_over_this": round(ours(rows, r["case"])["generic"]["median"] / r["median"], 3),
                            "upstream_over_this": round(theirs["median"] / r["median"], 3) if theirs else None}
     return rows
 
@@ -55,7 +56,8 @@ def cases(rows: list[Row], *kinds: str) -> list[str]:
 
 
 def ours(rows: list[Row], case: str) -> dict[str, Row]:
-    return {r["extra"]["isa"]: r for r in rows if r["case"] == case and not r["extra"]["upstream"]}
+    """By instruction set; with SVE in the compiler's target by its bits, too: "sve 128"."""
+    return {f"sve {r['extra']['bits']}" if r["extra"]["bits"] else r["extra"]["isa"]: r for r in rows if r["case"] == case and not r["extra"]["upstream"]}
 
 
 def products(rows: list[Row]) -> str:
@@ -72,17 +74,19 @@ def products(rows: list[Row]) -> str:
 
 
 def calls(rows: list[Row], *kinds: str) -> str:
-    body = []
-    for case in cases(rows, *kinds):
-        mine = ours(rows, case)
-        body.append([case, *(f"{mine[isa]['median']:,.0f}" for isa in ISAS), *(number(mine[isa]["extra"]["generic_over_this"]) + "x" for isa in ISAS[1:])])
-    return table(["", *ISAS, "dotprod to generic", "i8mm to generic"], body)
+    body, found = [], [ours(rows, case) for case in cases(rows, *kinds)]
+    names = list(found[0]) if found else []
+    for mine in found:
+        body.append([mine["generic"]["case"], *(f"{mine[name]['median']:,.0f}" for name in names),
+                     *(number(mine[isa]["extra"]["generic_over_this"]) + "x" for isa in ISAS[1:])])
+    return table(["", *(f"i8mm, {name}" if name.startswith("sve") else name for name in names), "dotprod to generic", "i8mm to generic"], body)
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "products": products,
     "operators": lambda rows: calls(rows, "operator"),
     "tokens": lambda rows: calls(rows, "decode", "prefill"),
+    "cycles": lambda rows: estimates.shown(store.read(estimates.ROWS)),
     "machine": lambda rows: f"{rows[0]['machine']['cpu']}; {rows[0]['pin']}, commit {rows[0]['commit']}, {rows[0]['date'][:10]}; {len(rows)} rows.",
 }
 

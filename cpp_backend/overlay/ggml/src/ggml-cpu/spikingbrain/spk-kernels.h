@@ -36,6 +36,7 @@ SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
 
 #ifdef SPK_DOTPROD
 #include "spk-mmla-neon.h"
+#include "spk-one-neon.h"
 #endif
 #ifdef SPK_PAIRS
 #include "spk-pairs-avx512.h"
@@ -83,9 +84,25 @@ SPK_INLINE void put_tokens(const float * out, const ggml_spk_row * act, int n_to
     }
 }
 
+#ifdef SPK_DOTPROD
+// not inlined: decoding calls it for each tile, and it saves fewer registers than the rest
+template <class W, bool Q8>
+__attribute__((noinline)) static void tile_one(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
+                                               const double * corr, float * y, int64_t stride_y, int n_rows) {
+    float out[SPK_ROWS];
+    one_token_sums<W, Q8>(n, tile, scales, *act, out);
+    put_tokens(out, act, 1, corr, y, stride_y, n_rows);
+}
+#endif
+
 template <class W, int NT, bool Q8>
 static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
                         const double * corr, float * y, int64_t stride_y, int n_rows) {
+#ifdef SPK_DOTPROD
+    if constexpr (NT == 1 && one_token<W>::THERE) {
+        return tile_one<W, Q8>(n, tile, scales, act, corr, y, stride_y, n_rows);
+    }
+#endif
     float out[NT*SPK_ROWS];
 #ifdef SPK_PAIRS
     if constexpr (std::is_same_v<W, weights_q4_0> && NT == SPK_BATCH && !Q8) {
@@ -115,6 +132,9 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
                          const double * corr, float * y, int64_t stride_y, int n_rows) {
     int t = 0;
 #ifdef SPK_DOTPROD
+    if (n_tok == 1) {
+        return tile_tokens<W, 1, Q8>(n, tile, scales, act, nullptr, corr, y, stride_y, n_rows);
+    }
     const int n_batch = n_tok/SPK_BATCH;
     if (n_batch > 0 && !corr && n_rows == SPK_ROWS) {
         batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, act, y, stride_y);
