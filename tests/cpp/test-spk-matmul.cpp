@@ -304,15 +304,21 @@ struct matrix {
     }
 };
 
+// buft_scales: of INT8 codes, as the matrix where it is NULL
 static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> & act, int64_t T, ggml_backend_buffer_type_t buft, int n_threads,
-        const std::vector<float> * bias = nullptr, bool relu = false, const std::vector<float> * residual = nullptr, const std::vector<float> * gate = nullptr) {
-    tensors tw, g;
-    ggml_tensor * t_w = ggml_new_tensor_2d(tw.ctx, w.type, w.n, w.m);
+        const std::vector<float> * bias = nullptr, bool relu = false, const std::vector<float> * residual = nullptr, const std::vector<float> * gate = nullptr,
+        ggml_backend_buffer_type_t buft_scales = nullptr) {
+    tensors tw, ts, g;
+    ggml_tensor * t_w      = ggml_new_tensor_2d(tw.ctx, w.type, w.n, w.m);
+    ggml_tensor * t_scales = w.type == GGML_TYPE_I8 ? ggml_new_tensor_2d(ts.ctx, GGML_TYPE_F32, w.n/128, w.m) : nullptr;
     tw.alloc(buft);
     ggml_backend_tensor_set(t_w, w.disk.data(), 0, w.disk.size());
+    if (t_scales) {
+        ts.alloc(buft_scales ? buft_scales : buft);
+        ggml_backend_tensor_set(t_scales, w.scales.data(), 0, ggml_nbytes(t_scales));
+    }
 
     const bool rest = !w.rest_index.empty();
-    ggml_tensor * t_scales = w.type == GGML_TYPE_I8 ? ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, w.n/128, w.m) : nullptr;
     ggml_tensor * t_index  = rest ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_I32, w.rest_index.size()) : nullptr;
     ggml_tensor * t_value  = rest ? ggml_new_tensor_1d(g.ctx, GGML_TYPE_I16, w.rest_index.size()) : nullptr;
     ggml_tensor * t_act    = ggml_new_tensor_2d(g.ctx, GGML_TYPE_I8, ggml_spk_row_size(w.n), T);
@@ -334,9 +340,6 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
     }
     if (t_gate) {
         memcpy(t_gate->data, gate->data(), ggml_nbytes(t_gate));
-    }
-    if (t_scales) {
-        memcpy(t_scales->data, w.scales.data(), ggml_nbytes(t_scales));
     }
     if (rest) {
         memcpy(t_index->data, w.rest_index.data(), ggml_nbytes(t_index));
@@ -400,18 +403,24 @@ static void test_exact(ggml_type type, int64_t n, int64_t m, int64_t T, int extr
             expected[t*m + r] = (float) (v_th*sum);
         }
     }
-    for (auto buft : { buft_plain, buft_spk }) {
-        if (buft == buft_spk && m % 16 != 0) {
+    // the matrix, its scales: a user may place the one elsewhere than the other
+    const std::pair<ggml_backend_buffer_type_t, ggml_backend_buffer_type_t> places[] = {
+        { buft_plain, buft_plain }, { buft_spk, buft_spk }, { buft_plain, buft_spk }, { buft_spk, buft_plain } };
+    for (const auto & [buft, buft_scales] : places) {
+        if ((buft == buft_spk || buft_scales == buft_spk) && m % 16 != 0) {
+            continue;
+        }
+        if (buft != buft_scales && (type != GGML_TYPE_I8 || T > 33)) {
             continue;
         }
         for (int n_threads : threads) {
-            const auto y = multiply(w, act, T, buft, n_threads);
+            const auto y = multiply(w, act, T, buft, n_threads, nullptr, false, nullptr, nullptr, buft_scales);
             bool same = true;
             for (int64_t i = 0; i < m*T; ++i) {
                 same &= y[i] == expected[i] || (std::isnan(y[i]) && std::isnan(expected[i]));
             }
             char name[160];
-            snprintf(name, sizeof(name), "exact %s %s n=%d m=%d T=%d extreme=%d rest=%g threads=%d counts=%d", ggml_type_name(type), name_of(buft), (int) n, (int) m, (int) T, extreme, rest_share, n_threads, of_all);
+            snprintf(name, sizeof(name), "exact %s %s scales %s n=%d m=%d T=%d extreme=%d rest=%g threads=%d counts=%d", ggml_type_name(type), name_of(buft), name_of(buft_scales), (int) n, (int) m, (int) T, extreme, rest_share, n_threads, of_all);
             check(same, name);
         }
     }

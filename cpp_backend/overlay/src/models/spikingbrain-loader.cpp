@@ -142,6 +142,10 @@ ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {
 }
 
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w) {
+    if (w->type == GGML_TYPE_F32) { // the scales of INT8 codes
+        ggml_tensor * codes = ggml_new_tensor_2d(ctx, GGML_TYPE_I8, 128*w->ne[0], w->ne[1]);
+        return ggml_spk_mul_mat(ctx, codes, w, nullptr, nullptr, ggml_new_tensor_2d(ctx, GGML_TYPE_I8, ggml_spk_row_size(codes->ne[0]), 512));
+    }
     ggml_tensor * act    = ggml_new_tensor_2d(ctx, GGML_TYPE_I8, ggml_spk_row_size(w->ne[0]), 512);
     ggml_tensor * scales = w->type == GGML_TYPE_I8 ? ggml_new_tensor_3d(ctx, GGML_TYPE_F32, w->ne[0]/128, w->ne[1], w->ne[2]) : nullptr;
     if (w->ne[2] > 1) {

@@ -5,7 +5,7 @@
 // What each tensor of a SpikingBrain model may be stored as, and which operator reads it. Called by the model, by llama.cpp's loader
 // (patch spk-weights) and by its quantiser (patch quantize-checks).
 
-// A flag of create_tensor beside llama.cpp's: the tensor is read by SPK_MUL_MAT, so that it may lie in the buffer type CPU_SPK.
+// A flag of create_tensor beside llama.cpp's: the tensor, a matrix or its INT8 scales, is read by SPK_MUL_MAT, so that it may lie in the buffer type CPU_SPK.
 const int LLAMA_SPIKINGBRAIN_TENSOR_SPK = 1 << 24;
 // Another: the tensor is a constant that no product reads, whatever its name stands for, and lies in a plain buffer.
 const int LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT = 1 << 25;
@@ -13,7 +13,7 @@ const int LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT = 1 << 25;
 // The operator that a tensor created with these flags is used with, where the loader would take op.
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 
-// SPK_MUL_MAT over w, or SPK_MUL_MAT_ID over a stack, to ask a backend about
+// SPK_MUL_MAT over w, or SPK_MUL_MAT_ID over a stack, to ask a backend about; F32: over INT8 codes with w as their scales
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
 
 // The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, Q8_0, Q5_0

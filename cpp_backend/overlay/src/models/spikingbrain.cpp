@@ -81,7 +81,7 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
         return w;
     }
     int8_parts parts;
-    parts.scales = create("scales", n_in/128, n_expert > 0 ? LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT : 0);
+    parts.scales = create("scales", n_in/128, n_expert > 0 ? LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT : LLAMA_SPIKINGBRAIN_TENSOR_SPK);
     if (const ggml_tensor * index = ml.get_tensor_meta(tn(tensor, "outlier_index", il).str().c_str())) {
         require(n_all <= INT32_MAX, format("%s: got outliers in %lld codes, expected at most 2^31 - 1 codes: an outlier's index has 32 bits", w->name, (long long) n_all));
         const int flags = n_expert > 0 ? LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT : 0;

@@ -4,7 +4,9 @@
 // is given together, with what outliers among counts and INT8 codes add.
 
 #include "spk-isa.h"
+#include "spk-buffer.h"
 #include "spk-layout.h"
+#include "ggml-backend-impl.h"
 
 #include <algorithm>
 #include <cstring>
@@ -15,6 +17,7 @@ struct spk_product {
     int64_t         n;
     int             width;      // tokens side by side in what the rest is multiplied with: 1 or SPK_BATCH
     const float   * scales;     // I8, [rows][n/128], else NULL
+    bool            interleaved_scales; // in memory already: [rows/16][n/128][16]
     const int32_t * rest_index; // of INT8 codes, in order; NULL: there are none
     const int16_t * rest_value;
     int64_t         n_rest;
@@ -23,7 +26,7 @@ struct spk_product {
     static spk_product of(const ggml_tensor * dst, int width) {
         const ggml_tensor * w = dst->src[0], * scales = dst->src[2], * index = dst->src[3], * value = dst->src[4];
         const bool rest = index && ggml_nelements(index) > 0;
-        return { spk_get_isa(), w->type, w->ne[0], width, scales ? (const float *) scales->data : nullptr,
+        return { spk_get_isa(), w->type, w->ne[0], width, scales ? (const float *) scales->data : nullptr, scales && scales->buffer && scales->buffer->buft == spk_buffer_type(),
             rest ? (const int32_t *) index->data : nullptr, rest ? (const int16_t *) value->data : nullptr, rest ? ggml_nelements(index) : 0 };
     }
 
@@ -90,7 +93,9 @@ private:
                 ++end;
             }
             double sum[SPK_BATCH] = {};
-            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, scales + first/128, x, encoding, width, sum);
+            const int64_t in_tile = interleaved_scales ? (row + r) % SPK_ROWS : 0;
+            const float * own = interleaved_scales ? scales + (row + r - in_tile)*(n/128) + in_tile : scales + first/128;
+            isa.add_rest(index, rest_value + (index - rest_index), end - index, first, own, interleaved_scales ? SPK_ROWS : 1, x, encoding, width, sum);
             for (int t = 0; t < n_tok; ++t) {
                 corr[t*SPK_ROWS + r] += sum[t];
             }

@@ -148,10 +148,10 @@ struct mul_mat {
         }
     }
 
-    // asks for the scales of a chunk that this thread will likely take next: they lie apart from the weights, so no processor foresees them
+    // asks for the scales of a chunk that this thread will likely take next, where all of them are read before its first weights
     void prefetch_scales(int64_t tile0) const {
         const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + sizes.chunk)*SPK_ROWS, sizes.m);
-        for (int64_t i = first*sizes.n_groups; scales && i < last*sizes.n_groups; i += 64/sizeof(float)) {
+        for (int64_t i = first*sizes.n_groups; scales && !product.interleaved_scales && i < last*sizes.n_groups; i += 64/sizeof(float)) {
             __builtin_prefetch(scales + i, 0, 2);
         }
     }
@@ -163,13 +163,14 @@ struct mul_mat {
         float   * results       = (float *) (buf + sizes.results_at());
         const int64_t stride    = (tile1 - tile0)*SPK_ROWS;
         const bool by_tile      = sizes.interleaved || sizes.pack;
+        const float * ready     = scales && by_tile == product.interleaved_scales ? scales + tile0*SPK_ROWS*sizes.n_groups : packed_scales;
 
         for (int64_t i = tile0; i < tile1; ++i) {
             if (sizes.pack) {
                 spk_pack_tile(sizes.type, packed + (i - tile0)*sizes.tile_size, w + i*sizes.tile_size, sizes.n, n_rows(i));
             }
-            if (scales && by_tile) {
-                spk_pack_scales(packed_scales + (i - tile0)*sizes.n_groups*SPK_ROWS, scales + i*SPK_ROWS*sizes.n_groups, sizes.n_groups, n_rows(i));
+            if (scales && by_tile != product.interleaved_scales) {
+                (by_tile ? spk_pack_scales : spk_unpack_scales)(packed_scales + (i - tile0)*sizes.n_groups*SPK_ROWS, scales + i*SPK_ROWS*sizes.n_groups, sizes.n_groups, n_rows(i));
             }
         }
 
@@ -180,7 +181,7 @@ struct mul_mat {
             const void * packed_tokens = t0/SPK_BATCH < sizes.n_batches ? batch(t0/SPK_BATCH) : nullptr;
             for (int64_t i = tile0; i < tile1; ++i) {
                 const uint8_t * tile = sizes.pack ? packed + (i - tile0)*sizes.tile_size : w + i*sizes.tile_size;
-                const float   * tile_scales = by_tile ? packed_scales + (i - tile0)*sizes.n_groups*SPK_ROWS : scales + i*SPK_ROWS*sizes.n_groups;
+                const float   * tile_scales = ready + (i - tile0)*sizes.n_groups*SPK_ROWS;
                 product.run_tile(tile, tile_scales, by_tile, i*SPK_ROWS, n_rows(i), tokens, n_tok, packed_tokens, spread_of(t0), results + (i - tile0)*SPK_ROWS, stride);
             }
             for (int t = 0; t < n_tok; ++t) {

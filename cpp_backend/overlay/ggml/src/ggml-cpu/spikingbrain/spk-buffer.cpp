@@ -10,13 +10,23 @@ bool can_hold(const ggml_tensor * w) {
     return w->ne[3] == 1 && spk_can_interleave(w->type, w->ne[0], w->ne[1]);
 }
 
+// the scales of an I8 matrix
+bool can_hold_scales(const ggml_tensor * scales) {
+    return scales->type == GGML_TYPE_F32 && scales->ne[1] % SPK_ROWS == 0 && scales->ne[2] == 1 && scales->ne[3] == 1;
+}
+
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
-    if (!can_hold(tensor) || offset != 0 || size != ggml_nbytes(tensor)) {
+    const bool scales = can_hold_scales(tensor);
+    if (!(can_hold(tensor) || scales) || offset != 0 || size != ggml_nbytes(tensor)) {
         GGML_ABORT("spikingbrain: CPU_SPK: tensor %s: got %s [%lld, %lld], %zu bytes at %zu, expected whole matrices whose rows are a multiple of 16",
             tensor->name, ggml_type_name(tensor->type), (long long) tensor->ne[0], (long long) tensor->ne[1], size, offset);
     }
     const size_t tile_size = SPK_ROWS*ggml_row_size(tensor->type, tensor->ne[0]);
     for (size_t i = 0; i < size; i += tile_size) {
+        if (scales) {
+            spk_pack_scales((float *) ((char *) tensor->data + i), (const float *) ((const char *) data + i), tensor->ne[0], SPK_ROWS);
+            continue;
+        }
         spk_pack_tile(tensor->type, (uint8_t *) tensor->data + i, (const uint8_t *) data + i, tensor->ne[0], SPK_ROWS);
     }
 }
@@ -43,15 +53,23 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
 
 class spk_buffer : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
-        if ((op->op != GGML_OP_SPK_MUL_MAT && op->op != GGML_OP_SPK_MUL_MAT_ID) || !op->src[0]->buffer || op->src[0]->buffer->buft != spk_buffer_type()) {
+        if (op->op != GGML_OP_SPK_MUL_MAT && op->op != GGML_OP_SPK_MUL_MAT_ID) {
             return false;
         }
-        for (int i = 1; i < GGML_MAX_SRC; ++i) {
-            if (op->src[i] && op->src[i]->buffer && !ggml_backend_buft_is_host(op->src[i]->buffer->buft)) {
+        bool any = false;
+        for (int i = 0; i < GGML_MAX_SRC; ++i) {
+            const ggml_tensor * src = op->src[i];
+            if (!src || !src->buffer) {
+                continue;
+            }
+            const bool here = src->buffer->buft == spk_buffer_type();
+            const bool held = i == 0 ? can_hold(src) : i == 2 && op->op == GGML_OP_SPK_MUL_MAT && can_hold_scales(src);
+            if (here ? !held : !ggml_backend_buft_is_host(src->buffer->buft)) {
                 return false;
             }
+            any |= here;
         }
-        return can_hold(op->src[0]);
+        return any;
     }
 
     // the operator itself looks where its weights lie

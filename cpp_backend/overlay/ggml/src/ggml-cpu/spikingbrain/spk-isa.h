@@ -95,9 +95,9 @@ struct spk_isa {
     void (*tile_outliers)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
     void (*rows_outliers)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales, int n_rows, const ggml_spk_row * act, double * corr);
 
-    // sum[t] += sum over i < n_rest: scales[column/128]*value[i]*x[column*width + t], column = index[i] - first, t < width (1 or SPK_BATCH)
+    // sum[t] += sum over i < n_rest: scales[column/128*stride]*value[i]*x[column*width + t], column = index[i] - first, t < width (1 or SPK_BATCH)
     // x: counts, int32, or with GGML_SPK_Q8 values, float
-    void (*add_rest)(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+    void (*add_rest)(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales, int64_t stride,
                      const void * x, ggml_spk_encoding encoding, int width, double * sum);
 
     // S is the block S[d][cols], cols <= 32, rows `stride` apart (cols of them where cols < 32), updated in place; writes the outputs of

@@ -235,11 +235,11 @@ static void rows_outliers(ggml_type type, int64_t n, const uint8_t * rows, const
 }
 
 template <typename T>
-static void add_rest_of(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+static void add_rest_of(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales, int64_t stride,
                         const T * x, int width, double * sum) {
     for (int64_t i = 0; i < n_rest; ++i) {
         const int64_t column = index[i] - first;
-        const double  w      = (double) scales[column/128]*value[i];
+        const double  w      = (double) scales[column/128*stride]*value[i];
         if (width == 1) {
             sum[0] += w*x[column];
         } else {
@@ -250,11 +250,11 @@ static void add_rest_of(const int32_t * index, const int16_t * value, int64_t n_
     }
 }
 
-static void add_rest(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales,
+static void add_rest(const int32_t * index, const int16_t * value, int64_t n_rest, int64_t first, const float * scales, int64_t stride,
                      const void * x, ggml_spk_encoding encoding, int width, double * sum) {
     if (encoding == GGML_SPK_Q8) {
-        add_rest_of(index, value, n_rest, first, scales, (const float *) x, width, sum);
+        add_rest_of(index, value, n_rest, first, scales, stride, (const float *) x, width, sum);
     } else {
-        add_rest_of(index, value, n_rest, first, scales, (const int32_t *) x, width, sum);
+        add_rest_of(index, value, n_rest, first, scales, stride, (const int32_t *) x, width, sum);
     }
 }

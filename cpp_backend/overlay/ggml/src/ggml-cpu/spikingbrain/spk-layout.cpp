@@ -101,7 +101,7 @@ void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t
     }
 }
 
-// one token reads as many scales as it multiplies them: four rows and four groups at a time
+// where they are not packed in memory, one token reads as many scales as it multiplies them: four rows and four groups at a time
 void spk_pack_scales(float * packed, const float * scales, int64_t n_groups, int n_rows) {
     typedef float four __attribute__((vector_size(16), aligned(4)));
     const int64_t whole = n_rows == SPK_ROWS ? n_groups - n_groups % 4 : 0;
@@ -122,6 +122,14 @@ void spk_pack_scales(float * packed, const float * scales, int64_t n_groups, int
     for (int r = 0; r < SPK_ROWS; ++r) {
         for (int64_t g = whole; g < n_groups; ++g) {
             packed[g*SPK_ROWS + r] = r < n_rows ? scales[r*n_groups + g] : 0.0f;
+        }
+    }
+}
+
+void spk_unpack_scales(float * scales, const float * packed, int64_t n_groups, int n_rows) {
+    for (int r = 0; r < n_rows; ++r) {
+        for (int64_t g = 0; g < n_groups; ++g) {
+            scales[r*n_groups + g] = packed[g*SPK_ROWS + r];
         }
     }
 }

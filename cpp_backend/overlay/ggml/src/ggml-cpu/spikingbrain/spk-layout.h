@@ -27,5 +27,6 @@ bool   spk_can_interleave(ggml_type type, int64_t n, int64_t m);
 // n_rows <= 16 rows of n columns, contiguous, into a tile; missing rows become zeros
 void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t n, int n_rows);
 
-// scales [n_rows][n_groups] into [n_groups][16]
-void spk_pack_scales(float * packed, const float * scales, int64_t n_groups, int n_rows);
+// scales of I8, which are a tensor of their own: [n_rows][n_groups] into [n_groups][16], and back
+void spk_pack_scales  (float * packed, const float * scales, int64_t n_groups, int n_rows);
+void spk_unpack_scales(float * scales, const float * packed, int64_t n_groups, int n_rows);
