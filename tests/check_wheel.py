@@ -21,7 +21,7 @@ OLD_NUMPY = "numpy<2.4"  # newer wheels of NumPy begin at SSE4.2
 OLD_BLAS = "Prescott"  # NumPy's OpenBLAS otherwise takes AVX kernels under qemu on some hosts, and dies on import
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
 
-LICENCES = {"llama.cpp", "jsonhpp", "cpp-httplib", "pybind11", "llamafile-sgemm", "xxhash", "rotate-bits"}
+LICENCES = {part["name"] for part in json.loads((ROOT / "cpp_backend" / "parts.json").read_text())}  # of all that may be compiled in
 TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split", "rpc-server"}
 PROGRAM = """\
 import json, sys
@@ -39,11 +39,14 @@ def check_contents(wheel: Path) -> None:
         (info,) = {n.split("/")[0] for n in names if n.split("/")[0].endswith(".dist-info")}
         tags = [line for line in archive.read(f"{info}/WHEEL").decode().splitlines() if line.startswith("Tag: ")]
     lib = {n.removeprefix("spikingbrain_cpp/lib/") for n in names if n.startswith("spikingbrain_cpp/lib/")}
-    wanted = {f"llama-{t}" for t in TOOLS} | {f"licenses/LICENSE-{x}" for x in LICENCES} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "ggml-rpc", "llama", "llama-common")}
+    wanted = {f"llama-{t}" for t in TOOLS} | {f"lib{x}.so" for x in ("ggml", "ggml-base", "ggml-rpc", "llama", "llama-common", "sb-c++")}
     wanted |= {f"libggml-cpu-{x}.so" for x in ("x64", "sse42", "haswell")}  # the lowest ones
-    missing = sorted(wanted - lib) + sorted({"spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py", f"{info}/licenses/LICENSE"} - set(names))
+    missing = sorted(wanted - lib) + sorted({"spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py",
+                                              f"{info}/licenses/LICENSE", f"{info}/sboms/spikingbrain_cpp.cdx.json", *(f"{info}/licenses/LICENSE-{x}" for x in LICENCES)} - set(names))
     foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or
                "/licenses/" not in n and n.endswith((".h", ".hpp", ".cpp", ".cmake", ".a", ".o", ".pc"))]
+    if not all(tag.endswith("-manylinux_2_28_x86_64") for tag in tags):
+        raise SystemExit(f"check_wheel: {wheel}: got {tags}, expected manylinux_2_28_x86_64; do make wheel")
     if missing or foreign or "libggml-cpu.so" in lib:
         raise SystemExit(f"check_wheel: {wheel}: got no {missing}, and {foreign}, expected all of the first and none of the second")
     print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files, {', '.join(tags)}", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -90,11 +91,49 @@ def test_the_package_says_what_there_is():
 
 # --- what is bundled ---------------------------------------------------------------------------------------------
 
+def metadata_file(*parts: str) -> str:
+    """A file of the metadata folder, whose path ends so."""
+    files = importlib.metadata.distribution("spikingbrain-cpp").files or []
+    return next(f for f in files if f.parts[0].endswith(".dist-info") and f.parts[1:] == parts).read_text()
+
+
 def test_licences_of_what_is_bundled_are_installed():
-    texts = {p.name: p.read_text(errors="replace") for p in (PACKAGE / "lib" / "licenses").iterdir()}
     for name, words in {"llama.cpp": "The ggml authors", "jsonhpp": "Niels Lohmann", "cpp-httplib": "yhirose", "pybind11": "Wenzel Jakob",
-                        "llamafile-sgemm": "Mozilla", "xxhash": "Yann Collet", "rotate-bits": "MIT"}.items():
-        assert words in texts[f"LICENSE-{name}"], name
+                        "llamafile-sgemm": "Mozilla", "xxhash": "Yann Collet", "rotate-bits": "MIT", "stb_image": "Sean Barrett", "miniaudio": "ALTERNATIVE 2 - MIT",
+                        "subprocess.h": "unencumbered", "yarn": "Jeffrey Quesnelle", "sha1": "Public Domain", "sha256": "Public domain"}.items():
+        assert words in metadata_file("licenses", f"LICENSE-{name}"), name
+
+
+def test_the_bill_of_materials_names_what_is_bundled():
+    bill = json.loads(metadata_file("sboms", "spikingbrain_cpp.cdx.json"))
+    parts = {part["name"]: part for part in bill["components"]}
+    assert bill["metadata"]["component"]["version"] == importlib.metadata.version("spikingbrain-cpp")
+    assert parts["llama.cpp"]["version"] == re.search(r"build-commit: (\w+)", (ROOT / "cpp_backend/llama.lock").read_text())[1]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", parts["jsonhpp"]["version"]) and re.fullmatch(r"\d+\.\d+\.\d+", parts["xxhash"]["version"])
+    assert parts["stb_image"]["licenses"] == [{"expression": "MIT OR Unlicense"}] and parts["pybind11"]["licenses"] == [{"license": {"id": "BSD-3-Clause"}}]
+
+
+def test_whatever_llama_cpp_brings_from_others_is_on_the_list():
+    (tree,) = (ROOT / "build").glob("cp*-linux_*/llama.cpp")
+    brought = {p for p in (tree / "vendor").iterdir() if p.is_dir() and p.name != "hash"} | {p for p in (tree / "vendor" / "hash").iterdir() if p.is_dir()}
+    listed = {"/".join(text[1].split("/")) for part in json.loads((ROOT / "cpp_backend/parts.json").read_text()) for text in (part["text"], part["version"] or part["text"])}
+    assert [p.name for p in sorted(brought) if not any(name.startswith(p.relative_to(tree).as_posix() + "/") for name in listed)] == []
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"text": ["llama", "no-such-file"]}, "no-such-file: got no such file, expected the file that parts.json names"),
+    ({"text": ["llama", "a.h", "^/. Licence", "^none"]}, "x: a.h: got nothing from /^/. Licence/ to /^none/, expected its licence"),
+    ({"version": ["llama", "a.h", "VERSION (.*)"]}, "x: a.h: got nothing like /VERSION (.*)/, expected its version"),
+])
+def test_a_part_that_is_not_found_ends_the_build(change, said, tmp_path):
+    shutil.copy(ROOT / "cpp_backend/parts.py", tmp_path)
+    (tmp_path / "a.h").write_text("/* Licence\nas is\n*/\n")
+    part = {"name": "x", "licence": "MIT", "url": "https://x", "use": "x", "version": None, "text": ["llama", "a.h", "^/. Licence", r"^\*/"]}
+    for edit, code in (({}, 0), (change, 1)):
+        (tmp_path / "parts.json").write_text(json.dumps([part | edit]))
+        done = run(sys.executable, tmp_path / "parts.py", "--out", tmp_path / "out", f"llama={tmp_path}")
+        assert done.returncode == code, done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_projects_own_licence_is_in_the_metadata():

@@ -8,22 +8,7 @@ root=$PWD venv=$1
 out=$root/build/arm64-static
 export PATH="$root/$venv/bin:$PATH"
 
-zig=$(python -c 'import importlib.util as u; s = u.find_spec("ziglang"); print(s.submodule_search_locations[0] if s else "")')/zig
-if [ ! -x "$zig" ]; then
-    echo "arm64-static: ziglang: got no such package in $venv, expected zig's C++ compiler; do $venv/bin/python -m pip install ziglang" >&2
-    exit 1
-fi
-mkdir -p "$out/compiler"
-export ZIG_GLOBAL_CACHE_DIR="$out/compiler/cache"
-wrap() {    # CMake and ccache want one file per compiler
-    printf '#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR="%s"\nexec "%s" %s "$@"\n' "$ZIG_GLOBAL_CACHE_DIR" "$zig" "$2" > "$out/compiler/$1.new"
-    chmod +x "$out/compiler/$1.new"
-    cmp -s "$out/compiler/$1.new" "$out/compiler/$1" && rm "$out/compiler/$1.new" || mv "$out/compiler/$1.new" "$out/compiler/$1"
-}
-wrap clang 'cc -target aarch64-linux-musl'
-wrap clang++ 'c++ -target aarch64-linux-musl'
-wrap ar ar
-wrap ranlib ranlib
+sh release/zig.sh "$venv" aarch64-linux-musl "$out/compiler"
 
 # flavour NAME ARCH: one tree for both, so that the second compiles upstream's kernels anew and nothing else
 flavour() {

@@ -1,10 +1,10 @@
 #!/bin/sh
-# usage: mobile/arm64/build-wheel.sh VENV TOOLS   (make arm64 and make test-mobile run it)
-# Cross-compiles the fork, its C++ tests and the Python module for arm64, every CPU variant that the compiler knows, and packs
-# build/wheels-arm64/*.whl; VENV holds the build requirements, TOOLS is ON or OFF. build/arm64/build.log tells.
+# usage: mobile/arm64/build-wheel.sh VENV   (make test-mobile runs it)
+# Cross-compiles the fork, its C++ tests and the Python module for arm64 by Debian's compiler, every CPU variant that it knows, and packs
+# build/wheels-arm64/*.whl, without tools and for this Debian's glibc; VENV holds the build requirements. build/arm64/build.log tells.
 set -e
 cd "$(dirname "$0")/../.."
-root=$PWD venv=$1 tools=$2
+root=$PWD venv=$1
 python=$root/$venv/bin/python
 sysroot=$root/build/arm64/sysroot
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -23,7 +23,7 @@ PATH="$root/$venv/bin:$PATH" \
     --config-settings=cmake.define.PYBIND11_USE_CROSSCOMPILING=ON \
     --config-settings=cmake.define.SPIKINGBRAIN_VARIANTS=ON \
     --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON \
-    --config-settings=cmake.define.SPIKINGBRAIN_TOOLS="$tools" \
+    --config-settings=cmake.define.SPIKINGBRAIN_TOOLS=OFF \
     . > build/arm64/build.log 2>&1 ||
-    { tail -n 40 build/arm64/build.log; echo "make: arm64: got a failure, expected none; do read build/arm64/build.log" >&2; exit 1; }
+    { tail -n 40 build/arm64/build.log; echo "make: test-mobile: got a failure, expected none; do read build/arm64/build.log" >&2; exit 1; }
 ls build/wheels-arm64/*_aarch64.whl

@@ -76,7 +76,7 @@ abstract class Made @Inject constructor(private val processes: ExecOperations) :
 val llama = layout.buildDirectory.dir("llama.cpp").get().asFile.path
 val licenses = tasks.register<Made>("licenses") {
     folder = sources
-    from.from(sources.file("LICENSE"), sources.file("cpp_backend/llama.lock"), sources.file("cpp_backend/licenses.py"))
+    from.from(sources.file("LICENSE"), sources.file("cpp_backend/llama.lock"), sources.file("cpp_backend/licenses.py"), sources.file("cpp_backend/parts.py"), sources.file("cpp_backend/parts.json"))
     commands.add(listOf("python3", "cpp_backend/upstream.py", "--dest", llama))
     commands.add(listOf("python3", "cpp_backend/licenses.py", llama, "OUT/licenses/spikingbrain", "LICENSE"))
 }
