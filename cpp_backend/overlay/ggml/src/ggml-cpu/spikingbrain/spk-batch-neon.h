@@ -1,5 +1,11 @@
+#pragma once
+
 // What the products of spk-mmla-neon.h read: tokens and rows four by four. An SMMLA wants 8 columns of two tokens and two rows,
 // zipped; an SDOT 4 columns of one token and four rows, as tiles have them. Included inside the namespace of the instruction set.
+
+#include "spk-weights.h"
+
+static const int SPK_COLUMNS = 1024; // that are unpacked together
 
 // 32 columns of four tokens, and where their sums begin (0 where no codes are offset), in the order in which they are loaded, four registers at a time
 #ifdef SPK_I8MM

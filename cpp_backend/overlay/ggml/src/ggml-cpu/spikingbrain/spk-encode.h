@@ -1,5 +1,9 @@
+#pragma once
+
 // Encoding of one row, normed before or not (contract: ggml-spikingbrain.h). Same bits on every instruction set: means are summed in
 // 16 double lanes, added up in order; division, root and rounding are those of IEEE.
+
+#include "spk-simd.h"
 
 SPK_INLINE double in_order(spk_d lanes) {
     double lane[16];

@@ -1,5 +1,9 @@
+#pragma once
+
 // Gated linear attention of one block of value columns (spk-isa.h), over the vectors of spk-vec.h. Included once per
 // instruction set, inside its namespace.
+
+#include "spk-vec.h"
 
 // query heads and vectors of columns that keep their sums in registers together
 #ifdef __aarch64__

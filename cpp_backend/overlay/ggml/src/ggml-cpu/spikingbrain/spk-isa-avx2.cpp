@@ -10,9 +10,9 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
+#define SPK_SIMD "spk-simd-avx2.h"
 namespace {
 namespace avx2 {
-#include "spk-simd-avx2.h"
 #include "spk-kernels.h"
 }
 }

@@ -1,5 +1,14 @@
 #include "spk-isa-common.h"
 
+// with pairs it is another table: spk-isa-zen4.cpp
+#ifdef SPK_PAIRS
+#define SPK_NAME  zen4
+#define SPK_ENTRY spk_isa_zen4
+#else
+#define SPK_NAME  avx512
+#define SPK_ENTRY spk_isa_avx512
+#endif
+
 #ifdef __x86_64__
 #if defined(__GNUC__) && !defined(__clang__) // gcc 12 warns inside its own headers
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -14,15 +23,9 @@
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #endif
 
+#define SPK_SIMD "spk-simd-avx512.h"
 namespace {
-namespace avx512 {
-#include "spk-simd-avx512.h"
-#include "spk-kernels.h"
-}
-// on processors of AMD: spike counts times Q4_0 in pairs
-namespace zen4 {
-#define SPK_PAIRS
-#include "spk-simd-avx512.h"
+namespace SPK_NAME {
 #include "spk-kernels.h"
 }
 }
@@ -33,11 +36,9 @@ namespace zen4 {
 #pragma GCC pop_options
 #endif
 
-static const spk_isa table = SPK_TABLE(avx512), in_pairs = SPK_TABLE(zen4);
+static const spk_isa table = SPK_TABLE(SPK_NAME);
 
-const spk_isa * spk_isa_avx512() { return &table; }
-const spk_isa * spk_isa_zen4()   { return &in_pairs; }
+const spk_isa * SPK_ENTRY() { return &table; }
 #else
-const spk_isa * spk_isa_avx512() { return nullptr; }
-const spk_isa * spk_isa_zen4()   { return nullptr; }
+const spk_isa * SPK_ENTRY() { return nullptr; }
 #endif

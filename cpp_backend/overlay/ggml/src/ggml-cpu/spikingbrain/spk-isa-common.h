@@ -16,4 +16,5 @@
 #define SPK_UNROLL16 _Pragma("GCC unroll 16")
 
 // the kernels of one namespace, in the order of spk_isa
-#define SPK_TABLE(ns) { #ns, ns::encode_row, ns::SPK_TOGETHER, sizeof(ns::spk_batch), ns::pack_batch, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::gla_advance, ns::swa_query, ns::swa_load, ns::swa_rows }
+#define SPK_TABLE_OF(ns) { #ns, ns::encode_row, ns::SPK_TOGETHER, sizeof(ns::spk_batch), ns::pack_batch, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::gla_advance, ns::swa_query, ns::swa_load, ns::swa_rows }
+#define SPK_TABLE(ns) SPK_TABLE_OF(ns)

@@ -11,10 +11,10 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
+#define SPK_SIMD "spk-simd-neon.h"
+#define SPK_DOTPROD
 namespace {
 namespace dotprod {
-#define SPK_DOTPROD
-#include "spk-simd-neon.h"
 #include "spk-kernels.h"
 }
 }

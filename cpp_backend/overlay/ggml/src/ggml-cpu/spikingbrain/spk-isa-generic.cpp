@@ -6,11 +6,6 @@
 
 namespace {
 namespace generic {
-#ifdef __aarch64__
-#include "spk-simd-neon.h"
-#else
-#include "spk-simd-scalar.h"
-#endif
 #include "spk-kernels.h"
 }
 }

@@ -11,11 +11,11 @@
 #pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
 #endif
 
-namespace {
-namespace i8mm {
+#define SPK_SIMD "spk-simd-neon.h"
 #define SPK_DOTPROD
 #define SPK_I8MM
-#include "spk-simd-neon.h"
+namespace {
+namespace i8mm {
 #include "spk-kernels.h"
 }
 }

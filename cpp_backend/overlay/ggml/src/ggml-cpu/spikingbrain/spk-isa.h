@@ -2,6 +2,9 @@
 
 #include "spk-ops.h"
 
+#include <cstddef>
+#include <cstdint>
+
 // Kernels that exist once per instruction set inside one library. Each spk-isa-*.cpp compiles the same sources
 // (spk-kernels.h) over its own vector wrapper (spk-simd-*.h); the table is picked once, at run time.
 
@@ -52,7 +55,7 @@ struct spk_swa_work {
     float   spike_k;    // 0: keys and values are floats
     // the tile: n <= SPK_SWA_TILE rows of the ring, a stride apart
     ggml_type    type_k, type_v;
-    const char * rows_k, * rows_v;
+    const char * keys, * values;
     int64_t      stride_k, stride_v, n;
 
     float   * q;        // [n_rows][spk_swa_width(d)]: float keys' queries, counts; room for whole fours of rows

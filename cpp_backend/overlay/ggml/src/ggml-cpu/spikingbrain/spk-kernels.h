@@ -1,39 +1,18 @@
-// The kernels of spk-isa.h over the vector wrapper included before. Included once per instruction set, inside its
-// namespace; no templates of the standard library here: the linker would keep one instruction set's copy for all.
+#pragma once
 
-#include "spk-vec.h"
-#include "spk-gla.h"
+// The kernels of spk-isa.h over the vector wrapper of one instruction set (spk-simd.h), inside whose namespace they are included. No
+// templates of the standard library here: the linker would keep one instruction set's copy for all.
+
 #include "spk-encode.h"
+#include "spk-gla.h"
 #include "spk-swa.h"
 #include "spk-weights.h"
-
-template <int N_BLOCK>
-SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
-    int32_t bias = row.bias[b];
-    for (int j = 1; j < N_BLOCK; ++j) {
-        bias += row.bias[b + j];
-    }
-    return bias;
-}
 
 #if defined(__aarch64__)
 #include "spk-sums-neon.h"
 #else
 #include "spk-sums.h"
 #endif
-
-// Asks for what will be read soon; block b lies at `block`. One token does without: it is no slower than the processor looks ahead.
-template <class W>
-SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
-    const uint8_t * ahead = block + 4096;
-    SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
-        __builtin_prefetch(ahead + i);
-    }
-    if (W::TILE_SCALES > 0 && b % 2) {
-        __builtin_prefetch(ahead + W::BLOCK);
-    }
-}
-
 #ifdef SPK_DOTPROD
 #include "spk-mmla-neon.h"
 #include "spk-one-neon.h"

@@ -1,9 +1,9 @@
+#pragma once
+
 // Tile products of whole batches: with SMMLA, which multiplies two tokens by two rows over 8 columns at once, or with SDOT.
 // The weights are unpacked once for all tokens of a call, SPK_COLUMNS of them at a time: they stay in the caches. Then four rows meet
 // 16 tokens: 16 registers hold the sums in float, 8 the rows' 32 columns, the others scales, sums in integers of four tokens and
 // columns of theirs. That is all there are. Included inside the namespace of the instruction set.
-
-static const int SPK_COLUMNS = 1024;
 
 #include "spk-batch-neon.h"
 

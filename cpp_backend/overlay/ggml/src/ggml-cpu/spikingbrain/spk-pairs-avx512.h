@@ -1,3 +1,5 @@
+#pragma once
+
 // Spike counts times Q4_0, half of the columns by Winograd's inner product ("A new algorithm for inner product", 1968): of two codes c and counts s
 //   c1 s1 + c2 s2 = (c1 + s2)(c2 + s1) - c1 c2 - s1 s2
 // what depends on one side alone is subtracted once per tile or token. It takes two additions of bytes for a multiplication, which
@@ -5,6 +7,8 @@
 // integers. Half of the columns, since then both kinds of ports are busy. The order of instructions is given, since a Zen 4 deals them
 // out to ports as they come: 64 cycles for a block of 8 tokens, 72 in GCC's order, 74 without pairs, 61 by the ports.
 // Included inside the namespace of the instruction set.
+
+#include "spk-sums.h"
 
 // beyond, a sum with a code of -8 .. 7 leaves int8, or with 128 uint8
 static const int PAIR_MOST = 120;

@@ -1,5 +1,9 @@
+#pragma once
+
 // Single registers of SPK_REG floats, where a kernel plans its registers by itself; wider vectors are in spk-vec.h.
 // Included inside the namespace of the instruction set.
+
+#include "spk-simd.h"
 
 typedef float spk_reg   __attribute__((vector_size(4*SPK_REG)));
 typedef float spk_reg_u __attribute__((vector_size(4*SPK_REG), aligned(4)));

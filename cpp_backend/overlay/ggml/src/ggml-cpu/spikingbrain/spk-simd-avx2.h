@@ -1,4 +1,9 @@
-// AVX2 with FMA and F16C: 16 rows are two registers. Included once, inside the namespace of its instruction set.
+#pragma once
+
+// AVX2 with FMA and F16C: 16 rows are two registers. Included inside the namespace of its instruction set.
+
+#include "spk-simd-ymm.h"
+#include "spk-swa-bytes.h"
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
@@ -122,24 +127,18 @@ SPK_INLINE void i_store_s8(int8_t * p, spk_i x) {
     _mm_storeu_si128((__m128i *) p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
 }
 
-// rows as they are on disk: 32 columns of one row, 8 int32 sums
-struct spk_p  { __m256i v; };
-struct spk_l  { __m256i v; };
-struct spk_lf { __m256  v; };
-
+// rows as they are on disk (spk-simd-ymm.h)
 SPK_INLINE spk_l l_zero() { return { _mm256_setzero_si256() }; }
 SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
     acc.v = dot256(acc.v, _mm256_abs_epi8(w.v), _mm256_sign_epi8(load256(s), w.v));
 }
-#include "spk-simd-ymm.h"
 
 // window attention (spk-swa.h, spk-swa-int.h): with digits of 6 bits, 8 products of them with w + 128 fit in 16 bits, two by two
 #define SWA_PIECES 0 // a multiplication of floats is one instruction, of bytes three
 #define SWA_DIRECT 0
-typedef int8_t    swa_bytes __attribute__((vector_size(16)));
 static const int  SWA_BITS = 6;
 static const bool SWA_FLIP = true;
-#include "spk-swa-bytes.h"
+SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
 
 SPK_INLINE __m256 r_half(const ggml_fp16_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }
 

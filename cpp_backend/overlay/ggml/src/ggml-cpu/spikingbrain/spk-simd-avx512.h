@@ -1,4 +1,8 @@
-// AVX-512 with VNNI: 16 rows are one register. Included once, inside the namespace of its instruction set.
+#pragma once
+
+// AVX-512 with VNNI: 16 rows are one register. Included inside the namespace of its instruction set.
+
+#include "spk-simd-ymm.h"
 
 static const int SPK_REG = 16; // floats of a register
 static const int SPK_NT = 8; // tokens whose sums stay in registers together
@@ -68,17 +72,12 @@ SPK_INLINE int32_t i_sum(spk_i a, spk_i b)        { return _mm512_reduce_add_epi
 SPK_INLINE void    i_store(int32_t * p, spk_i a)  { _mm512_storeu_si512(p, a.v); }
 SPK_INLINE void    i_store_s8(int8_t * p, spk_i a){ _mm_storeu_si128((__m128i *) p, _mm512_cvtepi32_epi8(a.v)); }
 
-// rows as they are on disk: 32 columns of one row, 8 int32 sums
-struct spk_p  { __m256i v; };
-struct spk_l  { __m256i v; };
-struct spk_lf { __m256  v; };
-
+// rows as they are on disk (spk-simd-ymm.h)
 SPK_INLINE spk_l l_zero() { return { _mm256_setzero_si256() }; }
 SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
     const __m256i a = _mm256_loadu_si256((const __m256i *) s);
     acc.v = _mm256_dpbusd_epi32(acc.v, _mm256_abs_epi8(w.v), _mm256_sign_epi8(a, w.v));
 }
-#include "spk-simd-ymm.h"
 
 // window attention (spk-swa.h, spk-swa-int.h)
 #define SWA_PIECES  3

@@ -1,6 +1,12 @@
+#pragma once
+
 // AArch64 NEON, with the dot product (SPK_DOTPROD) and the integer matrix product (SPK_I8MM) where the namespace allows
 // them: 16 rows are four registers. The sums of a tile product are in spk-sums-neon.h.
-// Included once, inside the namespace of its instruction set.
+// Included inside the namespace of its instruction set.
+
+#include "spk-swa-bytes.h"
+
+#include <arm_neon.h>
 
 static const int SPK_REG = 4; // floats of a register
 
@@ -128,10 +134,9 @@ SPK_INLINE void   lf_add(spk_lf & acc, spk_l a, float scale) { acc.v = vfmaq_n_f
 SPK_INLINE float  lf_sum(spk_lf a) { return vaddvq_f32(a.v); }
 
 // window attention (spk-swa.h, spk-swa-int.h)
-typedef int8_t    swa_bytes __attribute__((vector_size(16)));
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = false;
-#include "spk-swa-bytes.h"
+SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
 
 SPK_INLINE float32x4_t r_half(const ggml_fp16_t * p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 

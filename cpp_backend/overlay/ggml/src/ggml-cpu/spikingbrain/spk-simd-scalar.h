@@ -1,4 +1,8 @@
-// Any CPU: plain loops, the form that the others are checked against. Included once, inside its namespace.
+#pragma once
+
+// Any CPU: plain loops, the form that the others are checked against. Included inside its namespace.
+
+#include "spk-swa-bytes.h"
 
 #ifdef __AVX__
 static const int SPK_REG = 8; // floats of a register
@@ -112,10 +116,9 @@ SPK_INLINE float  lf_sum(spk_lf a) { return a.v; }
 // window attention (spk-swa.h, spk-swa-int.h)
 #define SWA_PIECES 0
 #define SWA_DIRECT 0
-typedef int8_t    swa_bytes __attribute__((vector_size(16)));
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = false;
-#include "spk-swa-bytes.h"
+SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
 
 typedef float half_reg __attribute__((vector_size(4*SPK_REG)));
 SPK_INLINE half_reg r_half(const ggml_fp16_t * p) {

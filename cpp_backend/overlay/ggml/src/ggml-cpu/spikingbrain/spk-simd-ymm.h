@@ -1,4 +1,14 @@
+#pragma once
+
 // What AVX2 and AVX-512 share for rows as they are on disk: one block of 32 columns is one register.
+
+#include "spk-isa-common.h"
+
+#include <immintrin.h>
+
+struct spk_p  { __m256i v; }; // 32 columns of one row
+struct spk_l  { __m256i v; }; // 8 int32 sums
+struct spk_lf { __m256  v; };
 
 SPK_INLINE spk_p p_signed(const void * p) {
     return { _mm256_loadu_si256((const __m256i *) p) };

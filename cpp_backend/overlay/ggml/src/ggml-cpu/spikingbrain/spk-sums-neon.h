@@ -1,5 +1,9 @@
+#pragma once
+
 // The sums of a tile product on NEON (contract: spk-sums.h). Each group ends in the same float operations in the same
 // order on all three, so that their results have the same bits. Included inside the namespace of the instruction set.
+
+#include "spk-weights.h"
 
 #if !defined(SPK_DOTPROD)
 

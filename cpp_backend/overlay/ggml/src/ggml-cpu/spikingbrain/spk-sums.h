@@ -1,5 +1,9 @@
+#pragma once
+
 // The sums of a tile product: 16 rows times NT tokens, an integer register set per token.
-// Over the wrapper included before; NEON has its own (spk-sums-neon.h). Included inside the namespace of the instruction set.
+// NEON has its own (spk-sums-neon.h). Included inside the namespace of the instruction set.
+
+#include "spk-weights.h"
 
 static const int SPK_TOGETHER = SPK_BATCH;
 typedef spk_batch_block spk_batch;

@@ -1,6 +1,10 @@
-// 4 rows of 16 bytes, turned by vectors of 16 bytes: for instruction sets that have no wider ones, or gain nothing by them.
-// Included inside the namespace of the instruction set.
+#pragma once
 
+// 4 rows of 16 bytes, turned by vectors of 16 bytes: for instruction sets that have no wider ones, or gain nothing by them.
+
+#include "spk-isa-common.h"
+
+typedef int8_t  swa_bytes __attribute__((vector_size(16)));
 typedef int16_t swa_pairs __attribute__((vector_size(16)));
 typedef int32_t swa_words __attribute__((vector_size(16)));
 
@@ -19,10 +23,11 @@ SPK_INLINE swa_block a_four(const void * a, const void * b, const void * c, cons
 #define SWA_ZIP_PAIRS(a, b, f) __builtin_shufflevector((swa_pairs) a, (swa_pairs) b, f, f + 8, f + 1, f + 9, f + 2, f + 10, f + 3, f + 11)
 #define SWA_ZIP_WORDS(a, b, f) __builtin_shufflevector((swa_words) a, (swa_words) b, f, f + 4, f + 1, f + 5)
 
-// words of 4 columns, those of the rows side by side, 64 bytes from each to the next
-SPK_INLINE void a_store_keys(char * p, swa_block x) {
+// words of 4 columns, those of the rows side by side, 64 bytes from each to the next; FLIP: as w + 128
+template <bool FLIP>
+SPK_INLINE void a_store_words(char * p, swa_block x) {
     SPK_UNROLL for (int r = 0; r < 4; ++r) {
-        x.v[r] = SWA_FLIP ? x.v[r] ^ (int8_t) -128 : x.v[r];
+        x.v[r] = FLIP ? x.v[r] ^ (int8_t) -128 : x.v[r];
     }
     const swa_words a = SWA_ZIP_WORDS(x.v[0], x.v[2], 0), b = SWA_ZIP_WORDS(x.v[1], x.v[3], 0);
     const swa_words c = SWA_ZIP_WORDS(x.v[0], x.v[2], 2), d = SWA_ZIP_WORDS(x.v[1], x.v[3], 2);

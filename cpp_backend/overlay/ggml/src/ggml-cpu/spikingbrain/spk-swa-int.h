@@ -1,6 +1,12 @@
+#pragma once
+
 // Window attention on INT8 keys and values (spk-isa.h). A query is spike counts, split into digits of SWA_BITS bits that are
 // multiplied with the codes of 16 keys at a time, exactly. Where integers are the faster way, the softmax times the scales of the
-// values becomes SWA_PIECES bytes per key, of one unit per row and tile. Included by spk-swa.h.
+// values becomes SWA_PIECES bytes per key, of one unit per row and tile. Included inside the namespace of the
+// instruction set.
+
+#include "spk-encode.h"
+#include "spk-swa-tile.h"
 
 // 16 bytes from column i of a row, zeros beyond its end
 SPK_INLINE swa_bytes swa_columns(const char * row, int64_t i, int64_t stride) {
@@ -47,7 +53,7 @@ static void swa_load_keys(const spk_swa_work & w) {
     const int64_t width = spk_swa_width(w.d);
     for (int64_t j = 0; j < w.n; j += 4) {
         const char * rows[4];
-        swa_pointers<4>(rows, w.rows_k, w.stride_k, w.n, j);
+        swa_pointers<4>(rows, w.keys, w.stride_k, w.n, j);
         char * out = (char *) w.k + j/16*16*width + j % 16*4;
         swa_four_rows(rows, w.stride_k, w.d, [&](int64_t i, swa_block x) SWA_INLINE { a_store_keys(out + i*16, x); });
     }
@@ -57,7 +63,7 @@ static void swa_load_keys(const spk_swa_work & w) {
 static void swa_load_values(const spk_swa_work & w) {
     for (int64_t j = 0; j < w.n; j += 4) {
         const char * rows[4];
-        swa_pointers<4>(rows, w.rows_v, w.stride_v, w.n, j);
+        swa_pointers<4>(rows, w.values, w.stride_v, w.n, j);
 #if SWA_PIECES > 0
         char * out = (char *) w.v + j*spk_swa_width(w.d);
         swa_four_rows(rows, w.stride_v, w.d, [&](int64_t i, swa_block x) SWA_INLINE { a_store_values(out + 4*i, x); });
@@ -76,8 +82,8 @@ static void swa_load_values(const spk_swa_work & w) {
 SPK_INLINE bool swa_direct(const spk_swa_work & w) { return w.n_rows <= SWA_DIRECT && w.d % 16 == 0; }
 
 static void swa_load_int(const spk_swa_work & w) {
-    swa_load_scales(w.k_scale, w.rows_k, w.stride_k, w.n);
-    swa_load_scales(w.v_scale, w.rows_v, w.stride_v, w.n);
+    swa_load_scales(w.k_scale, w.keys, w.stride_k, w.n);
+    swa_load_scales(w.v_scale, w.values, w.stride_v, w.n);
     if (!swa_direct(w)) {
         swa_load_keys(w);
     }
@@ -107,19 +113,19 @@ static void swa_query_int(const spk_swa_work & w, int64_t r, const float * q) {
         i_store(count + i, f_quotient(swa_sixteen(q + i, w.d - i), v_th));
     }
     const int32_t half = 1 << (SWA_BITS - 1);
-    int32_t rest = 1;
+    int32_t left = 1;
     int p = 0;
-    for (; rest != 0 && p < SPK_SWA_DIGITS; ++p) {
+    for (; left != 0 && p < SPK_SWA_DIGITS; ++p) {
         int8_t * digit = w.digits + (p*w.n_rows + r)*width;
         int32_t total = 0;
-        rest = 0;
+        left = 0;
         for (int64_t i = 0; i < width; ++i) {
             const int32_t s = ok ? count[i] : 0;
             const int32_t c = ((s + half) & (2*half - 1)) - half;
             digit[i] = (int8_t) c;
             total   += c;
             count[i] = (s - c) >> SWA_BITS;
-            rest    |= count[i];
+            left    |= count[i];
         }
         w.start[p*w.n_rows + r] = SWA_FLIP ? -128*total : 0;
     }
@@ -164,7 +170,7 @@ static void swa_scores_direct(const spk_swa_work & w, int64_t r, int digit, int6
     const int64_t row = digit*w.n_rows + r;
     for (int64_t j = first - first % SWA_KEYS; j < last; j += SWA_KEYS) {
         const char * p[SWA_KEYS];
-        swa_pointers<SWA_KEYS>(p, w.rows_k, w.stride_k, w.n, j);
+        swa_pointers<SWA_KEYS>(p, w.keys, w.stride_k, w.n, j);
         swa_lanes acc[R][4];
         SPK_UNROLL for (int i = 0; i < R; ++i) {
             SPK_UNROLL for (int a = 0; a < 4; ++a) {
@@ -290,9 +296,9 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
         for (int64_t r = 0; r < n_rows; r += 2) {
             const int64_t ahead = r < SWA_AHEAD ? step : 0, at = 2*SPK_SWA_TILE*w.stride_v + pass*ahead*SPK_SWA_TILE/4;
             if (r + 2 <= n_rows) {
-                swa_sums<2, SWA_COLUMNS>(part + r*size, w, r0 + r, i, bad, first, last, ahead, w.rows_k + at, w.rows_v + at);
+                swa_sums<2, SWA_COLUMNS>(part + r*size, w, r0 + r, i, bad, first, last, ahead, w.keys + at, w.values + at);
             } else {
-                swa_sums<1, SWA_COLUMNS>(part + r*size, w, r0 + r, i, bad, first, last, ahead, w.rows_k + at, w.rows_v + at);
+                swa_sums<1, SWA_COLUMNS>(part + r*size, w, r0 + r, i, bad, first, last, ahead, w.keys + at, w.values + at);
             }
             pass += ahead > 0;
         }
@@ -310,7 +316,7 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
     const int64_t stride = w.d*sizeof(float), next = 2*SPK_SWA_TILE*w.stride_v, pass = SWA_C*SPK_REG;
     // keys to come during the first pass, values during the second; what is asked for later is there
     const auto ahead = [&](int64_t i) {
-        return i < pass ? swa_rows_ahead { w.rows_k + next, w.stride_k } : i < 2*pass ? swa_rows_ahead { w.rows_v + next, w.stride_v } : swa_rows_ahead { v, 0 };
+        return i < pass ? swa_rows_ahead { w.keys + next, w.stride_k } : i < 2*pass ? swa_rows_ahead { w.values + next, w.stride_v } : swa_rows_ahead { v, 0 };
     };
     swa_values<float, 2>(part + 2, w.old + r0, w.score + r0*SPK_SWA_TILE, n_rows, v, stride, w.d, first, last, ahead);
 }

@@ -1,6 +1,14 @@
+#pragma once
+
 // A small vector wrapper: 16 floats. On NEON four registers in a struct, since GCC keeps a vector type wider than the
 // registers in memory; elsewhere one vector type, which the compiler maps to one AVX-512, two AVX or four SSE registers.
 // Loads and stores need no alignment.
+
+#include "spk-isa-common.h"
+
+#ifdef __aarch64__
+#include <arm_neon.h>
+#endif
 
 static const int SPK_VEC = 16;
 

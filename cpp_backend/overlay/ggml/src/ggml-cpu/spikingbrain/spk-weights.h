@@ -1,6 +1,10 @@
+#pragma once
+
 // The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
 // on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale. TILE_SCALES: their bytes per block of a tile.
 // Stored are codes + OFFSET. steps(): f(i, step i) for the 8 steps of a block.
+
+#include "spk-simd.h"
 
 #define SPK_STEPS _Pragma("GCC unroll 8")
 
@@ -106,3 +110,25 @@ struct weights_q5_0 : weights_blocks {
     SPK_INLINE spk_p row_block(const uint8_t * q) { return p_5bit(q + 6, q + 2); }
     SPK_INLINE int   code(const uint8_t * q, int i) { return (q[6 + i % 16] >> i/16*4 & 15) + (q[2 + i/8] >> i % 8 & 1)*16 - 16; }
 };
+
+// of the blocks of a group
+template <int N_BLOCK>
+SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
+    int32_t bias = row.bias[b];
+    for (int j = 1; j < N_BLOCK; ++j) {
+        bias += row.bias[b + j];
+    }
+    return bias;
+}
+
+// Asks for what will be read soon; block b lies at `block`. One token does without: it is no slower than the processor looks ahead.
+template <class W>
+SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
+    const uint8_t * ahead = block + 4096;
+    SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
+        __builtin_prefetch(ahead + i);
+    }
+    if (W::TILE_SCALES > 0 && b % 2) {
+        __builtin_prefetch(ahead + W::BLOCK);
+    }
+}

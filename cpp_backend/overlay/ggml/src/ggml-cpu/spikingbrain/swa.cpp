@@ -1,5 +1,6 @@
 #include "spk-isa.h"
 
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -17,7 +18,7 @@ constexpr int64_t SWA_CHUNK  = 512; // keys of one work item, where they are spl
 constexpr int64_t SWA_TOKENS = 8;   // tokens of one work item
 constexpr float   LOG2_E = 1.44269504f; // scores are powers of two
 
-struct swa_shape {
+struct swa_sizes {
     int64_t d, n_head, n_kv, n_group, n_seqs, n_tok, window, n_ring;
     int64_t n_block; // token blocks per sequence
     int64_t n_chunk; // key chunks per item
@@ -26,7 +27,7 @@ struct swa_shape {
     float   scale;
     float   spike_k; // 0: float keys
 
-    explicit swa_shape(const ggml_tensor * dst) {
+    explicit swa_sizes(const ggml_tensor * dst) {
         const ggml_tensor * q = dst->src[0];
         const ggml_tensor * k = dst->src[1];
         d       = q->ne[0];
@@ -61,21 +62,21 @@ struct swa_room {
 };
 
 // a thread's work from `buf` on, a multiple of 64; its size
-size_t swa_take(spk_swa_work & w, char * buf, const swa_shape & sh) {
-    const int64_t width = spk_swa_width(sh.d), rows = (sh.rows + 3)/4*4; // whole registers of rows
+size_t swa_take(spk_swa_work & w, char * buf, const swa_sizes & sizes) {
+    const int64_t width = spk_swa_width(sizes.d), rows = (sizes.rows + 3)/4*4; // whole registers of rows
     swa_room room = { buf };
     room.take(w.q,        rows*width);
-    room.take(w.digits,   SPK_SWA_DIGITS*sh.rows*width);
-    room.take(w.start,    SPK_SWA_DIGITS*sh.rows);
-    room.take(w.n_digits, sh.rows);
-    room.take(w.unit,     sh.rows);
+    room.take(w.digits,   SPK_SWA_DIGITS*sizes.rows*width);
+    room.take(w.start,    SPK_SWA_DIGITS*sizes.rows);
+    room.take(w.n_digits, sizes.rows);
+    room.take(w.unit,     sizes.rows);
     room.take(w.k,        SWA_TILE*width);
     room.take(w.v,        SWA_TILE*width);
     room.take(w.k_scale,  SWA_TILE);
     room.take(w.v_scale,  SWA_TILE);
     room.take(w.score,    SWA_TILE*rows);
-    room.take(w.old,      sh.rows);
-    room.take(w.step,     sh.rows);
+    room.take(w.old,      sizes.rows);
+    room.take(w.step,     sizes.rows);
     return room.at - buf;
 }
 
@@ -86,29 +87,29 @@ struct swa_item {
 };
 
 // the queries of an item's sequence, head and tokens
-void swa_queries(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, spk_swa_work & w) {
+void swa_queries(const swa_sizes & sizes, const ggml_tensor * dst, const swa_item & it, spk_swa_work & w) {
     const float * q = (const float *) dst->src[0]->data;
-    w.d       = sh.d;
-    w.n_rows  = (it.t1 - it.t0)*sh.n_group;
-    w.scale   = sh.scale*LOG2_E;
-    w.spike_k = sh.spike_k;
+    w.d       = sizes.d;
+    w.n_rows  = (it.t1 - it.t0)*sizes.n_group;
+    w.scale   = sizes.scale*LOG2_E;
+    w.spike_k = sizes.spike_k;
     for (int64_t r = 0; r < w.n_rows; ++r) {
-        const int64_t token = it.seq*sh.n_tok + it.t0 + r/sh.n_group;
-        spk_get_isa().swa_query(w, r, q + (token*sh.n_head + it.head*sh.n_group + r % sh.n_group)*sh.d);
+        const int64_t token = it.seq*sizes.n_tok + it.t0 + r/sizes.n_group;
+        spk_get_isa().swa_query(w, r, q + (token*sizes.n_head + it.head*sizes.n_group + r % sizes.n_group)*sizes.d);
     }
 }
 
 // part: per row max, sum, o[d] (not yet divided by the sum)
-void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it, float * part, spk_swa_work & w) {
+void swa_run(const swa_sizes & sizes, const ggml_tensor * dst, const swa_item & it, float * part, spk_swa_work & w) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
-    const int32_t * pos = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
+    const int32_t * pos = (const int32_t *) dst->src[3]->data + it.seq*sizes.n_tok;
     const int32_t * seq = (const int32_t *) dst->src[4]->data + it.seq*GGML_SPK_SEQ_N_INFO;
 
     for (int64_t r = 0; r < w.n_rows; ++r) {
-        float * x = part + r*(sh.d + 2);
+        float * x = part + r*(sizes.d + 2);
         x[0] = -INFINITY;
-        memset(x + 1, 0, (sh.d + 1)*sizeof(float));
+        memset(x + 1, 0, (sizes.d + 1)*sizeof(float));
     }
     w.type_k   = k->type;
     w.type_v   = v->type;
@@ -116,20 +117,20 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
     w.stride_v = v->nb[1];
     const auto load = [&](int64_t row, int64_t n) {
         w.n      = n;
-        w.rows_k = (const char *) k->data + it.head*k->nb[2] + row*k->nb[1];
-        w.rows_v = (const char *) v->data + it.head*v->nb[2] + row*v->nb[1];
+        w.keys = (const char *) k->data + it.head*k->nb[2] + row*k->nb[1];
+        w.values = (const char *) v->data + it.head*v->nb[2] + row*v->nb[1];
         spk_get_isa().swa_load(w);
     };
-    for (int64_t j = 0; it.sinks && j < sh.n_sinks; j += w.n) {
-        load(k->ne[1] - sh.n_sinks + j, std::min(SWA_TILE, sh.n_sinks - j));
+    for (int64_t j = 0; it.sinks && j < sizes.n_sinks; j += w.n) {
+        load(k->ne[1] - sizes.n_sinks + j, std::min(SWA_TILE, sizes.n_sinks - j));
         spk_get_isa().swa_rows(part, w, 0, w.n_rows, 0, w.n);
     }
     for (int64_t p = it.p0; p < it.p1; p += w.n) {
-        const int64_t in_ring = p % sh.n_ring;
-        load(seq[GGML_SPK_SEQ_SLOT]*sh.n_ring + in_ring, std::min(std::min(SWA_TILE, it.p1 - p), sh.n_ring - in_ring));
+        const int64_t in_ring = p % sizes.n_ring;
+        load(seq[GGML_SPK_SEQ_SLOT]*sizes.n_ring + in_ring, std::min(std::min(SWA_TILE, it.p1 - p), sizes.n_ring - in_ring));
 
         // keys that token t sees, of this tile
-        const auto first = [&](int64_t t) { return std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sh.window + 1)) - p; };
+        const auto first = [&](int64_t t) { return std::max<int64_t>(p, std::max<int64_t>(seq[GGML_SPK_SEQ_POS_FIRST], pos[t] - sizes.window + 1)) - p; };
         const auto last  = [&](int64_t t) { return std::min<int64_t>(p + w.n, (int64_t) pos[t] + 1) - p; };
         for (int64_t t = it.t0, next; t < it.t1; t = next) {
             const int64_t lo = first(t), hi = last(t);
@@ -137,8 +138,8 @@ void swa_run(const swa_shape & sh, const ggml_tensor * dst, const swa_item & it,
                 ++next;
             }
             if (lo < hi) {
-                const int64_t r = (t - it.t0)*sh.n_group;
-                spk_get_isa().swa_rows(part + r*(sh.d + 2), w, r, (next - t)*sh.n_group, lo, hi);
+                const int64_t r = (t - it.t0)*sizes.n_group;
+                spk_get_isa().swa_rows(part + r*(sizes.d + 2), w, r, (next - t)*sizes.n_group, lo, hi);
             }
         }
     }
@@ -165,57 +166,57 @@ void swa_merge(float * o, const float * part, int64_t n, int64_t stride, int64_t
     }
 }
 
-float * swa_out(ggml_tensor * dst, const swa_shape & sh, int64_t seq, int64_t head, int64_t t, int64_t r) {
-    return (float *) dst->data + ((seq*sh.n_tok + t)*sh.n_head + head*sh.n_group + r)*sh.d;
+float * swa_out(ggml_tensor * dst, const swa_sizes & sizes, int64_t seq, int64_t head, int64_t t, int64_t r) {
+    return (float *) dst->data + ((seq*sizes.n_tok + t)*sizes.n_head + head*sizes.n_group + r)*sizes.d;
 }
 
-size_t swa_partials_size(const swa_shape & sh, int64_t n_tasks) {
-    return (std::max(sh.n_chunk > 1 ? sh.n_items() : 0, n_tasks)*sh.partial_size()*sizeof(float) + 63)/64*64;
+size_t swa_partials_size(const swa_sizes & sizes, int64_t n_tasks) {
+    return (std::max(sizes.n_chunk > 1 ? sizes.n_items() : 0, n_tasks)*sizes.partial_size()*sizeof(float) + 63)/64*64;
 }
 
 // No more chunks than the sequences have keys for: a window may be as long as a text can become.
-void swa_shorten(swa_shape & sh, const ggml_tensor * dst) {
+void swa_shorten(swa_sizes & sizes, const ggml_tensor * dst) {
     int64_t most = 1;
-    for (int64_t s = 0; s < sh.n_seqs; ++s) {
-        const int32_t * pos   = (const int32_t *) dst->src[3]->data + s*sh.n_tok;
+    for (int64_t s = 0; s < sizes.n_seqs; ++s) {
+        const int32_t * pos   = (const int32_t *) dst->src[3]->data + s*sizes.n_tok;
         const int64_t   first = ((const int32_t *) dst->src[4]->data)[s*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
-        most = std::max(most, (int64_t) pos[sh.n_tok - 1] + 1 - first);
+        most = std::max(most, (int64_t) pos[sizes.n_tok - 1] + 1 - first);
     }
-    sh.n_chunk = std::min(sh.n_chunk, (most + SWA_CHUNK - 1)/SWA_CHUNK);
+    sizes.n_chunk = std::min(sizes.n_chunk, (most + SWA_CHUNK - 1)/SWA_CHUNK);
 }
 
 } // namespace
 
 size_t spk_swa_work_size(const ggml_tensor * dst, int n_tasks) {
-    const swa_shape sh(dst);
+    const swa_sizes sizes(dst);
     spk_swa_work w;
-    return 64 + swa_partials_size(sh, n_tasks) + n_tasks*swa_take(w, nullptr, sh);
+    return 64 + swa_partials_size(sizes, n_tasks) + n_tasks*swa_take(w, nullptr, sizes);
 }
 
 void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
-    swa_shape sh(dst);
-    swa_shorten(sh, dst);
-    const bool split = sh.n_chunk > 1;
+    swa_sizes sizes(dst);
+    swa_shorten(sizes, dst);
+    const bool split = sizes.n_chunk > 1;
 
     float * part = (float *) (((uintptr_t) params->wdata + 63) & ~(uintptr_t) 63);
     spk_swa_work w;
-    const size_t size = swa_take(w, nullptr, sh);
-    swa_take(w, (char *) part + swa_partials_size(sh, params->nth) + params->ith*size, sh);
+    const size_t size = swa_take(w, nullptr, sizes);
+    swa_take(w, (char *) part + swa_partials_size(sizes, params->nth) + params->ith*size, sizes);
 
-    const int64_t begin = sh.n_items()*params->ith/params->nth, end = sh.n_items()*(params->ith + 1)/params->nth;
+    const int64_t begin = sizes.n_items()*params->ith/params->nth, end = sizes.n_items()*(params->ith + 1)/params->nth;
     for (int64_t item = begin; item < end; ++item) {
-        const int64_t chunk = item % sh.n_chunk;
-        const int64_t block = item/sh.n_chunk % sh.n_block;
+        const int64_t chunk = item % sizes.n_chunk;
+        const int64_t block = item/sizes.n_chunk % sizes.n_block;
 
         swa_item it;
-        it.head = item/(sh.n_chunk*sh.n_block) % sh.n_kv;
-        it.seq  = item/(sh.n_chunk*sh.n_block*sh.n_kv);
+        it.head = item/(sizes.n_chunk*sizes.n_block) % sizes.n_kv;
+        it.seq  = item/(sizes.n_chunk*sizes.n_block*sizes.n_kv);
         it.t0   = block*SWA_TOKENS;
-        it.t1   = std::min(it.t0 + SWA_TOKENS, sh.n_tok);
+        it.t1   = std::min(it.t0 + SWA_TOKENS, sizes.n_tok);
 
-        const int32_t * pos   = (const int32_t *) dst->src[3]->data + it.seq*sh.n_tok;
+        const int32_t * pos   = (const int32_t *) dst->src[3]->data + it.seq*sizes.n_tok;
         const int32_t   first = ((const int32_t *) dst->src[4]->data)[it.seq*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
-        it.p0 = std::max<int64_t>(first, pos[it.t0] - sh.window + 1);
+        it.p0 = std::max<int64_t>(first, pos[it.t0] - sizes.window + 1);
         it.p1 = (int64_t) pos[it.t1 - 1] + 1;
         it.sinks = chunk == 0;
         if (split) {
@@ -224,27 +225,27 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
         }
 
         if (item == begin || chunk == 0) {
-            swa_queries(sh, dst, it, w);
+            swa_queries(sizes, dst, it, w);
         }
-        float * x = part + (split ? item : params->ith)*sh.partial_size();
-        swa_run(sh, dst, it, x, w);
+        float * x = part + (split ? item : params->ith)*sizes.partial_size();
+        swa_run(sizes, dst, it, x, w);
 
         if (!split) {
             for (int64_t r = 0; r < w.n_rows; ++r) {
-                swa_merge(swa_out(dst, sh, it.seq, it.head, it.t0 + r/sh.n_group, r % sh.n_group), x + r*(sh.d + 2), 1, 0, sh.d);
+                swa_merge(swa_out(dst, sizes, it.seq, it.head, it.t0 + r/sizes.n_group, r % sizes.n_group), x + r*(sizes.d + 2), 1, 0, sizes.d);
             }
         }
     }
 
     if (split) {
         ggml_barrier(params->threadpool);
-        for (int64_t i = params->ith; i < sh.n_seqs*sh.n_tok*sh.n_head; i += params->nth) {
-            const int64_t seq  = i/(sh.n_tok*sh.n_head);
-            const int64_t t    = i/sh.n_head % sh.n_tok;
-            const int64_t head = i % sh.n_head/sh.n_group;
-            const int64_t r    = t*sh.n_group + i % sh.n_group;
-            const float * x = part + (seq*sh.n_kv + head)*sh.n_chunk*sh.partial_size() + r*(sh.d + 2);
-            swa_merge(swa_out(dst, sh, seq, head, t, i % sh.n_group), x, sh.n_chunk, sh.partial_size(), sh.d);
+        for (int64_t i = params->ith; i < sizes.n_seqs*sizes.n_tok*sizes.n_head; i += params->nth) {
+            const int64_t seq  = i/(sizes.n_tok*sizes.n_head);
+            const int64_t t    = i/sizes.n_head % sizes.n_tok;
+            const int64_t head = i % sizes.n_head/sizes.n_group;
+            const int64_t r    = t*sizes.n_group + i % sizes.n_group;
+            const float * x = part + (seq*sizes.n_kv + head)*sizes.n_chunk*sizes.partial_size() + r*(sizes.d + 2);
+            swa_merge(swa_out(dst, sizes, seq, head, t, i % sizes.n_group), x, sizes.n_chunk, sizes.partial_size(), sizes.d);
         }
     }
 }
