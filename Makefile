@@ -217,7 +217,7 @@ arm64-static: build/arm64-static/.built
 
 # the smaller set builds no tool, unless they are there
 ifeq ($(SPIKINGBRAIN_MOBILE),full)
-ARM64_PARTS := build/arm64/.wheel-ON build/arm64-static/.built
+ARM64_PARTS := build/arm64/.wheel-ON build/arm64-static/.built build/android/.built
 else
 ARM64_PARTS := $(firstword $(wildcard build/arm64/.wheel-ON) build/arm64/.wheel-OFF)
 endif
@@ -233,6 +233,12 @@ $(VENV)/.mobile-extras: $(VENV)/.installed
 # of an Android SDK, what Debian has; without it the tests of it are skipped
 build/android-parts/.fetched: mobile/android/debian_parts.py
 	@python3 mobile/android/debian_parts.py build/android-parts && touch $@ || true
+
+# what Gradle would have CMake build, with Debian's compilers
+build/android/.built: build/android-parts/.fetched $(VENV)/.build-requires build/sources.list $(SOURCES) $(shell find mobile/android/library/src/main/cpp -type f) | check-arm64
+	@echo "building the Android library's native part with Debian's compilers (long; build/android/build.log tells)"
+	@sh mobile/android/build-stand-in.sh $(VENV) arm64-v8a x86_64
+	@touch $@
 
 test-mobile: INSTALL := --install
 test-mobile: ARM64_FOR := test

@@ -8,6 +8,11 @@ if [ "$1" = test ]; then
     command -v qemu-aarch64 >/dev/null 2>&1 || missing="$missing qemu-user"
     command -v javac >/dev/null 2>&1 || { [ -n "$JAVA_HOME" ] && [ -x "$JAVA_HOME/bin/javac" ]; } || missing="$missing openjdk-17-jdk-headless"
     command -v aapt >/dev/null 2>&1 || missing="$missing aapt"
+    for tool in zipalign apksigner; do
+        command -v $tool >/dev/null 2>&1 || missing="$missing $tool"
+    done
+    command -v proguard >/dev/null 2>&1 || missing="$missing proguard-cli"
+    [ -f /usr/share/java/junit4.jar ] || missing="$missing junit4"
     [ -f /usr/share/android-framework-res/framework-res.apk ] || missing="$missing android-framework-res"
     [ -f /usr/share/java/json-android.jar ] || missing="$missing libandroid-json-org-java"
 fi

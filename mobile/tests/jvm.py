@@ -18,6 +18,7 @@ CPP = ROOT / "mobile" / "android" / "library" / "src" / "main" / "cpp"
 JAVA = ROOT / "mobile" / "android" / "library" / "src" / "main" / "java" / "org" / "spikingbrain"
 CASES = ROOT / "mobile" / "tests" / "java" / "org" / "spikingbrain"
 ANNOTATIONS = ROOT / "mobile" / "tests" / "java" / "jspecify"  # as JSpecify declares them, which Gradle fetches
+ANDROID_TEST = ROOT / "mobile" / "android" / "library" / "src" / "androidTest" / "java"  # its TinyModel runs here, too
 ANDROID_ONLY = {"AndroidFiles.java"}  # the classes that need android.jar
 ONE = {"n_threads": 1, "n_threads_batch": 1, "n_ubatch": 32}  # as Setup.small()
 
@@ -61,7 +62,8 @@ class Jvm:
 @pytest.fixture(scope="session")
 def jvm(tmp_path_factory: pytest.TempPathFactory) -> Jvm:
     classes = tmp_path_factory.mktemp("classes")
-    sources = sorted(p for folder in (JAVA, CASES) for p in folder.glob("*.java") if p.name not in ANDROID_ONLY) + sorted(ANNOTATIONS.rglob("*.java"))
+    sources = sorted(p for folder in (JAVA, CASES, ANDROID_TEST / "org" / "spikingbrain") for p in folder.glob("*.java")
+                     if p.name not in ANDROID_ONLY | {"TinyModelTest.java"}) + sorted(ANNOTATIONS.rglob("*.java"))
     run = subprocess.run([tool("javac"), "--release", "11", "-Xlint:all,-try", "-Werror", "-d", str(classes), *map(str, sources)],
                          capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

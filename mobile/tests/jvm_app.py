@@ -23,6 +23,7 @@ NEWER = {"Newer.java"}  # all that Android has had since 6.0
 PARTS = ROOT / "build" / "android-parts"  # of mobile/android/debian_parts.py
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")  # Android 10's resources
 JSON = Path("/usr/share/java/json-android.jar")
+PACKAGE = "org.spikingbrain.app"
 
 
 def need(path: Path | None, package: str) -> Path:
@@ -55,6 +56,26 @@ def compile_app(folder: Path, resources: Path) -> Path:
     annotations = javac(folder / "annotations", sorted(ANNOTATIONS.rglob("*.java")), jar, release=8)
     classes = javac(folder / "classes", [p for p in sources if p.name in NEWER], stubs, jar, release=8)
     return javac(classes, [p for p in sources if p.name not in NEWER], classes, annotations, jar, release=8)
+
+
+@pytest.fixture(scope="session")
+def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """aapt's R.java and resources.apk, and Gradle's BuildConfig. Android 10 knows neither of the manifest's newer values: one is replaced."""
+    folder = tmp_path_factory.mktemp("resources")
+    manifest = folder / "AndroidManifest.xml"
+    manifest.write_text(MANIFEST.read_text().replace("<manifest ", f'<manifest package="{PACKAGE}" ', 1).replace('"specialUse"', '"dataSync"'))
+    aapt = tool("aapt") if need(FRAMEWORK, "android-framework-res") and need(Path("/usr/bin/aapt"), "aapt") else ""
+    run = subprocess.run([aapt, "package", "-f", "-m", "-J", str(folder), "-M", str(manifest), "-S", str(RES), "-I", str(FRAMEWORK), "--min-sdk-version", "29",
+                          "--target-sdk-version", "36", "-F", str(folder / "resources.apk")], capture_output=True, text=True)
+    assert run.returncode == 0 and "warning" not in run.stderr.lower(), run.stderr
+    (folder / "BuildConfig.java").write_text(f'package {PACKAGE}; final class BuildConfig {{ static final String PIN = "", COMMIT = ""; }}\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def app_classes(resources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the library's and the app's classes."""
+    return compile_app(tmp_path_factory.mktemp("app"), resources)
 
 
 class App:

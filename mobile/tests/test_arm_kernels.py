@@ -9,6 +9,7 @@ import pytest
 
 from conftest import BUILD, FULL, Machine, Models, qemu
 
+RAN = {"kernels for arm64": "under qemu (`mobile/arm64/`)"}
 MAX = "max,sve-default-vector-length=16"  # of 128 bits, as most CPUs have it
 ALONE = [("armv8.0_1", "cortex-a53"), ("armv8.2_1", "cortex-a76"), ("armv8.2_2", "cortex-a76"), ("armv8.2_3", MAX), ("armv8.6_1", MAX), ("armv8.6_2", MAX)]
 if FULL:

@@ -40,11 +40,11 @@ def test_cross_compiler_and_qemu(tmp_path: Path) -> None:
     none = with_programs(tmp_path / "none")
     assert "apt-get install -y g++-aarch64-linux-gnu (" in refused(SHELL, ARM64 / "check-system.sh", "build", path=none)
     assert "apt-get install -y g++-aarch64-linux-gnu qemu-user openjdk-17-jdk-headless aapt" in refused(SHELL, ARM64 / "check-system.sh", "test", path=none)
-    some = with_programs(tmp_path / "some", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "id", "javac", "aapt")
+    some = with_programs(tmp_path / "some", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "id", "javac", "aapt", "zipalign", "apksigner", "proguard")
     assert "got no qemu-user, " in refused(SHELL, ARM64 / "check-system.sh", "test", path=some)
     # without apt-get, or without root, --install names them, too
     assert "apt-get install -y qemu-user" in refused(SHELL, ARM64 / "check-system.sh", "test", "--install", path=some)
-    everything = with_programs(tmp_path / "all", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "qemu-aarch64", "javac", "aapt")
+    everything = with_programs(tmp_path / "all", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc", "qemu-aarch64", "javac", "aapt", "zipalign", "apksigner", "proguard")
     assert subprocess.run([SHELL, ARM64 / "check-system.sh", "test"], env={"PATH": everything}).returncode == 0
 
 

@@ -19,6 +19,9 @@ from bench.report import compare, files, tables
 
 # --- what needs no model
 
+RAN = {"core/: chat, engine, settings, store, benchmark, statistics": "on a desktop JVM with the real library and models, a process killed and revived among it"}
+
+
 def test_settings_are_checked_and_come_back(core):
     got = core.all("Plain", "settings")
     wrong = [v for k, v in got if k == "wrong"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jvm import jvm, spiking, tiny  # noqa: F401
 
+RAN = {"Java API, JNI, native part": "on a desktop JVM (OpenJDK 17, `-Xcheck:jni`, x86-64 Linux)"}
 CANCELLED = "CancelledException: decode: got a cancel, expected none; call again to go on"
 
 

@@ -8,6 +8,8 @@ import re
 import pytest
 from jvm import jvm, llama, prompt, spiking, tiny  # noqa: F401
 
+RAN = {"Java API, JNI, native part": "on a desktop JVM (OpenJDK 17, `-Xcheck:jni`, x86-64 Linux)"}
+
 
 def test_files_that_are_no_models(jvm, tiny, tmp_path):
     raw = tiny.read_bytes()

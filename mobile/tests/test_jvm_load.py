@@ -9,6 +9,8 @@ import shutil
 import pytest
 from jvm import ROOT, convert, greedy, jvm, large_moe, llama, prompt, spiking, tiny  # noqa: F401
 
+RAN = {"Java API, JNI, native part": "on a desktop JVM (OpenJDK 17, `-Xcheck:jni`, x86-64 Linux)"}
+
 
 def test_a_descriptor_is_the_same_as_a_path(jvm, spiking):
     by_path = jvm("Loading", "describe", spiking)

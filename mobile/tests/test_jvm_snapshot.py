@@ -11,6 +11,8 @@ import time
 import pytest
 from jvm import ROOT, convert, greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
 
+RAN = {"Java API, JNI, native part": "on a desktop JVM (OpenJDK 17, `-Xcheck:jni`, x86-64 Linux)"}
+
 
 def test_restored_in_another_process_nothing_is_evaluated(jvm, spiking, prompt, tmp_path):
     saved = jvm("Snapshots", "save", spiking, prompt, tmp_path / "s.snapshot")

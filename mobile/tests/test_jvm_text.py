@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from jvm import greedy, jvm, llama, prompt, spiking, tiny  # noqa: F401
 
+RAN = {"Java API, JNI, native part": "on a desktop JVM (OpenJDK 17, `-Xcheck:jni`, x86-64 Linux)"}
 LINES = ["hello the cat", "cafe\u0301 nai\u0308ve", "日本語 🙂 \u2028 x", "<|im_start|>user\\nhi<|im_end|>\u0301", "a\\u0000b", "\u1e9b\u0323 ﬁ", " leading", ""]
 
 

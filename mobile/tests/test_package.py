@@ -4,7 +4,7 @@ APK, assembled from a build, hold it aligned, stripped, and with nothing exporte
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,11 +14,13 @@ import pytest
 from conftest import ROOT
 from jvm import CPP
 
+RAN = {"which libraries Gradle packs": "by the plugin's rule, from CMake's file API reply, configured as for Android with Debian's compilers"}
+STRIP = {"arm64-v8a": "aarch64-linux-gnu-strip", "x86_64": "strip"}
+GLIBC = ("libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-aarch64.so.1", "ld-linux-x86-64.so.2")  # where Android has its own
 ANDROID = ROOT / "mobile" / "android"
 sys.path.insert(0, str(ANDROID / "pack"))
 import archive  # noqa: E402
 import check  # noqa: E402
-import elf  # noqa: E402
 import plugin_rule  # noqa: E402
 
 ABIS = ["arm64-v8a", "x86_64"]
@@ -63,3 +65,45 @@ def test_the_list_is_llama_cpps(configured):
     made = {f"lib{t.name}.so" for t in plugin_rule.targets(build) if t.kind == "MODULE_LIBRARY" and t.name.startswith("ggml-cpu-")}
     named = set(check.cpu_libraries()[abi])
     assert named == made if abi == "arm64-v8a" else named < made and len(named) <= 4
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_the_whole_set_is_packed(abi, tmp_path):
+    """Of SPIKINGBRAIN_MOBILE=full, which builds it."""
+    build = ROOT / "build" / "android" / abi
+    if not (build / "libspikingbrain_jni.so").exists():
+        pytest.skip(f"build/android/{abi} is not here; SPIKINGBRAIN_MOBILE=full make test-mobile")
+    files = plugin_rule.packed(plugin_rule.targets(build))
+    for path in files:
+        subprocess.run([STRIP[abi], "--strip-unneeded", "-o", str(tmp_path / path.name), str(path)], check=True)
+    made = archive.write(tmp_path / "whole.aar", archive.natives("jni", {abi: [tmp_path / path.name for path in files]}))
+    wanted = check.Wanted({abi: [n for n in check.cpu_libraries()[abi] if not (n in SME and without_sme(build))]}, GLIBC, ())
+    assert [sentence for sentence in check.check(made, wanted) if "jni/" in sentence] == []
+
+
+# --- the command that Gradle runs
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(ANDROID / "pack"), *map(str, words)], capture_output=True, text=True)
+
+
+def test_the_check_says_what_is_wrong_and_fails(tmp_path):
+    archive.write(tmp_path / "empty.aar", {"R.txt": b""})
+    run = command("check", tmp_path / "empty.aar")
+    lines = run.stderr.splitlines()
+    assert run.returncode == 1 and len(lines) > 8 and all(re.match(r"package: .*: got .*, expected .*; do ", line) for line in lines)
+    for abi, names in check.cpu_libraries().items():
+        assert any(f"jni/{abi}: got" in line and all(name in line for name in names) for line in lines)
+    (tmp_path / "text.apk").write_text("no archive")
+    for wrong, code in (((tmp_path / "text.apk",), 1), ((tmp_path / "missing.aar",), 1), ((), 2), ((tmp_path / "a.zip",), 2)):
+        run = command("check", *wrong)
+        assert run.returncode == code and len(run.stderr.splitlines()) == 1 and "Traceback" not in run.stderr
+
+
+def test_the_same_parts_are_the_same_archive(tmp_path):
+    parts = {"a.so": bytes(5), "resources.arsc": b"1234", "b.so": b"x"}
+    made = [archive.write(tmp_path / name, parts, {"a.so": archive.PAGE, "resources.arsc": 4, "b.so": archive.PAGE}) for name in ("1.apk", "2.apk")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    with zipfile.ZipFile(made[0]) as a:
+        assert a.testzip() is None and {n: a.read(n) for n in a.namelist()} == parts
+        assert [check.data_offset(made[0], i) % unit for i, unit in zip(a.infolist(), (archive.PAGE, 4, archive.PAGE))] == [0, 0, 0]

@@ -40,6 +40,10 @@ android {
         targetCompatibility = JavaVersion.VERSION_11
     }
 
+    packaging {
+        jniLibs.useLegacyPackaging = true // of the tests' APK, as each app must set it: ggml opens its CPU libraries by path
+    }
+
     publishing {
         singleVariant("release") {
             withSourcesJar()
