@@ -22,7 +22,7 @@ import archive  # noqa: E402
 import check  # noqa: E402
 import elf  # noqa: E402
 
-RAN = {"native part for arm64": "compiled against Android's `jni.h` and linked, by Debian's `aarch64-linux-gnu-g++`",
+RAN = {"native part for arm64": "compiled against Android's JNI header and linked, by Debian's `aarch64-linux-gnu-g++`",
        "an AAR and an APK": "assembled from the arm64 wheel's libraries and looked into, with Debian's aapt, dx, zipalign and apksigner",
        "classes.dex": "made by Debian's dexer (dx 10)"}
 RUNTIME = ROOT / "cpp_backend" / "runtime"

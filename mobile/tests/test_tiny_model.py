@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from jvm import ANDROID_TEST, JAVA, jvm, llama, tiny  # noqa: F401
+from jvm import ANDROID_TEST, ANNOTATIONS, JAVA, jvm, llama, tiny  # noqa: F401
 from jvm_app import javac, need, part
 
 RAN = {"androidTest": "its body, with the tiny model, on a desktop JVM; the rest compiled only"}
@@ -30,5 +30,5 @@ def test_the_tiny_model_answers_as_on_a_device(jvm, tiny, tmp_path):
 
 def test_the_test_compiles(tmp_path):
     jar, junit = part("android.jar"), need(Path("/usr/share/java/junit4.jar"), "junit4")
-    sources = [p for folder in (JAVA, ANDROID_TEST, STUBS) for p in sorted(folder.rglob("*.java"))]
+    sources = [p for folder in (JAVA, ANDROID_TEST, STUBS, ANNOTATIONS) for p in sorted(folder.rglob("*.java"))]
     assert (javac(tmp_path, sources, jar, junit, release=8) / "org/spikingbrain/TinyModelTest.class").exists()
