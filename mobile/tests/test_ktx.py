@@ -11,7 +11,6 @@ from ktx import CASES, java_classes, kotlin, kotlinc  # noqa: F401
 WRONG = CASES.with_name("kotlin-wrong") / "Wrong.kt"
 SCOPES = {"ModelOptions": "ModelScope", "SessionOptions": "SessionScope", "GenerateOptions": "GenerateScope"}  # all of Java's options have their property
 RAN = {"Kotlin module, `ktx/`": "compiled by Kotlin's own compiler (npm's), on a desktop JVM with the host's JNI library"}
-SCOPES = {"ModelOptions": "ModelScope", "SessionOptions": "SessionScope", "GenerateOptions": "GenerateScope"}
 
 
 def test_a_flow_has_the_pieces_of_the_java_api(kotlin, spiking):
