@@ -1,7 +1,11 @@
+#pragma once
+
 // Tile products of one token with SDOT: what decoding does. A tile is read from its first byte to its last, four registers by one
 // instruction, in assembly: compilers load them one by one and calculate each address. 16 rows are four sums in integers, added to in
 // turn, since not every processor adds to the same sum in each cycle; what is loaded is not used at once, for those that wait. In float the operations of spk-sums-neon.h, in the same order.
 // Included inside the namespace of the instruction set.
+
+#include "spk-mmla-neon.h"
 
 // four sums += rows v`a` .. v`d` times columns i of x
 #define SPK_DOT_ROWS(a, b, c, d, i)                                                                                                   \
