@@ -3,6 +3,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #ifndef HWCAP_ASIMDDP
@@ -13,12 +16,42 @@
 #endif
 #endif
 
+#ifdef __x86_64__
+// Asked of the processor itself: not every compiler's runtime library knows the answer of __builtin_cpu_supports (zig's says no to all).
+struct x86_cpu {
+    bool amd = false, avx2 = false, avx512 = false; // with what else their kernels need, and an operating system that keeps the registers
+
+    x86_cpu() {
+        uint32_t a, b, c, d;
+        if (!__get_cpuid(0, &a, &b, &c, &d)) {
+            return;
+        }
+        amd = b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
+
+        const uint32_t FMA = 1 << 12, OSXSAVE = 1 << 27, F16C = 1 << 29; // leaf 1, ecx
+        if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (FMA | OSXSAVE | F16C)) != (FMA | OSXSAVE | F16C)) {
+            return;
+        }
+        const uint32_t YMM = 0x06, ZMM = 0xe6; // XCR0
+        uint32_t kept;
+        asm volatile("xgetbv" : "=a" (kept) : "c" (0) : "edx");
+
+        const uint32_t AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30, VL = 1u << 31; // leaf 7, ebx
+        const uint32_t VNNI = 1 << 11;                                                        // ecx
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+            return;
+        }
+        avx2   = (kept & YMM) == YMM && (b & AVX2);
+        avx512 = (kept & ZMM) == ZMM && avx2 && (b & (F | DQ | BW | VL)) == (F | DQ | BW | VL) && (c & VNNI);
+    }
+};
+#endif
+
 // best first; NULL entries belong to another processor family, or this CPU lacks them
 
 static const spk_isa * usable_avx512() {
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
+    if (x86_cpu().avx512) {
         return spk_isa_avx512();
     }
 #endif
@@ -27,7 +60,7 @@ static const spk_isa * usable_avx512() {
 
 static const spk_isa * usable_zen4() {
 #ifdef __x86_64__
-    if (__builtin_cpu_is("amd") && usable_avx512()) {
+    if (x86_cpu().amd && usable_avx512()) {
         return spk_isa_zen4();
     }
 #endif
@@ -36,8 +69,7 @@ static const spk_isa * usable_zen4() {
 
 static const spk_isa * usable_avx2() {
 #ifdef __x86_64__
-    // every CPU with AVX2 has F16C, which gcc 12 cannot ask for
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (x86_cpu().avx2) {
         return spk_isa_avx2();
     }
 #endif
