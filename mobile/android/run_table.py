@@ -14,7 +14,7 @@ TESTS = ROOT / "mobile" / "tests"
 BEGIN, END = "<!-- run table: begin -->", "<!-- run table: end -->"
 NOT_RUN = "**not yet run**"
 LIBRARY = ("Java API, JNI, native part", "Kotlin module, `ktx/`", "native part for arm64", "kernels for arm64", "which libraries Gradle packs",
-           "an AAR and an APK", "androidTest", "AndroidFiles.java", "consumer rules", "Gradle, R8, the NDK's build", "any device or emulator")
+           "every library of `cpu-libraries.txt`, built", "an AAR and an APK", "androidTest", "AndroidFiles.java", "consumer rules", "Gradle, R8, the NDK's build", "any device or emulator")
 APP = ("core/: chat, engine, settings, store, benchmark, statistics", "screens, service, application", "what is newer than Android 6 (Newer.java)",
        "manifest, layouts, strings, icon", "classes.dex", "build.gradle.kts", "a screen, seen")
 READMES = {HERE / "README.md": LIBRARY, HERE / "app" / "README.md": APP}

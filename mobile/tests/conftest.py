@@ -17,6 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "checkpoints"
 BUILD = ROOT / "build" / "arm64"
+# what the wheel was made of, and the C++ tests: by zig (make arm64) or by Debian's compiler (for the tests alone)
+CROSS = (ROOT / "build" / "portable" / "aarch64" if (BUILD / ".wheel-ON").exists() else BUILD) / "cmake" / "bin"
 STATIC = ROOT / "build" / "arm64-static"
 FULL = os.environ.get("SPIKINGBRAIN_MOBILE") == "full"
 

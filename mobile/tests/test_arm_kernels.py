@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BUILD, FULL, Machine, Models, qemu
+from conftest import BUILD, CROSS, FULL, Machine, Models, qemu
 
 RAN = {"kernels for arm64": "under qemu (`mobile/arm64/`)"}
 MAX = "max,sve-default-vector-length=16"  # of 128 bits, as most CPUs have it
@@ -32,7 +32,7 @@ def test_every_variant_is_tried() -> None:
 def alone(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Machine, Path, str]:
     """(machine, folder with the tests and one CPU library, its name)"""
     library, cpu = request.param
-    for path in (BUILD / "cmake" / "bin").iterdir():
+    for path in CROSS.iterdir():
         if path.is_file() and (not path.name.startswith("libggml-cpu-") or path.name == f"libggml-cpu-{library}.so") and not path.name.startswith("llama-"):
             shutil.copy(path, tmp_path)
     return qemu(cpu), tmp_path, library

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import FULL, ROOT
 
-NEEDED = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-aarch64.so.1"}
+NEEDED = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-aarch64.so.1"}
 TOOLS = {"llama-cli", "llama-server", "llama-completion", "llama-quantize", "llama-bench", "llama-perplexity"}
 
 
@@ -30,10 +30,10 @@ def machine_code(folder: Path, wheel: zipfile.ZipFile) -> list[Path]:
 
 def test_the_tag_is_that_of_arm64_linux(wheel: zipfile.ZipFile) -> None:
     name = Path(wheel.filename or "").name
-    found = re.fullmatch(r"spikingbrain_cpp-[^-]+-(cp3\d+)-(cp3\d+)-linux_aarch64\.whl", name)
+    found = re.fullmatch(r"spikingbrain_cpp-[^-]+-(cp3\d+)-(cp3\d+)-((?:linux|manylinux_2_28)_aarch64)\.whl", name)
     assert found and found[1] == found[2]
     meta = next(n for n in wheel.namelist() if n.endswith(".dist-info/WHEEL"))
-    assert f"Tag: {found[1]}-{found[1]}-linux_aarch64" in wheel.read(meta).decode()
+    assert f"Tag: {found[1]}-{found[1]}-{found[3]}" in wheel.read(meta).decode()
     extensions = [n for n in wheel.namelist() if "/_core." in n and n.endswith(".so")]
     assert extensions == [f"spikingbrain_cpp/_core.cpython-{found[1][2:]}-aarch64-linux-gnu.so"]
 

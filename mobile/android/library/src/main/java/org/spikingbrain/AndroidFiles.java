@@ -11,7 +11,7 @@ import java.io.IOException;
 
 import org.jspecify.annotations.Nullable;
 
-/** All of the library that needs Android; not compiled where there is no android.jar, and not yet run. */
+/** All of the library that needs Android; compiled against Android 6's classes alone, and not yet run. */
 public final class AndroidFiles {
     private AndroidFiles() {}
 
