@@ -1,7 +1,7 @@
 """Tries what `make release` left as others would: `python release/check.py build/release` (make test-release runs it; as root, needs mmdebstrap).
 
 For each wheel of this machine's architecture, in a clean Debian 12 and in Debian 11 (glibc 2.31, with Debian 12's Python built there):
-pip installs it from wheels alone, a checkpoint is converted, the text it writes is this machine's, sb-server answers and ends on SIGTERM. Then
+pip installs it from wheels alone, a checkpoint is converted, the kernels are the best that this CPU has and the text is this machine's, sb-server answers and ends on SIGTERM. Then
 the source distribution is built and installed, and the container file's steps are run (release/containerfile.py), by an engine, too, where there is one.
 Packages for the chroots are fetched here; the chroots have no network but for apt.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import containerfile
+import kernels
 from chroot import Process, Root, fail, fresh, make, need_tools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,9 +48,10 @@ cd / && rm -rf /usr/src/*
 """
 PROGRAM = """\
 import sys
-from spikingbrain_cpp import Llama, LlamaGrammar
+from spikingbrain_cpp import Llama, LlamaGrammar, system_info
+print("kernels:", system_info()["spike_kernels"])
 with Llama(sys.argv[1], n_threads=1, n_threads_batch=1, verbose=False) as llm:
-    print(llm(sys.argv[2], max_tokens=int(sys.argv[3]), temperature=0)["choices"][0]["text"])
+    print("text:", llm(sys.argv[2], max_tokens=int(sys.argv[3]), temperature=0)["choices"][0]["text"])
     try:
         LlamaGrammar.from_string("root ::= (")  # an exception out of one library through another
     except ValueError as error:
@@ -110,7 +113,13 @@ def text_here(model: Path) -> str:
     bin = Path(sys.executable).parent
     subprocess.run([bin / "sb-convert", ROOT / "examples" / "small", "-o", model, "--outtype", "f32", "--force"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     done = subprocess.run([sys.executable, "-c", PROGRAM, model, PROMPT, str(LENGTH)], check=True, capture_output=True, text=True)
+    expect("this machine's own build: kernels", re.findall("^kernels: (.*)", done.stdout), [kernels.expected()])
     return done.stdout
+
+
+def text_of(said: str) -> str:
+    """The text in what PROGRAM printed."""
+    return said.split("text:", 1)[1].rsplit("refused:", 1)[0].strip()
 
 
 def check_server(name: str, start: Callable[[int], Process], wanted: str, healthy: Callable[[int], bool] | None = None) -> None:
@@ -123,7 +132,7 @@ def check_server(name: str, start: Callable[[int], Process], wanted: str, health
     text = completion(port)
     code, said = server.end()
     expect(f"{name}: exit code after SIGTERM", code, 0)
-    expect(f"{name}: text by HTTP", text.strip(), wanted.rsplit("refused:", 1)[0].strip())
+    expect(f"{name}: text by HTTP", text.strip(), text_of(wanted))
     if healthy:
         expect(f"{name}: health check without a server", healthy(port), False)
     say(name, "sb-server answers, and ends on SIGTERM")
@@ -140,7 +149,7 @@ def check_wheel(name: str, root: Root, python: str, wheel: Path, wanted: str) ->
     expect(f"{name}: text", root.run("/opt/venv/bin/python", "-c", PROGRAM, "/tmp/small.gguf", PROMPT, LENGTH).stdout, wanted)
     said = root.run("/opt/venv/bin/sb-cli", "-m", "/tmp/spikes.gguf", "-p", PROMPT, "-n", 16, "-st", "--temp", 0).stdout
     expect(f"{name}: sb-cli", PROMPT in said, True)
-    say(name, f"pip install, sb-convert, the same {LENGTH} tokens as here, sb-cli")
+    say(name, f"pip install, sb-convert, kernels {kernels.expected()}, the same {LENGTH} tokens as here, sb-cli")
     check_server(name, lambda port: root.start("/opt/venv/bin/sb-server", "-m", "/tmp/small.gguf", "--port", port, "-t", 1), wanted)
 
 
@@ -197,7 +206,7 @@ def check_engine(release: Path, model: Path, wanted: str) -> None:
     finally:
         begun = time.monotonic()
         subprocess.run([name, "stop", "-t", "20", started], check=True, stdout=subprocess.DEVNULL)
-    expect(f"{name}: text by HTTP", text.strip(), wanted.rsplit("refused:", 1)[0].strip())
+    expect(f"{name}: text by HTTP", text.strip(), text_of(wanted))
     expect(f"{name}: it ends on its stop signal, before it would be killed", time.monotonic() - begun < 15, True)
     say(name, "the image is built, answers, and stops")
 

@@ -1,7 +1,8 @@
 """Tries a portable wheel on CPUs this machine is not: `python tests/check_wheel.py WHEEL` (make test-wheel).
 
 Looks at what is in it, installs it alone into a fresh environment, runs its commands, then reads the same prompt with our kernels forced down, under qemu-x86_64
-with old CPUs, and with the lowest CPU library alone. Each must end without SIGILL, with the logits of this machine's own choice to within rounding. Takes minutes.
+with old CPUs, and with the lowest CPU library alone. Each must take the best kernels that the CPU has, and end without SIGILL, with the logits of
+the plain C++ kernels to within rounding. Takes minutes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-OLD_CPUS = ("qemu64", "Nehalem", "SandyBridge", "Haswell")  # SSE2 only; SSE4.2; AVX; AVX2
+sys.path.insert(0, str(ROOT / "release"))
+import kernels  # noqa: E402
+
+OLD_CPUS = {"qemu64": "generic", "Nehalem": "generic", "SandyBridge": "generic", "Haswell": "avx2"}  # SSE2 only; SSE4.2; AVX; AVX2: our kernels there
+ISAS = ("zen4", "avx512", "avx2", "generic")  # best first; a CPU that has one has those after it
 OLD_NUMPY = "numpy<2.4"  # newer wheels of NumPy begin at SSE4.2
 OLD_BLAS = "Prescott"  # NumPy's OpenBLAS otherwise takes AVX kernels under qemu on some hosts, and dies on import
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
@@ -25,10 +31,10 @@ LICENCES = {part["name"] for part in json.loads((ROOT / "cpp_backend" / "parts.j
 TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split", "rpc-server"}
 PROGRAM = """\
 import json, sys
-from spikingbrain_cpp import Llama
+from spikingbrain_cpp import Llama, system_info
 with Llama(sys.argv[1], n_threads=1, n_threads_batch=1, verbose=False) as llm:
     llm.eval(llm.tokenize(b"the lighthouse keeper wrote down every ship"))
-    print(json.dumps([float(x) for x in llm.logits]))
+    print(json.dumps({"kernels": system_info()["spike_kernels"], "logits": [float(x) for x in llm.logits]}))
 """
 
 
@@ -70,18 +76,22 @@ def check_commands(bin: Path, model: Path) -> None:
         print(f"{name:<24} ok", flush=True)
 
 
-def logits(command: list[str], model: Path, **env: str) -> list[float]:
+def read(command: list[str], model: Path, **env: str) -> dict[str, Any]:
+    """{"kernels": the name of those that ran, "logits": of the prompt}"""
     done = subprocess.run([*command, "-c", PROGRAM, str(model)], capture_output=True, text=True, timeout=600, env={**os.environ, **env})
     if done.returncode != 0:
         raise SystemExit(f"check_wheel: {' '.join(command)}: got exit code {done.returncode}, expected 0\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
 
 
-def check(name: str, got: list[float], expected: list[float]) -> None:
-    apart = max(abs(a - b) for a, b in zip(got, expected, strict=True))
+def check(name: str, got: dict[str, Any], isa: str, expected: list[float]) -> None:
+    """These kernels ran, and gave these logits."""
+    if got["kernels"] != isa:
+        raise SystemExit(f"check_wheel: {name}: got the kernels {got['kernels']}, expected {isa}; do see how spk-isa.cpp, compiled by zig, asks the CPU")
+    apart = max(abs(a - b) for a, b in zip(got["logits"], expected, strict=True))
     if not apart < TOLERANCE:
         raise SystemExit(f"check_wheel: {name}: got logits {apart:.3g} apart, expected less than {TOLERANCE}")
-    print(f"{name:<24} ok, logits at most {apart:.2g} apart", flush=True)
+    print(f"{name:<24} ok, kernels {isa}, logits at most {apart:.2g} apart", flush=True)
 
 
 def main(wheel: str) -> None:
@@ -97,21 +107,22 @@ def main(wheel: str) -> None:
         variants = sorted(lib.glob("libggml-cpu-*.so"))
         if len(variants) < 2:
             raise SystemExit(f"check_wheel: {wheel}: got {len(variants)} CPU libraries, expected one per instruction set; do make wheel")
-        expected = logits([python], model)
-        for isa in ("generic", "avx2"):
-            check(f"SPIKINGBRAIN_ISA={isa}", logits([python], model, SPIKINGBRAIN_ISA=isa), expected)
+        best, expected = kernels.expected(), read([python], model, SPIKINGBRAIN_ISA="generic")["logits"]
+        check("this CPU", read([python], model), best, expected)
+        for isa in ISAS[ISAS.index(best):]:
+            check(f"SPIKINGBRAIN_ISA={isa}", read([python], model, SPIKINGBRAIN_ISA=isa), isa, expected)
         qemu = shutil.which("qemu-x86_64")
         if not qemu:
             raise SystemExit("check_wheel: qemu-x86_64: got no such program, expected qemu-user; do apt-get install qemu-user")
-        for cpu in OLD_CPUS:
-            check(f"qemu-x86_64 -cpu {cpu}", logits([qemu, "-cpu", cpu, python], model, OPENBLAS_CORETYPE=OLD_BLAS), expected)
+        for cpu, isa in OLD_CPUS.items():
+            check(f"qemu-x86_64 -cpu {cpu}", read([qemu, "-cpu", cpu, python], model, OPENBLAS_CORETYPE=OLD_BLAS), isa, expected)
         held = folder / "held"
         held.mkdir()
         for variant in variants:
             shutil.move(variant, held / variant.name)
         lowest = "libggml-cpu-x64.so"  # every x86-64 can run it
         shutil.copy(held / lowest, lib / lowest)
-        check(lowest, logits([python], model), expected)
+        check(lowest, read([python], model), best, expected)
     print(f"{wheel}: {len(variants)} CPU libraries")
 
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(RELEASE))
 import chroot  # noqa: E402
 import collect  # noqa: E402
 import containerfile  # noqa: E402
+import kernels  # noqa: E402
 
 
 def sentence(error: pytest.ExceptionInfo[SystemExit]) -> str:
@@ -157,3 +158,27 @@ def test_a_missing_ziglang_is_named(tmp_path):
     done = subprocess.run(["sh", RELEASE / "zig.sh", tmp_path, "aarch64-linux-musl", tmp_path / "tools"], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "got no such package" in done.stderr and "pip install ziglang" in done.stderr and not (tmp_path / "tools").exists()
+
+
+# --- kernels --------------------------------------------------------------------------------------------------
+
+FULL = "avx avx2 fma f16c avx512f avx512dq avx512bw avx512vl avx512_vnni"
+
+
+@pytest.mark.parametrize("cpuinfo, name", [
+    (f"vendor_id\t: AuthenticAMD\nflags\t\t: {FULL}\n", "zen4"),
+    (f"vendor_id\t: GenuineIntel\nflags\t\t: {FULL}\n", "avx512"),
+    (f"vendor_id\t: GenuineIntel\nflags\t\t: {FULL.replace('avx512_vnni', '')}\n", "avx2"),  # Skylake-X
+    ("vendor_id\t: GenuineIntel\nflags\t\t: avx avx2 fma f16c\nvmx flags\t: avx512f\n", "avx2"),
+    ("vendor_id\t: GenuineIntel\nflags\t\t: avx f16c\n", "generic"),
+    ("Features\t: fp asimd asimddp i8mm\n", "i8mm"),
+    ("Features\t: fp asimd asimddp\n", "dotprod"),
+    ("Features\t: fp asimd\n", "generic"),
+])
+def test_the_kernels_a_wheel_must_take_on_a_cpu(cpuinfo, name):
+    assert kernels.expected(cpuinfo) == name
+
+
+def test_this_build_takes_the_best_kernels_of_this_cpu():
+    env = {name: value for name, value in os.environ.items() if name != "SPIKINGBRAIN_ISA"}
+    assert subprocess.run([sys.executable, "-c", kernels.PRINT], env=env, capture_output=True, text=True, check=True).stdout.strip() == kernels.expected()
