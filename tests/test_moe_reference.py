@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from conftest import SHARED, shared  # noqa: E402
 from moe_checkpoints import MOE, OTHER, write_moe  # noqa: E402
-from sb_convert.config import Config, ModelConfig, MoeConfig, ParallelConfig  # noqa: E402
+from sb_convert.config import Config, ModelConfig, ParallelConfig  # noqa: E402
 from sb_convert.reference import Experts, Model, ParallelAttention, Spike, State  # noqa: E402
 from test_reference import SHAPE, in_pieces, mean_kl  # noqa: E402
 
@@ -177,10 +177,7 @@ def test_gradients_reach_sinks_bounds_and_router():
 @torch.no_grad()
 def test_experts_go_with_any_layout():
     """GLA and windows in turn, with a mixture of experts in one layer: the blocks do not know each other."""
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Both(MoeConfig, Config):
-        pass
-    model = Model(Both(**SHAPE, dense_mlp_layers=(0, 2), num_local_experts=3, shared_intermediate_size=32)).init_weights(0)
+    model = Model(Config(**SHAPE, dense_mlp_layers=(0, 2), num_local_experts=3, shared_intermediate_size=32)).init_weights(0)
     kinds = [(type(layer.attn).__name__, layer.block_sparse_moe is not None) for layer in model.model.layers]
     assert kinds == [("GatedLinearAttention", False), ("SlidingWindowAttention", True), ("GatedLinearAttention", False)]
     tokens = torch.arange(30)[None]

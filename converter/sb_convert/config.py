@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from .config_fields import check_each_layer, check_fields, check_layer_types, one_dtype, plain_rope
+import numpy as np
+
+from .config_fields import check_each_layer, check_fields, check_layer_types, one_dtype, one_rope
 from .errors import bad
 from .files import read_json
+from .rope import RopeScaling, plain
 
 MAX_LAYERS = 512   # LLAMA_MAX_LAYERS of the fork
 MAX_EXPERTS = 512  # LLAMA_MAX_EXPERTS
@@ -28,11 +31,14 @@ class ModelConfig:
     """What every layout has."""
     ARCHITECTURE: ClassVar[str]
     MODEL_TYPES: ClassVar[tuple[Any, ...]]
-    NULL_IS_ABSENT: ClassVar[tuple[str, ...]] = ("use_short_conv", "tie_word_embeddings", "initializer_range")
+    NULL_IS_ABSENT: ClassVar[tuple[str, ...]] = ("use_short_conv", "tie_word_embeddings", "initializer_range", "head_dim", "qkv_bias", "use_qk_norm")
     LAYER_LISTS: ClassVar[tuple[str, ...]] = ()                    # fields that name layers
     OURS: ClassVar[tuple[str, ...]] = ("more_eos_token_ids",)      # fields that no file has
     ALSO: ClassVar[tuple[str, ...]] = ()                           # fields that change nothing in this layout, or are checked against others
     SAME_AS: ClassVar[dict[str, str]] = {}                         # other projects' words for fields of this layout
+    # what a layout may have as a field of its own
+    qkv_bias: ClassVar[bool] = True
+    use_qk_norm: ClassVar[bool] = False
 
     hidden_size: int
     num_hidden_layers: int
@@ -51,13 +57,23 @@ class ModelConfig:
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | None = None
-    rope_scaling: Any = None
+    rope_scaling: RopeScaling | None = None
+    head_dim: int = 0             # size of one head; 0: hidden_size / num_attention_heads
     more_eos_token_ids: tuple[int, ...] = ()  # of a list of ends, those after the first
 
+    def __post_init__(self) -> None:
+        if not self.head_dim and self._own_head_dim:
+            object.__setattr__(self, "head_dim", self._own_head_dim)
+
     @property
-    def head_dim(self) -> int:
-        """Size of one head."""
-        return self.hidden_size // self.num_attention_heads
+    def _own_head_dim(self) -> int:  # 0: the heads do not divide the width
+        d, rest = divmod(self.hidden_size, self.num_attention_heads) if self.num_attention_heads > 0 else (0, 1)
+        return 0 if rest else d
+
+    @property
+    def q_size(self) -> int:
+        """Width of all queries."""
+        return self.num_attention_heads * self.head_dim
 
     @property
     def kv_size(self) -> int:
@@ -68,6 +84,17 @@ class ModelConfig:
     def n_sinks(self) -> int:
         """Learned tokens before every text."""
         return 0
+
+    @property
+    def rope_factors(self) -> np.ndarray | None:
+        """What the rotary frequencies are divided by, float32 [head_dim / 2]; None: nothing."""
+        return None if self.rope_scaling is None else self.rope_scaling.factors(self.rope_theta, self.head_dim)
+
+    @property
+    def rope_frequencies(self) -> np.ndarray:
+        """Radians per token of each rotary pair, float64 [head_dim / 2]."""
+        factors = self.rope_factors
+        return plain(self.rope_theta, self.head_dim) / (1 if factors is None else factors.astype(np.float64))
 
     def mixer(self, il: int) -> str:
         """`gla`, `swa`, or `parallel`: softmax attention beside linear attention."""
@@ -89,17 +116,23 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The object of a config.json that reads as this config."""
-        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if k not in (*self.OURS, "gate_low_rank_dim")}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items() if k not in self._unsaid()}
+        if self.rope_scaling is not None:
+            fields["rope_scaling"] = self.rope_scaling.to_json()
         if self.more_eos_token_ids:
             fields["eos_token_id"] = [self.eos_token_id, *self.more_eos_token_ids]
         return {"architectures": [self.ARCHITECTURE], **fields}
+
+    def _unsaid(self) -> set[str]:
+        """Fields that a config.json does without."""
+        return {*self.OURS, "gate_low_rank_dim", *(() if self.head_dim != self._own_head_dim else ("head_dim",))}
 
     @classmethod
     def from_json(cls: type[AnyConfig], raw: dict[str, Any], where: str = "config.json") -> AnyConfig:
         """Of the layout that it is called on; on ModelConfig itself, of whichever the file says."""
         if cls is ModelConfig:
             return _layout(raw, where).from_json(raw, where)  # type: ignore[return-value]
-        raw = one_dtype(plain_rope(raw, where), where)
+        raw = one_dtype(one_rope(raw, where), where)
         known = {f.name: f for f in dataclasses.fields(cls)}
         check_fields(raw, set(known) - set(cls.OURS) | set(cls.ALSO), where, cls.SAME_AS)
         _check_architectures(raw, cls.ARCHITECTURE, where)
@@ -146,16 +179,15 @@ class ModelConfig:
             ("num_hidden_layers", 0 < self.num_hidden_layers <= MAX_LAYERS, f"1 to {MAX_LAYERS}", FIX),
             ("use_short_conv", not self.use_short_conv, "false", "no published model uses it, and it is not implemented"),
             ("hidden_act", self.hidden_act in ("swish", "silu"), "'swish' or 'silu'", OTHER),
-            ("rope_scaling", self.rope_scaling is None, "null", OTHER),
         ]
         return rules + [_float32(name, getattr(self, name)) for name in ("rope_theta", "norm_eps")]
 
     def _rules(self) -> Rules:
-        n_head, n_kv = self.num_attention_heads, self.num_key_value_heads
-        d, rest = divmod(self.hidden_size, n_head)
+        n_head, n_kv, own = self.num_attention_heads, self.num_key_value_heads, self._own_head_dim
         return [
-            ("num_attention_heads", rest == 0, f"a divisor of hidden_size = {self.hidden_size}", FIX),
-            ("num_attention_heads", d % 2 == 0, "an even head size (rotary pairs)", FIX),
+            ("num_attention_heads", self.head_dim > 0, f"a divisor of hidden_size = {self.hidden_size}", FIX + ", or give head_dim"),
+            ("head_dim" if self.head_dim != own else "num_attention_heads", self.head_dim % 2 == 0, "an even head size (rotary pairs)", FIX),
+            ("head_dim", n_head * self.head_dim < 2**31, "num_attention_heads * head_dim below 2^31", FIX),
             ("num_key_value_heads", n_head % n_kv == 0, f"a divisor of num_attention_heads = {n_head}", FIX),
             ("sliding_window", self.sliding_window <= self.max_position_embeddings, f"at most max_position_embeddings = {self.max_position_embeddings}",
              "no longer window was trained, and a longer one would be refused when the model is loaded"),
@@ -175,42 +207,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ModelConfig):
-    """Gated linear attention and sliding-window attention, a layer each."""
-    ARCHITECTURE = "GLAswaForCausalLM"
-    MODEL_TYPES = ("gla_swa",)
-    LAYER_LISTS = ("attn_layers",)
-
-    attn_layers: tuple[int, ...]  # zero-based sliding-window layers; the others are gla
-    elementwise_affine: bool = True
-    model_type: str = "gla_swa"
-    gate_logit_normalizer: float = 16.0
-    gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
-
-    def is_gla(self, il: int) -> bool:
-        """Whether a layer is gated linear attention; else it has a window."""
-        return il not in self.attn_layers
-
-    def mixer(self, il: int) -> str:
-        return "gla" if self.is_gla(il) else "swa"
-
-    @property
-    def gla_layers(self) -> tuple[int, ...]:
-        """The layers of gated linear attention."""
-        return tuple(il for il in range(self.num_hidden_layers) if self.is_gla(il))
-
-    def check_derived(self, raw: dict[str, Any], where: str) -> None:
-        check_layer_types(raw, where)
-
-    def _base_rules(self) -> Rules:
-        return super()._base_rules() + [
-            ("model_type", self.model_type == "gla_swa", "'gla_swa'", "give a SpikingBrain checkpoint"),
-            ("elementwise_affine", self.elementwise_affine, "true", OTHER),
-            _float32("gate_logit_normalizer", self.gate_logit_normalizer),
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
 class MoeConfig(ModelConfig):
     """MLPs that are a mixture of experts, for any layout: one routed expert of each token beside one that is always on."""
     ALSO = ("num_layer_experts",)
@@ -218,7 +214,7 @@ class MoeConfig(ModelConfig):
                "moe_intermediate_size": "intermediate_size", "shared_expert_intermediate_size": "shared_intermediate_size"}
     LAYER_LISTS = ("dense_mlp_layers",)
 
-    dense_mlp_layers: tuple[int, ...]   # zero-based; all others are MoE
+    dense_mlp_layers: tuple[int, ...]   # zero-based; where there are experts, all others are MoE
     num_local_experts: int = 0
     num_experts_per_topk: int = 1
     shared_intermediate_size: int = 0
@@ -238,6 +234,65 @@ class MoeConfig(ModelConfig):
             ("num_experts_per_topk", self.num_experts_per_topk == 1, "1", "no model with more experts per token is published, and more are not implemented"),
             ("num_local_experts", not some or 0 < self.num_local_experts <= MAX_EXPERTS, f"1 to {MAX_EXPERTS}", FIX),
             ("shared_intermediate_size", not some or 0 < self.shared_intermediate_size < 2**31, "an integer from 1 to 2^31 - 1", FIX),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MoeConfig):
+    """Gated linear attention and sliding-window attention, a layer each; 7B's layout. The fields from qkv_bias on are optional parts, which
+    no published checkpoint has: those of the Transformers that one is made from, and experts."""
+    ARCHITECTURE = "GLAswaForCausalLM"
+    MODEL_TYPES = ("gla_swa",)
+    LAYER_LISTS = ("attn_layers", "dense_mlp_layers")
+    NULL_IS_ABSENT = MoeConfig.NULL_IS_ABSENT + ("dense_mlp_layers", "num_local_experts", "num_experts_per_topk", "shared_intermediate_size", "norm_topk_prob")
+
+    attn_layers: tuple[int, ...]  # zero-based sliding-window layers; the others are gla
+    elementwise_affine: bool = True
+    model_type: str = "gla_swa"
+    gate_logit_normalizer: float = 16.0
+    gate_low_rank_dim: int = 16   # whatever the file says, gk_proj.0's shape decides; 0 = full matrix
+    qkv_bias: bool = True         # type: ignore[misc]  # biases of q, k and v
+    use_qk_norm: bool = False     # type: ignore[misc]  # RMSNorm of each head of q and k: before rotary, or before the gla's relu
+    dense_mlp_layers: tuple[int, ...] = ()
+    num_local_experts: int = 0    # 0: every MLP is dense
+
+    def is_gla(self, il: int) -> bool:
+        """Whether a layer is gated linear attention; else it has a window."""
+        return il not in self.attn_layers
+
+    def is_moe(self, il: int) -> bool:
+        return self.num_local_experts != 0 and super().is_moe(il)
+
+    def mixer(self, il: int) -> str:
+        return "gla" if self.is_gla(il) else "swa"
+
+    @property
+    def gla_layers(self) -> tuple[int, ...]:
+        """The layers of gated linear attention."""
+        return tuple(il for il in range(self.num_hidden_layers) if self.is_gla(il))
+
+    def check_derived(self, raw: dict[str, Any], where: str) -> None:
+        super().check_derived(raw, where)
+        check_layer_types(raw, where)
+
+    def _unsaid(self) -> set[str]:
+        neutral = {"qkv_bias": True, "use_qk_norm": False} | ({} if self.num_local_experts else {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(MoeConfig) if f.name not in {g.name for g in dataclasses.fields(ModelConfig)}})
+        return super()._unsaid() | {name for name, value in neutral.items() if getattr(self, name) == value}
+
+    def _base_rules(self) -> Rules:
+        return super()._base_rules() + [
+            ("model_type", self.model_type == "gla_swa", "'gla_swa'", "give a SpikingBrain checkpoint"),
+            ("elementwise_affine", self.elementwise_affine, "true", OTHER),
+            _float32("gate_logit_normalizer", self.gate_logit_normalizer),
+        ]
+
+    def _rules(self) -> Rules:
+        none = self.num_local_experts == 0
+        return super()._rules() + [
+            ("num_local_experts", 0 <= self.num_local_experts <= MAX_EXPERTS, f"0 to {MAX_EXPERTS}", FIX),
+            ("shared_intermediate_size", not none or self.shared_intermediate_size == 0, "0 where num_local_experts is 0", FIX),
+            ("norm_topk_prob", not none or not self.norm_topk_prob, "false where num_local_experts is 0", FIX),
         ]
 
 
@@ -283,6 +338,9 @@ class ParallelConfig(MoeConfig):
         """Rows of model.lower_bounds."""
         return (self.n_bounds or self.num_hidden_layers) if self.use_lower_bound else 0
 
+    def _base_rules(self) -> Rules:
+        return super()._base_rules() + [("rope_scaling", self.rope_scaling is None, "null", OTHER)]
+
     def truncated(self: "ParallelConfig", n_layer: int) -> "ParallelConfig":
         return dataclasses.replace(super().truncated(n_layer), n_bounds=self.bound_rows)
 
@@ -294,6 +352,7 @@ class ParallelConfig(MoeConfig):
 
     def _rules(self) -> Rules:
         return super()._rules() + [
+            ("head_dim", self.head_dim == self._own_head_dim, "hidden_size / num_attention_heads", "other head sizes are not implemented here"),
             ("num_meta_tokens", 0 <= self.num_meta_tokens < 2**31, "an integer from 0 to 2^31 - 1", FIX),
             ("lower_bound_period", 0 < self.lower_bound_period < 2**31, "an integer from 1 to 2^31 - 1", FIX),
             ("k_clamp_max", 0 < self.k_clamp_max <= 1, "a number above 0, at most 1 (no clamp)", FIX),
@@ -326,9 +385,9 @@ def _check_architectures(raw: dict[str, Any], ours: str, where: str) -> None:
 
 
 def _check_head_dim(raw: dict[str, Any], where: str) -> None:
-    n_head, size = raw.get("num_attention_heads"), raw.get("hidden_size")
-    if isinstance(n_head, int) and isinstance(size, int) and n_head > 0 and raw["head_dim"] != size / n_head:
-        raise bad(where, "head_dim", raw["head_dim"], "hidden_size / num_attention_heads", "other head sizes are not implemented")
+    d = raw["head_dim"]
+    if not isinstance(d, int) or isinstance(d, bool) or not 0 < d < 2**31:
+        raise bad(where, "head_dim", repr(d), "hidden_size / num_attention_heads", "or another even number; correct config.json, or leave it out")
 
 
 def _kind(kind: str) -> str:
@@ -342,7 +401,7 @@ def _typed(value: Any, kind: str, name: str, where: str) -> Any:
         return value
     if kind == "float" and (is_int and abs(value) < 2**63 or isinstance(value, float)):
         return float(value)
-    if kind == "int | None" and (value is None or is_int) or kind == "Any":
+    if kind == "int | None" and (value is None or is_int) or kind == "RopeScaling | None" and (value is None or isinstance(value, RopeScaling)):
         return value
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
         return tuple(value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import bad
+from .rope import TYPE, RopeScaling
 
 log = logging.getLogger("sb_convert")
 
@@ -69,9 +70,9 @@ def check_fields(raw: dict[str, Any], read: set[str], where: str, same_as: Mappi
             if not any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in NEUTRAL[name]):
                 expected = " or ".join(map(repr, NEUTRAL[name])).replace("True", "true").replace("False", "false") or "null"
                 raise bad(where, name, repr(value), expected, "this program does not implement other values")
-        elif name in same_as:
+        elif name in same_as and not (raw.get(same_as[name]) is None and name in NEUTRAL and value in NEUTRAL[name]):
             _check_same(raw, name, same_as[name], where)
-        elif not says_nothing(value):
+        elif name not in same_as and not says_nothing(value):
             unknown.append(name)
     if unknown:
         log.warning("%s: %s: not known, and not used; if one of them changes what the model computes, the GGUF is wrong", where, ", ".join(unknown))
@@ -86,14 +87,15 @@ def _check_same(raw: dict[str, Any], name: str, ours: str, where: str) -> None:
 
 # --- rotary embedding -----------------------------------------------------------------------------------------
 
-def plain_rope(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """The fields with rope_theta in its one place. transformers 5 moves it into rope_parameters, which may hold one set for each kind of layer."""
-    out, thetas = dict(raw), {}
+def one_rope(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields with rope_theta and rope_scaling (a RopeScaling) in their one place. transformers 5 moves both into rope_parameters, which may hold one set
+    for each kind of layer."""
+    out, thetas, scalings = dict(raw), {}, {}
     if raw.get("rope_theta") is not None:
         thetas["rope_theta"] = raw["rope_theta"]
     for field in ("rope_scaling", "rope_parameters"):
         for name, held in _rope_sets(raw.get(field), field, where):
-            _check_rope(held, name, where)
+            scalings[name] = _scaling(held, name, where)
             if held.get("rope_theta") is not None:
                 thetas[f"{name}.rope_theta"] = held["rope_theta"]
     for name, theta in thetas.items():
@@ -101,9 +103,12 @@ def plain_rope(raw: dict[str, Any], where: str) -> dict[str, Any]:
             raise bad(where, name, f"{theta!r} ({type(theta).__name__})", "float", "correct config.json")
     if len(set(thetas.values())) > 1:
         raise bad(where, "rope_theta", " and ".join(f"{theta!r} ({name})" for name, theta in thetas.items()), "one value", "correct config.json")
+    if len(set(scalings.values())) > 1:
+        raise bad(where, "rope_scaling", " and ".join(f"{s and s.to_json()} ({name})" for name, s in scalings.items()), "one value", "correct config.json")
     out.pop("rope_scaling", None)
     out.pop("rope_theta", None)
-    return out | ({"rope_theta": next(iter(thetas.values()))} if thetas else {})
+    scaling = next(iter(scalings.values()), None)
+    return out | ({"rope_theta": next(iter(thetas.values()))} if thetas else {}) | ({"rope_scaling": scaling} if scaling else {})
 
 
 def _rope_sets(value: Any, field: str, where: str) -> list[tuple[str, dict[str, Any]]]:
@@ -119,14 +124,17 @@ def _rope_sets(value: Any, field: str, where: str) -> list[tuple[str, dict[str, 
     return [(field, value)]
 
 
-def _check_rope(held: dict[str, Any], name: str, where: str) -> None:
+def _scaling(held: dict[str, Any], name: str, where: str) -> RopeScaling | None:
     kind = held.get("rope_type", held.get("type"))
+    if kind == TYPE and held.get("type", kind) == kind:
+        return RopeScaling.of({k: v for k, v in held.items() if v is not None and k not in ("rope_type", "type", "rope_theta")}, where, name)
     plain = kind in (None, "default") or kind == "linear" and held.get("factor") == 1
     extra = {k: v for k, v in held.items() if v is not None and k not in ("rope_type", "type", "rope_theta") and not (k in ("factor", "partial_rotary_factor") and v == 1)}
     if "type" in held and "rope_type" in held and held["type"] != held["rope_type"]:
         plain = False
     if not plain or extra:
-        raise bad(where, name, repr(held), "null", "only the plain rotary embedding (rope_type 'default') is implemented")
+        raise bad(where, name, repr(held), "null", f"only the plain rotary embedding (rope_type 'default') and that of type {TYPE!r} are implemented")
+    return None
 
 
 def check_layer_types(raw: dict[str, Any], where: str) -> None:

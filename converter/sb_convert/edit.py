@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from .spike import SCOPES, SpikeKeys, SpikeOptions, check_widths, resolve
 BLOCK = 8 << 20  # bytes copied at a time
 RAW = (T.F32, T.F16, T.BF16, T.Q8_0)  # types of an ordinary down projection
 WIDTHS = {"hidden_size": f"{ARCH}.embedding_length", "intermediate_size": f"{ARCH}.feed_forward_length",
+          "num_attention_heads": f"{ARCH}.attention.head_count", "head_dim": f"{ARCH}.attention.key_length",
           "shared_intermediate_size": f"{ARCH}.expert_shared_feed_forward_length"}  # the last one where there are experts
+HEADS = ("num_attention_heads", "head_dim")  # one width, of both
 DOWN = (".ffn_down.weight", ".ffn_down_exps.weight", ".ffn_down_shexp.weight")
 SPIKE_KEYS = tuple(f"{ARCH}.spike.{name}" for name in ("enable", "k", "scope"))
 
@@ -35,7 +38,10 @@ def respike(path: Path, outfile: Path | None, options: SpikeOptions, force: bool
         raise bad(path, "--spike-scope", f"{keys.scope}, and a file of scope {had.scope}", "the scope it was converted with",
                   "its down projections are stored for that scope; convert the checkpoint again")
     check_down(reader, path, keys)
-    check_widths(keys, {name: reader.get_field(key).contents() for name, key in WIDTHS.items() if reader.get_field(key) is not None}, path)  # type: ignore[union-attr]
+    widths = {name: field.contents() for name, key in WIDTHS.items() if (field := reader.get_field(key)) is not None}
+    if all(name in widths for name in HEADS):
+        widths[" * ".join(HEADS)] = math.prod(widths.pop(name) for name in HEADS)
+    check_widths(keys, {name: n for name, n in widths.items() if name not in HEADS}, path)
     target = outfile or path.with_name(f"{path.stem}-spike.gguf")
     output = Output(target / path.name if target.is_dir() else target, force, inputs=[path])
     copy_keys(reader, output.writer, keys)

@@ -133,6 +133,8 @@ def source_of(t: Target, tensors: dict[str, Tensor], config: ModelConfig, sinks:
     if t.made.startswith("sinks."):
         assert sinks is not None
         return SinkTensor.of(t, sinks)
+    if t.made == "rope":
+        return Tensor(t.gguf, t.shape, "F32", config.rope_factors, Path("config.json"))
     if t.made == "bound":
         assert isinstance(config, ParallelConfig)
         return Unbounded.of(config, t.layer, tensors)
@@ -151,7 +153,7 @@ def _scales(t: Target, tensors: dict[str, Tensor], where: object) -> Tensor:
 def widths(config: ModelConfig) -> dict[str, int]:
     """The widths of what projections read."""
     shared = {"shared_intermediate_size": config.shared_intermediate_size} if isinstance(config, MoeConfig) and config.moe_layers else {}
-    return {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size, **shared}
+    return {"hidden_size": config.hidden_size, "num_attention_heads * head_dim": config.q_size, "intermediate_size": config.intermediate_size, **shared}
 
 
 def _planned(t: Target, source: Tensor, wanted: T) -> Planned:
@@ -198,14 +200,14 @@ def renamed(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor
 
 
 def without_buffers(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """inv_freq is rope_theta in another form: left out where it says the same, an error where it does not."""
-    freq = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    """inv_freq is rope_theta (and rope_scaling) in another form: left out where it says the same, an error where it does not."""
+    freq = config.rope_frequencies
     for name, t in tensors.items():
         if name.endswith(".inv_freq"):
             got = t.rows(0, t.shape[0]) if t.shape == freq.shape else np.zeros(0)
             if got.shape != freq.shape or not np.allclose(got, freq, rtol=1e-4 if t.dtype == "F32" else 2**-7, atol=0 if t.dtype != "F16" else 2**-24):
                 raise bad(t.file, name, "other rotary frequencies", f"those of rope_theta = {config.rope_theta:g} and head size {config.head_dim}",
-                          "give the config.json that belongs to these weights; scaled rotary embeddings are not implemented")
+                          "give the config.json that belongs to these weights")
     return {name: t for name, t in tensors.items() if not name.endswith(".inv_freq")}
 
 

@@ -53,11 +53,11 @@ def rounded_int8(x: Tensor) -> Tensor:
     return torch.round(x / scale) * scale
 
 
-def rope(x: Tensor, pos: Tensor, theta: float) -> Tensor:
-    """Half-rotation form over the whole head. x [B, H, T, D], pos [T]."""
+def rope(x: Tensor, pos: Tensor, theta: float, factors: Tensor | None = None) -> Tensor:
+    """Half-rotation form over the whole head. x [B, H, T, D], pos [T]; factors [D / 2]: what the frequencies are divided by."""
     half, kind = x.shape[-1] // 2, torch.promote_types(x.dtype, torch.float32)
     freq = theta ** (-torch.arange(half, device=x.device, dtype=kind) / half)
-    angle = pos[:, None].to(kind) * freq  # [T, D / 2]
+    angle = pos[:, None].to(kind) * (freq if factors is None else freq / factors.to(freq))  # [T, D / 2]
     cos, sin = angle.cos(), angle.sin()
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
@@ -142,13 +142,19 @@ class Heads(nn.Module):
     def __init__(self, c: ModelConfig, il: int, spike: Spike | None, scales: bool):
         super().__init__()
         self.c, self.il, self.spike = c, il, spike
-        self.q_proj = Projection(c.hidden_size, c.hidden_size, True, spike, scales)
-        self.k_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
-        self.v_proj = Projection(c.hidden_size, c.kv_size, True, spike, scales)
+        self.q_proj = Projection(c.hidden_size, c.q_size, c.qkv_bias, spike, scales)
+        self.k_proj = Projection(c.hidden_size, c.kv_size, c.qkv_bias, spike, scales)
+        self.v_proj = Projection(c.hidden_size, c.kv_size, c.qkv_bias, spike, scales)
+        self.q_norm, self.k_norm = (RMSNorm(c.head_dim, c.norm_eps) if c.use_qk_norm else None for _ in "qk")
 
     def heads(self, x: Tensor) -> Tensor:  # [B, T, n * D] -> [B, n, T, D]
         """[B, T, n D] -> [B, n, T, D]."""
         return x.unflatten(-1, (-1, self.c.head_dim)).transpose(1, 2)
+
+    def qkv(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """h [B, T, n_embd] -> queries [B, H, T, D], keys and values [B, K, T, D]; queries and keys normed where the model has it."""
+        q, k, v = self.heads(self.q_proj(h)), self.heads(self.k_proj(h)), self.heads(self.v_proj(h))
+        return q if self.q_norm is None else self.q_norm(q), k if self.k_norm is None else self.k_norm(k), v
 
     def merged(self, x: Tensor) -> Tensor:  # [B, K, G, T, D] -> [B, T, H * D]
         """[B, K, G, T, D] -> [B, T, H D]."""
@@ -161,8 +167,10 @@ class Heads(nn.Module):
     def softmax_attention(self, h: Tensor, pos: Tensor, past: Any, window: int | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Rows at positions pos after `past`, keys and values [B, K, n, D]: the sinks (positions 0 to m - 1, always seen), then
         the latest text, of which a query sees `window` tokens with its own, None: all."""
-        m, theta = self.c.n_sinks, self.c.rope_theta
-        q, k, v = rope(self.heads(self.q_proj(h)), pos, theta), rope(self.heads(self.k_proj(h)), pos, theta), self.heads(self.v_proj(h))
+        m, theta, factors = self.c.n_sinks, self.c.rope_theta, self.c.rope_factors
+        factors = None if factors is None else torch.as_tensor(factors)
+        q, k, v = self.qkv(h)
+        q, k = rope(q, pos, theta, factors), rope(k, pos, theta, factors)
         if self.spike is not None:
             q, k, v = spiked(q, self.spike.k), rounded_int8(k), rounded_int8(v)
         if past is not None:
@@ -179,7 +187,7 @@ class Heads(nn.Module):
 class Attention(Heads):
     def __init__(self, c: ModelConfig, il: int, spike: Spike | None, scales: bool):
         super().__init__(c, il, spike, scales)
-        self.o_proj = Projection(c.hidden_size, c.hidden_size, False, spike, scales)
+        self.o_proj = Projection(c.q_size, c.hidden_size, False, spike, scales)
 
 
 class GatedLinearAttention(Attention):
@@ -194,8 +202,8 @@ class GatedLinearAttention(Attention):
 
     def forward(self, h: Tensor, pos: Tensor, S: Tensor | None, bound: None = None) -> tuple[Tensor, Tensor]:
         """h [B, T, n_embd] after the state S [B, K, D, D] (None: zeros); rows of the same shape, and the state after them."""
-        q = self.grouped(self.heads(self.q_proj(h).relu())) * self.c.head_dim ** -0.5
-        k, v = self.heads(self.k_proj(h).relu()), self.heads(self.v_proj(h))
+        q, k, v = self.qkv(h)
+        q, k = self.grouped(q.relu()) * self.c.head_dim ** -0.5, k.relu()
         g = F.logsigmoid(self.heads(self.gk_proj(h)).float()) / self.normalizer
         if S is None:
             S = q.new_zeros(*k.shape[:2], self.c.head_dim, self.c.head_dim)

@@ -18,6 +18,7 @@ from .config import Config, ModelConfig, MoeConfig, ParallelConfig
 #   ""          nothing
 #   half        divided by 2: the mean of two branches, folded into their norms
 #   stack       one matrix of each expert ({e} in its name), one after the other
+#   rope        what the rotary frequencies are divided by, from config.json
 #   bound       1 - the layer's lower bound, from the rows of all layers
 #   sinks.k, sinks.v, sinks.state   a layer's constants (sinks.py)
 
@@ -43,6 +44,9 @@ TOP = (
 TOP_UNTIED = (
     Row("output.weight", HEAD, ("n_vocab", "n_embd"), "output"),
 )
+TOP_ROPE = (
+    Row("rope_freqs.weight", "", ("n_rot_half",), "constant", "rope"),
+)
 TOP_SINKS = (
     Row("token_embd.sinks", SINKS, ("n_sinks", "n_embd"), "f32"),
 )
@@ -50,13 +54,17 @@ ATTN_NORM = (
     Row("blk.{i}.attn_norm.weight", "model.layers.{i}.attn_norm.weight", ("n_embd",), "f32"),
 )
 ATTN = (
-    Row("blk.{i}.attn_q.weight", "model.layers.{i}.attn.q_proj.weight", ("n_embd", "n_embd"), "projection"),
-    Row("blk.{i}.attn_q.bias", "model.layers.{i}.attn.q_proj.bias", ("n_embd",), "f32"),
+    Row("blk.{i}.attn_q.weight", "model.layers.{i}.attn.q_proj.weight", ("n_embd_q", "n_embd"), "projection"),
+    Row("blk.{i}.attn_q.bias", "model.layers.{i}.attn.q_proj.bias", ("n_embd_q",), "f32"),
     Row("blk.{i}.attn_k.weight", "model.layers.{i}.attn.k_proj.weight", ("n_embd_kv", "n_embd"), "projection"),
     Row("blk.{i}.attn_k.bias", "model.layers.{i}.attn.k_proj.bias", ("n_embd_kv",), "f32"),
     Row("blk.{i}.attn_v.weight", "model.layers.{i}.attn.v_proj.weight", ("n_embd_kv", "n_embd"), "projection"),
     Row("blk.{i}.attn_v.bias", "model.layers.{i}.attn.v_proj.bias", ("n_embd_kv",), "f32"),
-    Row("blk.{i}.attn_output.weight", "model.layers.{i}.attn.o_proj.weight", ("n_embd", "n_embd"), "projection"),
+    Row("blk.{i}.attn_output.weight", "model.layers.{i}.attn.o_proj.weight", ("n_embd", "n_embd_q"), "projection"),
+)
+QK_NORM = (
+    Row("blk.{i}.attn_q_norm.weight", "model.layers.{i}.attn.q_norm.weight", ("n_embd_head",), "f32"),
+    Row("blk.{i}.attn_k_norm.weight", "model.layers.{i}.attn.k_norm.weight", ("n_embd_head",), "f32"),
 )
 GLA = (
     Row("blk.{i}.ssm_norm.weight", "model.layers.{i}.attn.g_norm.weight", ("n_embd_head",), "f32"),
@@ -132,7 +140,7 @@ class Target:
 
 def dims(c: ModelConfig, il: int = 0) -> dict[str, int]:
     """The sizes that the words in Row.shape stand for, in one layer."""
-    size = {"n_vocab": c.vocab_size, "n_embd": c.hidden_size, "n_embd_head": c.head_dim, "n_embd_kv": c.kv_size, "n_head_kv": c.num_key_value_heads,
+    size = {"n_vocab": c.vocab_size, "n_embd": c.hidden_size, "n_embd_head": c.head_dim, "n_rot_half": c.head_dim // 2, "n_embd_q": c.q_size, "n_embd_kv": c.kv_size, "n_head_kv": c.num_key_value_heads,
             "n_ff": c.intermediate_size, "n_sinks": c.n_sinks}
     if isinstance(c, Config):
         size["n_rank"] = c.gate_low_rank_dim
@@ -145,7 +153,7 @@ def dims(c: ModelConfig, il: int = 0) -> dict[str, int]:
 
 def layer_rows(c: ModelConfig, il: int) -> tuple[Row, ...]:
     """One layer's tensors, in file order."""
-    mixer, before, after = c.mixer(il), ATTN, ()
+    mixer, before, after = c.mixer(il), tuple(r for r in ATTN if c.qkv_bias or not r.gguf.endswith(".bias")) + (QK_NORM if c.use_qk_norm else ()), ()
     if isinstance(c, Config) and mixer == "gla":
         after = GLA + (GATE_LOW_RANK if c.gate_low_rank_dim else GATE_FULL)
     if isinstance(c, ParallelConfig):
@@ -155,7 +163,7 @@ def layer_rows(c: ModelConfig, il: int) -> tuple[Row, ...]:
 
 def targets(c: ModelConfig) -> list[Target]:
     """Every tensor of the GGUF of a checkpoint with this config, in file order."""
-    rows = [(row, 0) for row in TOP + (() if c.tie_word_embeddings else TOP_UNTIED) + (TOP_SINKS if c.n_sinks else ())]
+    rows = [(row, 0) for row in TOP + (() if c.tie_word_embeddings else TOP_UNTIED) + (TOP_ROPE if c.rope_scaling else ()) + (TOP_SINKS if c.n_sinks else ())]
     for il in range(c.num_hidden_layers):
         rows += [(row, il) for row in layer_rows(c, il)]
     out = []
