@@ -167,7 +167,7 @@ def test_a_tensor_that_nothing_reads_is_named(plain, int8, opener, folder):
     one = zeros([1], Type.F32)
     for parts, name, extra in ((plain, "blk.0.attn_q.scale", one), (plain, "blk.0.attn_q.input_scale", one), (plain, "extra.weight", one),
                                (plain, "blk.2.attn_norm.weight", zeros([256], Type.F32)), (plain, "blk.1.attn_q.scales", zeros([2, 256], Type.F32)),
-                               (int8, "blk.0.time_mix_decay_w1.weight", zeros([256, 16], Type.F32)), (plain, "rope_freqs.weight", zeros([32], Type.F32))):
+                               (int8, "blk.0.time_mix_decay_w1.weight", zeros([256, 16], Type.F32)), (plain, "rope_factors_long.weight", zeros([32], Type.F32))):
         said = opener.open(parts.write(folder / "changed.gguf", tensors={name: extra}))
         assert said.startswith("refused") and name in said, (name, said)
 

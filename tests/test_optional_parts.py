@@ -14,10 +14,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import gguf  # noqa: E402
+from binding_models import ONE  # noqa: E402
 from conftest import TINY, write_bpe  # noqa: E402
+from gguf_parts import Parts, zeros  # noqa: E402
+from peft_adapters import adapter_tensors, added, write_adapter  # noqa: E402
+from sb_convert.cli import main  # noqa: E402
 from sb_convert.config import Config  # noqa: E402
+from sb_convert.convert import Options, convert  # noqa: E402
 from sb_convert.errors import ConvertError  # noqa: E402
+from sb_convert.numerics import kl_divergence  # noqa: E402
 from sb_convert.reference import Model, State  # noqa: E402
+from sb_convert.verify import verify_tensors  # noqa: E402
+from spikingbrain_cpp import Llama, LlamaError  # noqa: E402
+from test_tools import tool  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,6 +58,12 @@ def random_model(part: str, **change: Any) -> Model:
 
 
 TOKENS = np.random.default_rng(3).integers(0, TINY["vocab_size"], 48)
+
+
+def fork_logits(path: Path, tokens: np.ndarray) -> np.ndarray:
+    with Llama(path, logits_all=True, **ONE) as llm:
+        llm.eval(tokens)
+        return llm.scores[:len(tokens)].copy()
 
 
 def logits_of(model: Model, piece: int = len(TOKENS)) -> np.ndarray:
@@ -151,3 +167,95 @@ def test_values_that_are_refused(change: dict[str, Any], message: str) -> None:
 def test_values_that_say_nothing_new(change: dict[str, Any]) -> None:
     plain = TINY | {k: v for k, v in {"rope_scaling": change.get("rope_scaling")}.items() if v}
     assert Config.from_json(TINY | change) == Config.from_json(plain)
+
+
+# --- converter and graph --------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def gguf_of(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """gguf_of(part): F32, converted once, its tensors verified."""
+    folder, held = tmp_path_factory.mktemp("gguf"), {}
+
+    def one(part: str) -> Path:
+        if part not in held:
+            result = convert(made(part)[0], Options(folder / f"{part}.gguf", "f32"), say=lambda _: None)
+            assert verify_tensors(result, lambda _: None)
+            held[part] = result.files[0]
+        return held[part]
+    return one
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_golden_floats(made: Any, gguf_of: Any, part: str) -> None:
+    """At once, and by the pieces that a chat makes."""
+    _, want = made(part)
+    np.testing.assert_allclose(fork_logits(gguf_of(part), TOKENS), want, atol=1e-4)
+    with Llama(gguf_of(part), logits_all=True, **ONE) as llm:
+        for at in range(0, len(TOKENS), 7):
+            llm.eval(TOKENS[at:at + 7])
+        np.testing.assert_allclose(llm.scores[:len(TOKENS)], want, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [("q4_0", "--spike"), ("q8_0",), ("int8", "--spike")])
+def test_all_parts_in_blocks_and_spikes(made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]) -> None:
+    """The converter's own check: the graph against the reference, on the weights as they are stored."""
+    assert main([str(made("all")[0]), "-o", str(tmp_path / "x.gguf"), "--verify", "--outtype", *options]) == 0, capsys.readouterr()
+    assert "verify: logits against the reference" in capsys.readouterr().out
+
+
+def test_files_say_what_upstreams_do(gguf_of: Any) -> None:
+    """Names that upstream's own Llama and Qwen3 files have."""
+    reader = gguf.GGUFReader(gguf_of("all"))
+    tensors = {t.name: t.shape.tolist() for t in reader.tensors}
+    assert tensors["rope_freqs.weight"] == [16] and tensors["blk.0.attn_q_norm.weight"] == tensors["blk.3.attn_k_norm.weight"] == [32]
+    assert tensors["blk.1.attn_q.weight"] == [64, 128] and tensors["blk.1.attn_output.weight"] == [128, 64]
+    assert not any(name.startswith("blk.") and name.endswith(("attn_q.bias", "attn_k.bias", "attn_v.bias")) for name in tensors) and "output.weight" not in tensors
+    assert reader.get_field("spikingbrain.attention.key_length").contents() == 32 and reader.get_field("spikingbrain.expert_count").contents() == 3
+
+
+F32, F16 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16
+
+
+@pytest.mark.parametrize("part, changed, message", [
+    ("norms", {"blk.2.attn_k_norm.weight": None}, r"blk\.2\.attn_k_norm\.weight"),
+    ("norms", {f"blk.{il}.attn_q_norm.weight": None for il in range(4)}, r"blk\.0\.attn_q_norm\.weight"),
+    ("norms", {"blk.1.attn_q_norm.weight": zeros([8], F32)}, r"blk\.1\.attn_q_norm\.weight"),
+    ("norms", {"blk.1.attn_q_norm.weight": zeros([16], F16)}, r"blk\.1\.attn_q_norm\.weight: got type f16, expected f32"),
+    ("norms", {"blk.1.attn_v.bias": None}, r"blk\.1\.attn_v\.bias"),
+    ("no biases", {"blk.1.attn_v.bias": zeros([32], F32)}, r"blk\.0\.attn_q\.bias"),
+    ("rope", {"rope_freqs.weight": zeros([8], F32)}, r"rope_freqs\.weight: got a factor of 0, expected finite numbers above 0"),
+    ("rope", {"rope_freqs.weight": ([8], F32, np.full(8, np.nan, np.float32).tobytes())}, r"rope_freqs\.weight: got a factor of -?nan, expected finite"),
+    ("rope", {"rope_freqs.weight": zeros([16], F32)}, r"rope_freqs\.weight"),
+    ("experts", {"blk.1.ffn_up_exps.weight": None}, r"blk\.1\.ffn_up_exps\.weight"),
+])
+def test_a_file_without_one_of_them_is_refused(gguf_of: Any, tmp_path: Path, part: str, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(LlamaError, match=message):
+        Llama(Parts(gguf_of(part)).write(tmp_path / "x.gguf", tensors=changed), **ONE).close()
+
+
+def test_a_plain_file_is_what_it_was(gguf_of: Any, tmp_path: Path) -> None:
+    """Factors of 1 change nothing; others do, so they are read."""
+    plain, tokens = Parts(gguf_of("norms")), TOKENS[:20]
+    want = fork_logits(gguf_of("norms"), tokens)
+    for factor, same in ((1, True), (2, False)):
+        path = plain.write(tmp_path / "x.gguf", tensors={"rope_freqs.weight": ([8], F32, np.full(8, factor, np.float32).tobytes())})
+        assert np.array_equal(fork_logits(path, tokens), want) is same
+
+
+def test_tools_know_them(made: Any, gguf_of: Any, tmp_path: Path) -> None:
+    """Quantised, and with an adapter: of heads of another size, and of experts."""
+    path = gguf_of("all")
+    want, quantised = fork_logits(path, TOKENS), tmp_path / "q8.gguf"
+    tool("sb-quantize", path, quantised, "Q8_0", 1)
+    assert float(kl_divergence(want, fork_logits(quantised, TOKENS)).mean()) < 0.05
+    modules = {"model.layers.1.attn.q_proj": ((128, 64), 4), "model.layers.0.attn.o_proj": ((64, 128), 4),
+               "model.layers.2.block_sparse_moe.experts.1.down_proj": ((64, 96), 4)}
+    tensors = adapter_tensors(modules)
+    assert main([str(write_adapter(tmp_path / "lora", tensors)), "--base", str(made("all")[0]), "-o", str(tmp_path / "lora.gguf")]) == 0
+    merged = Model.from_pretrained(made("all")[0])
+    with torch.no_grad():
+        for name, delta in added(tensors, {"": 2.0}).items():
+            merged.get_parameter(name).add_(torch.from_numpy(delta))
+    with Llama(path, lora_path=str(tmp_path / "lora.gguf"), logits_all=True, **ONE) as llm:
+        llm.eval(TOKENS)
+        np.testing.assert_allclose(llm.scores[:len(TOKENS)], logits_of(merged), atol=1e-3)

@@ -529,7 +529,7 @@ def test_a_long_name_has_room_for_its_temporary_one(tmp_path):
 def test_interrupted_after_the_file_is_there_says_so(made, tmp_path, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(whole, "_sync_folder", interrupted)
+    monkeypatch.setattr(whole, "sync_folder", interrupted)
     assert sb_convert.cli.main([str(made.checkpoint), "-o", str(tmp_path / "out.gguf")]) == 130
     assert capsys.readouterr().err == "sb-convert: interrupted; out.gguf was written\n" and (tmp_path / "out.gguf").exists()
     rename = os.replace

@@ -240,7 +240,7 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
     left = [name for name in tensors if name not in known]
     if config.tie_word_embeddings and HEAD in left:  # .bin files often carry it twice
         left.remove(HEAD)
-        _check_tied(tensors)
+        check_tied(tensors)
     if left and not partial:
         raise bad(where, "tensors", f"{len(left)} left over: {some(left)}", "none that config.json does not imply",
                   "they would be ignored; give the config.json that belongs to these weights")
@@ -259,7 +259,8 @@ def some(names: list[str], n: int = 4) -> str:
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
-def _check_tied(tensors: dict[str, Tensor]) -> None:
+def check_tied(tensors: dict[str, Tensor]) -> None:
+    """ConvertError: the output matrix of a checkpoint whose embedding is the output, too, is another one."""
     head, embd = tensors[HEAD], tensors[EMBEDDING]
     if head.shape == embd.shape:
         step = rows_per_block(embd.shape)

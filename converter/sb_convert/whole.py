@@ -178,7 +178,7 @@ def _is_gguf(path: Path) -> bool:
 
 # --- what differs between systems -------------------------------------------------------------------------------------
 
-def _lock(fd: int) -> Optional[bool]:
+def lock(fd: int) -> Optional[bool]:
     """For as long as it is open. False: another process, or another part of this one, has it; None: there are no locks here."""
     if fcntl is None:
         return None
@@ -200,7 +200,7 @@ def _remove_unless_used(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENOENT
     try:
-        free = _lock(fd)
+        free = lock(fd)
         if free:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -209,7 +209,7 @@ def _remove_unless_used(path: Path) -> bool:
         os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """The new names, too, on the disk. They are in place: what goes wrong here is no reason to say that nothing was written."""
     if os.name == "nt":
         return
@@ -281,7 +281,7 @@ class WholeFiles:
         folders = {part.real.parent for part in self._begun}
         self._close()
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _rename(self) -> None:
         olds: list[tuple[Path, Path]] = []
@@ -344,7 +344,7 @@ def _create(real: Path) -> _Part:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
         except FileExistsError:
             continue
-        if _lock(fd) is not False and os.fstat(fd).st_nlink:
+        if lock(fd) is not False and os.fstat(fd).st_nlink:
             _take_over(fd, real)
             return _Part(os.fdopen(fd, "w+b"), path, real)
         os.close(fd)  # taken for one that was left, before it was locked

@@ -60,6 +60,7 @@ llama_memory_i * llama_spikingbrain_create_memory(
         const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams) {
     const auto & sb = static_cast<const llama_model_spikingbrain &>(model);
     sb.check_int8();
+    sb.rope_factors();
 
     if (cparams.yarn_ext_factor != 0.0f) {
         throw std::runtime_error("spikingbrain: rope scaling: got yarn, expected none or linear; the window is relative and needs no extension");

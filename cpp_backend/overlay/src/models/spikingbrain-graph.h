@@ -11,12 +11,15 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <utility>
+#include <vector>
 
 // what the operators need to know of a micro-batch: where its sequences lie, and the rotary angles
 class llm_graph_input_spikingbrain : public llm_graph_input_i {
 public:
-    llm_graph_input_spikingbrain(const llama_memory_spikingbrain * mem, float freq_base, float freq_scale) :
-        mem(mem), freq_base(freq_base), freq_scale(freq_scale) {}
+    // freq_factors: what each frequency is divided by; empty: nothing
+    llm_graph_input_spikingbrain(const llama_memory_spikingbrain * mem, float freq_base, float freq_scale, std::vector<float> freq_factors) :
+        mem(mem), freq_base(freq_base), freq_scale(freq_scale), freq_factors(std::move(freq_factors)) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         mem->set_seqs(*ubatch, (int32_t *) seqs->data, (ggml_spk_plan *) plan->data);
@@ -32,7 +35,7 @@ public:
         const int64_t half = rope->ne[0]/2, n_sinks = mem->get_storage().n_sinks();
         float * data = (float *) rope->data;
         for (int64_t i = 0; i < half; ++i) {
-            const double freq = freq_scale*std::pow((double) freq_base, -(double) i/half);
+            const double freq = freq_scale*std::pow((double) freq_base, -(double) i/half)/(freq_factors.empty() ? 1.0f : freq_factors[i]);
             for (uint32_t t = 0; t < ubatch.n_tokens; ++t) {
                 data[t*2*half + i]        = (float) std::cos((n_sinks + ubatch.pos[t])*freq);
                 data[t*2*half + half + i] = (float) std::sin((n_sinks + ubatch.pos[t])*freq);
@@ -56,6 +59,7 @@ public:
 private:
     const float freq_base;
     const float freq_scale;
+    const std::vector<float> freq_factors;
 };
 
 // what follows a product, in its pass where it is one in integers: silu(gate) * (relu(W x + bias) + residual), each where there is one

@@ -393,7 +393,7 @@ static void check_adapter_half(const gguf_context * gguf, int64_t i, const llama
     if (!w || other < 0) {
         return; // llama.cpp names it
     }
-    if (ours && (!ends_with(base, ".weight") || ends_with(base, "_norm.weight") || ends_with(base, "time_mix_decay.weight"))) {
+    if (ours && (!ends_with(base, ".weight") || ends_with(base, "_norm.weight") || base == "rope_freqs.weight" || ends_with(base, "time_mix_decay.weight"))) {
         refuse(name, "an adapter of a tensor that is not a matrix", "those of the products and of token_embd alone");
     }
     const bool look_up = base == "token_embd.weight";

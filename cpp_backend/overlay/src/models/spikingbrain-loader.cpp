@@ -34,6 +34,7 @@ const struct { const char * name; type_set types; } TYPES[] = {
     { "time_mix_decay_w1.weight", FLOATS     },
     { "time_mix_decay_w2.weight", FLOATS     },
     { "_norm.weight",             F32        },
+    { "rope_freqs.weight",        F32        },
     { ".bias",                    F32        },
     { ".scales",                  F32        },
     { ".sinks",                   F32        },

@@ -92,6 +92,19 @@ ggml_tensor * llama_model_spikingbrain::create_projection(llama_model_loader & m
     return w;
 }
 
+// upstream's name of them, and its meaning: frequency i is divided by factor i
+std::vector<float> llama_model_spikingbrain::rope_factors() const {
+    if (!rope_freqs || !rope_freqs->buffer || !rope_freqs->data) {
+        return {}; // none, or a model loaded to measure its size
+    }
+    std::vector<float> factors(ggml_nelements(rope_freqs));
+    ggml_backend_tensor_get(rope_freqs, factors.data(), 0, ggml_nbytes(rope_freqs)); // it may lie on another machine
+    for (float factor : factors) {
+        require(std::isfinite(factor) && factor > 0.0f, format("%s: got a factor of %g, expected finite numbers above 0; convert the checkpoint again with sb-convert", rope_freqs->name, factor));
+    }
+    return factors;
+}
+
 void llama_model_spikingbrain::check_int8() const {
     for (const auto & [w, parts] : int8) {
         if (!parts.out_index || !parts.out_index->data) {
@@ -110,6 +123,18 @@ void llama_model_spikingbrain::check_int8() const {
     }
 }
 
+// whether one layer has one of these: then a model has all of them in all layers, and a missing one is an error
+bool llama_model_spikingbrain::has_tensor(const llama_model_loader & ml, std::initializer_list<llm_tensor> tensors, const char * suffix) const {
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        for (llm_tensor tensor : tensors) {
+            if (ml.get_tensor_meta(tn(tensor, suffix, il).str().c_str())) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 // of layers that have one kind of attention
 void llama_model_spikingbrain::load_attn_tensors(llama_model_loader & ml, int il) {
     LLAMA_LOAD_LOCALS;
@@ -121,9 +146,15 @@ void llama_model_spikingbrain::load_attn_tensors(llama_model_loader & ml, int il
     layer.wk   = create_projection(ml, LLM_TENSOR_ATTN_K,   il, n_embd,   n_embd_k_gqa);
     layer.wv   = create_projection(ml, LLM_TENSOR_ATTN_V,   il, n_embd,   n_embd_v_gqa);
     layer.wo   = create_projection(ml, LLM_TENSOR_ATTN_OUT, il, n_embd_q, n_embd);
-    layer.wq_b = create_tensor(tn(LLM_TENSOR_ATTN_Q, "bias", il), {n_embd_q},     0);
-    layer.wk_b = create_tensor(tn(LLM_TENSOR_ATTN_K, "bias", il), {n_embd_k_gqa}, 0);
-    layer.wv_b = create_tensor(tn(LLM_TENSOR_ATTN_V, "bias", il), {n_embd_v_gqa}, 0);
+    if (has_tensor(ml, { LLM_TENSOR_ATTN_Q, LLM_TENSOR_ATTN_K, LLM_TENSOR_ATTN_V }, "bias")) {
+        layer.wq_b = create_tensor(tn(LLM_TENSOR_ATTN_Q, "bias", il), {n_embd_q},     0);
+        layer.wk_b = create_tensor(tn(LLM_TENSOR_ATTN_K, "bias", il), {n_embd_k_gqa}, 0);
+        layer.wv_b = create_tensor(tn(LLM_TENSOR_ATTN_V, "bias", il), {n_embd_v_gqa}, 0);
+    }
+    if (has_tensor(ml, { LLM_TENSOR_ATTN_Q_NORM, LLM_TENSOR_ATTN_K_NORM }, "weight")) {
+        layer.attn_q_norm = create_tensor(tn(LLM_TENSOR_ATTN_Q_NORM, "weight", il), {n_embd_head_k}, 0);
+        layer.attn_k_norm = create_tensor(tn(LLM_TENSOR_ATTN_K_NORM, "weight", il), {n_embd_head_k}, 0);
+    }
 
     if (hparams.is_recr(il)) {
         if (n_low_rank > 0) {
@@ -162,6 +193,9 @@ void llama_model_spikingbrain::load_arch_tensors(llama_model_loader & ml) {
     const auto head = tn(tied ? LLM_TENSOR_TOKEN_EMBD : LLM_TENSOR_OUTPUT, "weight");
     output = create_tensor(head, {n_embd, n_vocab}, (tied ? TENSOR_DUPLICATED : 0) | llama_spikingbrain_weight_flags(ml.get_tensor_meta(head.str().c_str()), false));
 
+    if (!parallel) {
+        rope_freqs = create_tensor(tn(LLM_TENSOR_ROPE_FREQS, "weight", 0), {n_rot/2}, TENSOR_NOT_REQUIRED | LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT);
+    }
     sinks.resize(n_sinks > 0 ? n_layer : 0);
     if (n_sinks > 0) {
         create_tensor(tn(LLM_TENSOR_TOKEN_EMBD, "sinks"), {n_embd, n_sinks}, LLAMA_SPIKINGBRAIN_TENSOR_CONSTANT); // its constants are read instead
@@ -219,7 +253,7 @@ llama_model_spikingbrain::graph::graph(const llama_model & model, const llm_grap
 
 llm_graph_input_spikingbrain * graph::build_inp() const {
     const auto * mem = static_cast<const llama_memory_spikingbrain_context *>(mctx)->get_mem();
-    auto inp = std::make_unique<llm_graph_input_spikingbrain>(mem, freq_base, freq_scale);
+    auto inp = std::make_unique<llm_graph_input_spikingbrain>(mem, freq_base, freq_scale, model.rope_factors());
 
     inp->seqs = ggml_new_tensor_2d(ctx0, GGML_TYPE_I32, GGML_SPK_SEQ_N_INFO, ubatch.n_seqs);
     inp->plan = ggml_new_tensor_2d(ctx0, GGML_TYPE_I32, GGML_SPK_PLAN_N, ubatch.n_seqs);
@@ -244,12 +278,17 @@ llm_graph_input_spikingbrain * graph::build_inp() const {
 //
 
 // {n_embd_head, n_head, n_tokens}, and n_head_kv for keys and values
-// relu: of queries and keys
+// relu: of queries and keys, after the norms of their heads where there are such
 std::array<ggml_tensor *, 3> graph::build_proj_qkv(encoded_input & in, bool relu) const {
     const auto & layer = model.layers[in.il];
+    const auto normed = [&](ggml_tensor * w, ggml_tensor * b, ggml_tensor * norm, int64_t n) {
+        ggml_tensor * cur = ggml_reshape_3d(ctx0, build_proj(w, in, { b, relu && !norm }), n_embd_head, n, n_tokens);
+        cur = norm ? build_norm(cur, norm, NULL, LLM_NORM_RMS, in.il) : cur;
+        return norm && relu ? ggml_relu(ctx0, cur) : cur;
+    };
     return {
-        ggml_reshape_3d(ctx0, build_proj(layer.wq, in, { layer.wq_b, relu }), n_embd_head, n_head,    n_tokens),
-        ggml_reshape_3d(ctx0, build_proj(layer.wk, in, { layer.wk_b, relu }), n_embd_head, n_head_kv, n_tokens),
+        normed(layer.wq, layer.wq_b, layer.attn_q_norm, n_head),
+        normed(layer.wk, layer.wk_b, layer.attn_k_norm, n_head_kv),
         ggml_reshape_3d(ctx0, build_proj(layer.wv, in, { layer.wv_b }), n_embd_head, n_head_kv, n_tokens),
     };
 }

@@ -5,6 +5,7 @@
 #include "spikingbrain-header.h"
 
 #include <unordered_map>
+#include <vector>
 
 struct llama_memory_params;
 class spikingbrain_storage;
@@ -35,6 +36,9 @@ struct llama_model_spikingbrain : public llama_model_base {
     uint32_t n_sinks   = 0;     // rows before the text that every query sees: constants
 
     std::array<uint32_t, LLAMA_MAX_LAYERS> is_sliding; // 0: softmax attention sees all of the text
+
+    ggml_tensor * rope_freqs = nullptr; // F32 {d/2}, where the rotary frequencies are scaled
+    std::vector<float> rope_factors() const; // its data, empty: none. Throws: no factors
 
     bool    has_window(int il) const { return parallel || !hparams.is_recr(il); }
     bool    sees_all  (int il) const { return !is_sliding[il]; }
@@ -89,6 +93,7 @@ private:
     void load_ffn_tensors     (llama_model_loader & ml, int il);
     void load_expert_tensors  (llama_model_loader & ml, int il);
     void choose_lazy_mode     (llama_model_loader & ml);
+    bool has_tensor(const llama_model_loader & ml, std::initializer_list<llm_tensor> tensors, const char * suffix) const;
     // n_expert > 0: a stack of as many
     ggml_tensor * create_projection(llama_model_loader & ml, llm_tensor tensor, int il, int64_t n_in, int64_t n_out, int64_t n_expert = 0);
 };
