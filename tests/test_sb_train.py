@@ -81,7 +81,7 @@ def test_pieces_have_the_gradients_of_the_whole(monkeypatch, piece, at_a_time, t
 
 
 def test_nothing_grows_with_the_square_of_the_length():
-    """The largest tensor of forward and backward is the same for rows of 256 and of 512 tokens."""
+    """The largest tensor of forward and backward is the same for rows of 128 and of 256 tokens."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
@@ -93,14 +93,14 @@ def test_nothing_grows_with_the_square_of_the_length():
             return out
     largest = {}
     for guide in (None, new_model(BASE, 2)):
-        for n in (256, 512):
+        for n in (128, 256):
             model, seen = student(), Largest()
             seen.n = 0
             with seen:
-                pieces.row_loss(model, torch.zeros(1, n + 1, dtype=torch.int64), 32, guide, 0.5).backward()
+                pieces.row_loss(model, torch.zeros(1, n + 1, dtype=torch.int64), 16, guide, 0.5).backward()
             largest[guide is None, n] = seen.n
-    assert largest[True, 512] == largest[True, 256] < 256 * 256
-    assert largest[False, 512] <= 2 * largest[False, 256]  # a teacher that sees all text has scores [piece, n]
+    assert largest[True, 256] == largest[True, 128]
+    assert largest[False, 256] <= 2 * largest[False, 128]  # a teacher that sees all text has scores [piece, n]
 
 
 # --- schedule -------------------------------------------------------------------------------------------------

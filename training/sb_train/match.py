@@ -40,3 +40,24 @@ def match_loss(model: Model, teacher: Model, tokens: Tensor) -> Tensor:
         y, _ = layer.attn(layer.attn_norm(before[il]), pos, None)
         errors.append((y.float() - added[il].float()).square().sum() / added[il].float().square().sum())
     return torch.stack(errors).mean()
+
+
+@torch.no_grad()
+def fit_norms(model: Model, teacher: Model, tokens: Tensor) -> None:
+    """The start of matching: each g_norm by least squares, so that the normed rows come as near as they can to the teacher's, channel by channel."""
+    config = model.config
+    assert isinstance(config, Config)
+    before, _ = streams(teacher, tokens)
+    pos = torch.arange(tokens.shape[1], device=tokens.device)
+
+    def read(layer: torch.nn.Module, x: Tensor) -> Tensor:
+        """What the layer's output projection reads, [rows * heads, head size]."""
+        held: list[Tensor] = []
+        handle = layer.attn.o_proj.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0].float()))
+        layer.attn(layer.attn_norm(x), pos, None)
+        handle.remove()
+        return held[0].reshape(-1, config.head_dim)
+    for il in config.gla_layers:
+        own, other = read(model.model.layers[il], before[il]), read(teacher.model.layers[il], before[il])
+        weight = model.model.layers[il].attn.g_norm.weight
+        weight.mul_((own * other).sum(0) / own.square().sum(0).clamp(min=1e-12))

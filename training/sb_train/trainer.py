@@ -19,7 +19,7 @@ from sb_convert.config import ModelConfig
 from sb_convert.reference import Model, Spike
 
 from .data import batch_at
-from .match import match_loss
+from .match import fit_norms, match_loss
 from .measure import VALIDATION, perplexity
 from .model import new_model, set_spiking, sharing, with_gradients
 from .pieces import row_loss
@@ -61,6 +61,8 @@ class Trainer:
         x = batch_at(tokens, self.step, self.r).to(self.device)
         if self.spikes:
             with_gradients()
+        if self.step == 0 and self.r.n_match and self.teacher is not None:
+            fit_norms(self.model, self.teacher, x[:, :-1])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.r)
         micro = list(enumerate(x.split(self.r.micro_rows(x.shape[1] - 1))))

@@ -1,0 +1,203 @@
+"""From a Transformer to a SpikingBrain, small: what conversion loses, and how many tokens bring it back.
+
+    python examples/from_transformer.py --bf16           goes on where it stopped; --only H for one run
+
+Trains a Transformer (Qwen2's architecture) on the text of examples/corpus.py, converts it, trains the converted models for a quarter of its tokens
+with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer: a picture and a table in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from corpus import prepare
+from train import SMALL, train
+
+from sb_convert.config import Config
+from sb_convert.reference import Model, Spike
+from sb_train.match import match_loss
+from sb_train.measure import perplexity
+from sb_train.model import new_model
+from sb_train.recipe import Recipe
+from sb_train.teacher import NAMES, load_teacher
+from sb_train.trainer import Trainer
+
+BATCH, LENGTH = 4, 512
+TRANSFORMER = dataclasses.replace(SMALL, attn_layers=tuple(range(SMALL.num_hidden_layers)), sliding_window=LENGTH)
+HYBRID = dataclasses.replace(SMALL, attn_layers=(1, 3, 5), sliding_window=128)
+MOE = {"num_local_experts": 4, "shared_intermediate_size": SMALL.intermediate_size}  # top-1 of four and one shared, as in the paper's Table 13
+EVALUATED = 128 * LENGTH  # held-out tokens behind the final figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """config: of the layers; part: share of the Transformer's tokens; taught: converted from the Transformer, with it as teacher; spikes: spike-aware from its middle."""
+    name: str
+    config: Config
+    part: float = 1.0
+    taught: bool = False
+    spikes: bool = False
+
+
+RUNS = (
+    Run("Transformer", TRANSFORMER),
+    Run("H", HYBRID, 0.25, taught=True),
+    Run("random", HYBRID),
+    Run("H+S", HYBRID, 0.25, taught=True, spikes=True),
+    Run("M", dataclasses.replace(TRANSFORMER, **MOE), 0.25, taught=True),
+    Run("H+M+S", dataclasses.replace(HYBRID, **MOE), 0.25, taught=True, spikes=True),
+)
+
+
+def recipe(run: Run, args: argparse.Namespace) -> Recipe:
+    """From nothing: a large learning rate. Converted: attention matching first, where there are gla layers, then a smaller rate."""
+    common = Recipe(steps=round(args.tokens * run.part / (BATCH * LENGTH)), batch=BATCH, length=LENGTH, warmup=50, bf16=args.bf16, threads=args.threads)
+    if not run.taught:
+        return dataclasses.replace(common, lr=3e-3)
+    hybrid = bool(run.config.gla_layers)
+    return dataclasses.replace(common, lr=args.lr, warmup=20, distill=args.distill, match=args.match if hybrid else 0.0, match_lr=args.match_lr,
+                               spike_from=0.5 if run.spikes else 1.0)
+
+
+# --- conversion -----------------------------------------------------------------------------------------------
+
+def save_transformer(model: Model, folder: Path, tokenizer: Path) -> None:
+    """Under Hugging Face's names, as Qwen2ForCausalLM."""
+    from safetensors.torch import save_file
+    c = model.config
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tokenizer, folder)
+    fields = {name: getattr(c, name) for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "rope_theta",
+                                                  "max_position_embeddings", "tie_word_embeddings", "bos_token_id", "eos_token_id", "initializer_range")}
+    (folder / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": c.norm_eps,
+                                                    "torch_dtype": "float32", **fields}, indent=1) + "\n")
+    save_file({theirs(name): p.contiguous() for name, p in model.state_dict().items()}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def theirs(name: str) -> str:
+    for a, b in NAMES:
+        name = name.replace(b, a)
+    return name
+
+
+def converted(base: Model, config: Config, seed: int = 1) -> Model:
+    """The base's projections, norms and embeddings, in every layer; gates that forget in 23 to 2400 tokens; experts that are the base's MLP times alpha."""
+    model = new_model(config, seed)
+    state = base.state_dict()
+    alpha = (1 / (1 + 1 / max(1, config.num_local_experts))) ** (1 / 3)
+    for name in list(state):
+        stem, _, part = name.partition(".mlp.")
+        if part and config.num_local_experts:
+            for other in ("shared_mlp", *(f"block_sparse_moe.experts.{i}" for i in range(config.num_local_experts))):
+                state[f"{stem}.{other}.{part}"] = state[name] * alpha
+            del state[name]
+    missing, left = model.load_state_dict(state, strict=False)
+    assert not left and all(".gk_proj." in n or ".g_norm." in n or n.endswith("block_sparse_moe.gate.weight") for n in missing), (missing, left)
+    return model
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+def make(run: Run, args: argparse.Namespace, held_out: np.ndarray) -> Trainer:
+    """The run's trainer, where it begins; what it is worth there is kept in start.json."""
+    folder, base = args.data / run.name, args.data / "transformer"
+    teacher = load_teacher(base, run.config, base) if run.taught else None
+    model = converted(teacher, run.config) if teacher is not None else None
+    t = Trainer(run.config, recipe(run, args), model, teacher)
+    if teacher is not None and not (folder / "start.json").is_file():
+        x = torch.from_numpy(held_out[:8 * LENGTH].astype(np.int64)).view(8, LENGTH)
+        with torch.no_grad():
+            attention = match_loss(t.model, teacher, x).item() if run.config.gla_layers else 0.0
+        (folder / "start.json").write_text(json.dumps({"perplexity": perplexity(t.model, held_out[:EVALUATED + 1], LENGTH), "attention_error": attention}))
+    return t
+
+
+def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndarray) -> bool:
+    """Trains it to its end, or until the time is over; writes its row when done."""
+    folder = args.data / run.name
+    folder.mkdir(exist_ok=True)
+    t = make(run, args, held_out)
+    print(f"{run.name}: {sum(p.numel() for p in t.model.parameters()) / 1e6:.2f} M weights, {t.r.steps} steps of {BATCH * LENGTH} tokens", flush=True)
+    if not train(t, tokens, held_out, folder, args.minutes * 60, eval_every=args.eval_every):
+        return False
+    part = held_out[:EVALUATED + 1]
+    row = {"run": run.name, "parameters": sum(p.numel() for p in t.model.parameters()), "tokens": t.tokens, "perplexity": perplexity(t.model, part, LENGTH, None),
+           "perplexity_spikes_k3": perplexity(t.model, part, LENGTH, Spike(3.0)), "seconds": round(t.seconds), "recipe": dataclasses.asdict(t.r),
+           "start": json.loads((folder / "start.json").read_text()) if run.taught else None,
+           "curve": [[r["tokens"], r["val_ppl"]] for r in map(json.loads, (folder / "train.jsonl").read_text().splitlines())]}
+    if run.name == "Transformer":
+        save_transformer(t.model, args.data / "transformer", args.data / "tokenizer")
+    else:
+        t.model.save_pretrained(folder / "checkpoint")
+    with (args.data / "results.jsonl").open("a") as f:
+        f.write(json.dumps(row) + "\n")
+    print(f"{run.name}: perplexity {row['perplexity']:.2f}, with spikes {row['perplexity_spikes_k3']:.2f}", flush=True)
+    return True
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows of the runs that are finished."""
+    path = folder / "results.jsonl"
+    return {row["run"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| run | million weights | million tokens | right after conversion | perplexity | with spikes, k = 3 |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for row in rows.values():
+        start = f"{row['start']['perplexity']:.1f}" if row["start"] else ""
+        lines.append(f"| {row['run']} | {row['parameters'] / 1e6:.2f} | {row['tokens'] / 1e6:.2f} | {start} | {row['perplexity']:.2f} | {row['perplexity_spikes_k3']:.2f} |")
+    return "\n".join(lines)
+
+
+def picture(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Held-out perplexity against tokens of training, one line per run."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    fig, ax = plt.subplots(figsize=(7, 4.2))
+    for i, (name, row) in enumerate(rows.items()):
+        begin = [[0, row["start"]["perplexity"]]] if row["start"] else []
+        x, y = zip(*begin, *row["curve"])
+        ax.plot(np.array(x) / 1e6, y, label=name, color=f"C{i}")
+    if "Transformer" in rows:
+        ax.axhline(rows["Transformer"]["perplexity"], color="grey", linestyle=":", label="the Transformer's end")
+    ax.set(xlabel="million tokens seen", ylabel="held-out perplexity", yscale="log")
+    ax.legend()
+    fig.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(fig)
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, default=Path(__file__).parent / "work", help="corpus, runs, results.jsonl, picture (default: work beside this script)")
+    p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; the others have a quarter (default %(default)g)")
+    p.add_argument("--only", choices=[run.name for run in RUNS], nargs="+", help="these runs alone")
+    p.add_argument("--minutes", type=float, default=math.inf, help="of a run's training, in all; more goes on")
+    p.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--eval-every", type=int, default=50, help="steps between validations and saves (default %(default)s)")
+    for name, value in (("lr", 1e-3), ("distill", 0.5), ("match", 0.2), ("match-lr", 3e-3)):
+        p.add_argument(f"--{name}", type=float, default=value, help="of the converted runs (default %(default)s)")
+    args = p.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    tokens, held_out = prepare(args.data, SMALL.vocab_size)
+    for run in RUNS:
+        if run.name not in results(args.data) and (not args.only or run.name in args.only) and not do(run, args, tokens, held_out):
+            raise SystemExit(f"{run.name}: the time is over; the same command with more --minutes goes on")
+    rows = results(args.data)
+    picture(rows, args.data / "from_transformer.png")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

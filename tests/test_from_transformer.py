@@ -1,0 +1,66 @@
+"""The demonstration: a plan of runs that goes on where it stopped, and ends in a table and a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+
+import from_transformer as demo  # noqa: E402
+from sb_convert import reference  # noqa: E402
+from sb_convert.reference import Model  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "bos_token_id": 509, "eos_token_id": 509}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, tmp_path):
+    """The same plan with a model that takes no time; a corpus that is there."""
+    for name in ("spiked", "rounded_int8"):
+        monkeypatch.setattr(reference, name, getattr(reference, name))  # training replaces them for good
+
+    def smaller(config):
+        layers = {"attn_layers": (0, 1) if not config.gla_layers else (1,), "sliding_window": 16 if not config.gla_layers else 8}
+        return dataclasses.replace(config, **TINY, **layers, head_dim=8, shared_intermediate_size=32 if config.num_local_experts else 0)
+    monkeypatch.setattr(demo, "RUNS", tuple(dataclasses.replace(run, config=smaller(run.config)) for run in demo.RUNS))
+    monkeypatch.setattr(demo, "SMALL", dataclasses.replace(demo.SMALL, **TINY, attn_layers=(1,), head_dim=8))
+    monkeypatch.setattr(demo, "LENGTH", 16)
+    monkeypatch.setattr(demo, "EVALUATED", 128)
+    tokens = (np.arange(4000) * 7 % 60).astype(np.uint16)
+    for name, part in (("train", tokens), ("held_out", tokens[:600])):
+        np.save(tmp_path / f"{name}.npy", part)
+    (tmp_path / "corpus.json").write_text('{"vocab_size": 512}')
+    (tmp_path / "tokenizer").mkdir()
+    for path in (ROOT / "examples" / "tiny").iterdir():
+        if path.suffix in (".json", ".txt") and path.name != "config.json":
+            shutil.copyfile(path, tmp_path / "tokenizer" / path.name)
+
+
+def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    options = ["--data", str(tmp_path), "--tokens", str(12 * 4 * 16), "--threads", "1", "--eval-every", "2"]
+    with pytest.raises(SystemExit, match="Transformer: the time is over"):
+        demo.main([*options, "--minutes", "1e-9"])
+    demo.main([*options, "--only", "Transformer"])
+    rows = demo.results(tmp_path)
+    assert list(rows) == ["Transformer"] and rows["Transformer"]["tokens"] == 12 * 4 * 16
+    demo.main(options)
+    rows = demo.results(tmp_path)
+    assert set(rows) == {run.name for run in demo.RUNS} and len((tmp_path / "results.jsonl").read_text().splitlines()) == len(demo.RUNS)
+    assert rows["H"]["tokens"] == 3 * 4 * 16 and rows["H"]["start"]["attention_error"] > 0 and rows["random"]["start"] is None
+    assert (tmp_path / "from_transformer.png").read_bytes()[:4] == b"\x89PNG"
+    assert "| H+M+S |" in capsys.readouterr().out
+    assert Model.from_pretrained(tmp_path / "H+M+S" / "checkpoint").config.num_local_experts == 4
+    assert json.loads((tmp_path / "transformer" / "config.json").read_text())["model_type"] == "qwen2"
