@@ -16,7 +16,7 @@ MOBILE_TEST_REQUIRES := "pytest>=7.4" "pytest-xdist>=3.5" "chaquopy-stubs-androi
 
 # whatever the package is made of; the list itself is an input, so that a vanished file counts too
 SOURCES := CMakeLists.txt pyproject.toml Makefile \
-    $(shell find cpp_backend bindings converter/sb_convert training/sb_train tests/cpp bench/cpp -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
+    $(shell find cpp_backend bindings converter/sb_convert training/sb_init training/sb_train tests/cpp bench/cpp -type f ! -name '*.pyc' ! -name '*.md' 2>/dev/null | sort)
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 

@@ -58,6 +58,7 @@ CACHE = """\
 # command -> what it does; the one list of them
 COMMANDS = {
     "sb-convert": "a checkpoint folder (or a GGUF file, to make it spiking) to GGUF",
+    "sb-init": "a Transformer's checkpoint (Llama, Qwen2, Qwen3) to a SpikingBrain's, to be trained on",
     "sb-train": "go on training a checkpoint on text, or distil a teacher into it",
     "sb-cli": "chat in a terminal",
     "sb-server": "serve OpenAI's endpoints over HTTP",
