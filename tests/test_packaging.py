@@ -157,8 +157,8 @@ def test_a_source_distribution_holds_what_a_build_needs_and_no_more(tmp_path):
         found = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True).stdout.split()
         return set(found) or pytest.skip("not a git checkout")
     top = {"CMakeLists.txt", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md"}
-    assert top | sources("cpp_backend", "bindings", "converter") <= names
-    assert {n.split("/")[0] for n in names} <= {"cpp_backend", "bindings", "converter", "Makefile", ".gitignore", "PKG-INFO"} | top
+    assert top | sources("cpp_backend", "bindings", "converter", "training") <= names
+    assert {n.split("/")[0] for n in names} <= {"cpp_backend", "bindings", "converter", "training", "Makefile", ".gitignore", "PKG-INFO"} | top
     assert archive.stat().st_size < 1 << 20
 
 
@@ -186,5 +186,5 @@ def test_nothing_but_the_package_is_installed():
     """No header, test, source or build folder of the fork gets into the wheel."""
     files = importlib.metadata.files("spikingbrain-cpp") or []
     tops = {f.parts[0] for f in files if not f.parts[0].endswith(".dist-info") and ".." not in f.parts}
-    assert tops <= {"spikingbrain_cpp", "sb_convert"}
+    assert tops <= {"spikingbrain_cpp", "sb_convert", "sb_init", "sb_train"}
     assert not [f for f in files if "licenses" not in f.parts and f.suffix in (".h", ".cpp", ".cmake", ".a", ".o")]

@@ -25,6 +25,8 @@ from sb_init.cli import main  # noqa: E402
 from sb_init.gates import gate_bias, span_of  # noqa: E402
 from sb_init.init import init  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOKENS = np.random.default_rng(5).integers(0, 288, 40)
 
 

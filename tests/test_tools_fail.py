@@ -145,7 +145,7 @@ def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
     with pytest.raises(SystemExit, match="0"):
         getattr(tools, name.replace("-", "_"))()
     assert became == [(tools.LIB / f"llama-{name}", [f"sb-{name}", "x"])] and os.environ == {"HOME": "/", **BECOMES[name]}
-    assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-eval", "sb-spikes", "sb-train"}
+    assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-init", "sb-eval", "sb-spikes", "sb-train"}
 
 
 def test_a_default_gives_way_to_its_options_and_variables(monkeypatch):

@@ -24,6 +24,7 @@ from .choices import WINDOW, Choices, draw
 from .gates import gate_bias, value_rms
 from .write import Item, config_json, write
 
+
 @dataclass(frozen=True)
 class Result:
     """What was made. errors: of each MoE layer, against the base's MLP (experts.Error)."""
