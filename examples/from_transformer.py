@@ -9,6 +9,7 @@ with it as their teacher, and a SpikingBrain from random weights for as many tok
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import math
@@ -24,46 +25,48 @@ from train import SMALL, train
 
 from sb_convert.config import Config
 from sb_convert.reference import Model, Spike
-from sb_train.match import match_loss
+from sb_init import Choices, init
+from sb_init.base import theirs
+from sb_train.match import fit_norms, match_loss
 from sb_train.measure import perplexity
-from sb_train.model import new_model
 from sb_train.recipe import Recipe
-from sb_train.teacher import NAMES, load_teacher
+from sb_train.teacher import load_teacher
 from sb_train.trainer import Trainer
 
 BATCH, LENGTH = 4, 512
 TRANSFORMER = dataclasses.replace(SMALL, attn_layers=tuple(range(SMALL.num_hidden_layers)), sliding_window=LENGTH)
-HYBRID = dataclasses.replace(SMALL, attn_layers=(1, 3, 5), sliding_window=128)
-MOE = {"num_local_experts": 4, "shared_intermediate_size": SMALL.intermediate_size}  # top-1 of four and one shared, as in the paper's Table 13
-EVALUATED = 128 * LENGTH  # held-out tokens behind the final figures
+HYBRID = Choices(layers=(1, 3, 5), window=128, forget=(4.0, 512.0))
+FULL = Choices(layers=TRANSFORMER.attn_layers, window=LENGTH)
+EXPERTS = {"n_experts": 4}  # top-1 of four and one shared, as in the paper's Table 13
+EVALUATED = 128 * LENGTH    # held-out tokens behind the final figures
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """config: of the layers; part: share of the Transformer's tokens; taught: converted from the Transformer, with it as teacher; spikes: spike-aware from its middle."""
+    """From random weights of a config, or converted by sb-init's choices, with the Transformer as teacher. part: share of the Transformer's tokens;
+    spikes: spike-aware from its middle."""
     name: str
-    config: Config
+    start: Config | Choices
     part: float = 1.0
-    taught: bool = False
     spikes: bool = False
 
 
 RUNS = (
     Run("Transformer", TRANSFORMER),
-    Run("H", HYBRID, 0.25, taught=True),
-    Run("random", HYBRID),
-    Run("H+S", HYBRID, 0.25, taught=True, spikes=True),
-    Run("M", dataclasses.replace(TRANSFORMER, **MOE), 0.25, taught=True),
-    Run("H+M+S", dataclasses.replace(HYBRID, **MOE), 0.25, taught=True, spikes=True),
+    Run("H", HYBRID, 0.25),
+    Run("random", dataclasses.replace(SMALL, attn_layers=HYBRID.layers, sliding_window=HYBRID.window)),
+    Run("H+S", HYBRID, 0.25, spikes=True),
+    Run("M", dataclasses.replace(FULL, **EXPERTS), 0.25),
+    Run("H+M+S", dataclasses.replace(HYBRID, **EXPERTS), 0.25, spikes=True),
 )
 
 
 def recipe(run: Run, args: argparse.Namespace) -> Recipe:
     """From nothing: a large learning rate. Converted: attention matching first, where there are gla layers, then a smaller rate."""
     common = Recipe(steps=round(args.tokens * run.part / (BATCH * LENGTH)), batch=BATCH, length=LENGTH, warmup=50, bf16=args.bf16, threads=args.threads)
-    if not run.taught:
+    if isinstance(run.start, Config):
         return dataclasses.replace(common, lr=3e-3)
-    hybrid = bool(run.config.gla_layers)
+    hybrid = run.start.layers == HYBRID.layers
     return dataclasses.replace(common, lr=args.lr, warmup=20, distill=args.distill, match=args.match if hybrid else 0.0, match_lr=args.match_lr,
                                spike_from=0.5 if run.spikes else 1.0)
 
@@ -83,42 +86,35 @@ def save_transformer(model: Model, folder: Path, tokenizer: Path) -> None:
     save_file({theirs(name): p.contiguous() for name, p in model.state_dict().items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def theirs(name: str) -> str:
-    for a, b in NAMES:
-        name = name.replace(b, a)
-    return name
-
-
-def converted(base: Model, config: Config, seed: int = 1) -> Model:
-    """The base's projections, norms and embeddings, in every layer; gates that forget in 23 to 2400 tokens; experts that are the base's MLP times alpha."""
-    model = new_model(config, seed)
-    state = base.state_dict()
-    alpha = (1 / (1 + 1 / max(1, config.num_local_experts))) ** (1 / 3)
-    for name in list(state):
-        stem, _, part = name.partition(".mlp.")
-        if part and config.num_local_experts:
-            for other in ("shared_mlp", *(f"block_sparse_moe.experts.{i}" for i in range(config.num_local_experts))):
-                state[f"{stem}.{other}.{part}"] = state[name] * alpha
-            del state[name]
-    missing, left = model.load_state_dict(state, strict=False)
-    assert not left and all(".gk_proj." in n or ".g_norm." in n or n.endswith("block_sparse_moe.gate.weight") for n in missing), (missing, left)
-    return model
-
-
 # --- runs -----------------------------------------------------------------------------------------------------
 
 def make(run: Run, args: argparse.Namespace, held_out: np.ndarray) -> Trainer:
-    """The run's trainer, where it begins; what it is worth there is kept in start.json."""
+    """The run's trainer, where it begins; what a converted model is worth there is kept in start.json."""
     folder, base = args.data / run.name, args.data / "transformer"
-    teacher = load_teacher(base, run.config, base) if run.taught else None
-    model = converted(teacher, run.config) if teacher is not None else None
-    t = Trainer(run.config, recipe(run, args), model, teacher)
-    if teacher is not None and not (folder / "start.json").is_file():
-        x = torch.from_numpy(held_out[:8 * LENGTH].astype(np.int64)).view(8, LENGTH)
-        with torch.no_grad():
-            attention = match_loss(t.model, teacher, x).item() if run.config.gla_layers else 0.0
-        (folder / "start.json").write_text(json.dumps({"perplexity": perplexity(t.model, held_out[:EVALUATED + 1], LENGTH), "attention_error": attention}))
+    if isinstance(run.start, Config):
+        return Trainer(run.start, recipe(run, args))
+    brain = folder / "brain"
+    if not brain.exists():
+        print(init(base, brain, run.start).summary())
+    model = Model.from_pretrained(brain)
+    teacher = load_teacher(base, model.config, brain)
+    t = Trainer(model.config, recipe(run, args), model, teacher)
+    if not (folder / "start.json").is_file():
+        (folder / "start.json").write_text(json.dumps(start(t.model, teacher, held_out[:EVALUATED + 1])))
     return t
+
+
+def start(model: Model, teacher: Model, held_out: np.ndarray) -> dict[str, float]:
+    """Perplexity right after conversion, and with nothing but g_norm fitted to the teacher's attention; the error of that attention, before and after."""
+    found = {"perplexity": perplexity(model, held_out, LENGTH)}
+    if model.config.gla_layers:
+        x = torch.from_numpy(held_out[:8 * LENGTH].astype(np.int64)).view(8, LENGTH)
+        other = copy.deepcopy(model)
+        fit_norms(other, teacher, x)
+        with torch.no_grad():
+            found |= {"perplexity_fitted": perplexity(other, held_out, LENGTH), "attention_error": match_loss(model, teacher, x).item(),
+                      "attention_error_fitted": match_loss(other, teacher, x).item()}
+    return found
 
 
 def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndarray) -> bool:
@@ -132,7 +128,7 @@ def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndar
     part = held_out[:EVALUATED + 1]
     row = {"run": run.name, "parameters": sum(p.numel() for p in t.model.parameters()), "tokens": t.tokens, "perplexity": perplexity(t.model, part, LENGTH, None),
            "perplexity_spikes_k3": perplexity(t.model, part, LENGTH, Spike(3.0)), "seconds": round(t.seconds), "recipe": dataclasses.asdict(t.r),
-           "start": json.loads((folder / "start.json").read_text()) if run.taught else None,
+           "start": json.loads((folder / "start.json").read_text()) if t.teacher is not None else None,
            "curve": [[r["tokens"], r["val_ppl"]] for r in map(json.loads, (folder / "train.jsonl").read_text().splitlines())]}
     if run.name == "Transformer":
         save_transformer(t.model, args.data / "transformer", args.data / "tokenizer")

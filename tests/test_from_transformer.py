@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,11 +34,14 @@ def tiny(monkeypatch, tmp_path):
     for name in ("spiked", "rounded_int8"):
         monkeypatch.setattr(reference, name, getattr(reference, name))  # training replaces them for good
 
-    def smaller(config):
-        layers = {"attn_layers": (0, 1) if not config.gla_layers else (1,), "sliding_window": 16 if not config.gla_layers else 8}
-        return dataclasses.replace(config, **TINY, **layers, head_dim=8, shared_intermediate_size=32 if config.num_local_experts else 0)
-    monkeypatch.setattr(demo, "RUNS", tuple(dataclasses.replace(run, config=smaller(run.config)) for run in demo.RUNS))
-    monkeypatch.setattr(demo, "SMALL", dataclasses.replace(demo.SMALL, **TINY, attn_layers=(1,), head_dim=8))
+    def smaller(start):
+        window = {"layers": (1,), "window": 8} if start.layers == demo.HYBRID.layers else {"layers": (0, 1), "window": 16}
+        return dataclasses.replace(start, **window)
+    small = dataclasses.replace(demo.SMALL, **TINY, attn_layers=(1,), sliding_window=8, head_dim=8, max_position_embeddings=16)
+    begins = {"Transformer": dataclasses.replace(small, attn_layers=(0, 1), sliding_window=16), "random": small}
+    monkeypatch.setattr(demo, "RUNS", tuple(dataclasses.replace(run, start=begins.get(run.name) or smaller(run.start)) for run in demo.RUNS))
+    monkeypatch.setattr(demo, "HYBRID", smaller(demo.HYBRID))
+    monkeypatch.setattr(demo, "SMALL", small)
     monkeypatch.setattr(demo, "LENGTH", 16)
     monkeypatch.setattr(demo, "EVALUATED", 128)
     tokens = (np.arange(4000) * 7 % 60).astype(np.uint16)
@@ -64,3 +70,29 @@ def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_pat
     assert "| H+M+S |" in capsys.readouterr().out
     assert Model.from_pretrained(tmp_path / "H+M+S" / "checkpoint").config.num_local_experts == 4
     assert json.loads((tmp_path / "transformer" / "config.json").read_text())["model_type"] == "qwen2"
+
+
+# --- the page: base checkpoint to text ---------------------------------------------------------------------------
+
+def readme_commands() -> list[str]:
+    """Those of examples/README.md that are not marked as not run."""
+    page = (ROOT / "examples" / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page[page.index("## From a Transformer"):], re.S)
+    return [line for line in blocks[0].splitlines() if line.startswith("sb-")]
+
+
+def test_every_command_of_the_page_runs(tmp_path):
+    """On a tiny base, with fewer and shorter steps."""
+    config = dataclasses.replace(demo.SMALL, **{**TINY, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}, attn_layers=(0, 1), sliding_window=512,
+                                 max_position_embeddings=512, head_dim=32)
+    demo.save_transformer(demo.Trainer(config, demo.Recipe(steps=1, threads=1)).model, tmp_path / "base", tmp_path / "tokenizer")
+    (tmp_path / "text.txt").write_text("".join(f"line {i * 7 % 97}: the value of item_{i} is {i ** 2}\n" for i in range(300)))
+    commands = readme_commands()
+    assert [c.split()[0] for c in commands] == ["sb-init", "sb-train", "sb-convert", "sb-cli"]
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    for line in commands:
+        line = re.sub(r"--steps \d+ --length \d+ --batch \d+", "--steps 3 --length 64 --batch 2 --threads 1", line)
+        line = line.replace(" -n 50", " -n 4 -t 1 --temp 0 --simple-io")
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{line}: {done.stdout[-1000:]}{done.stderr[-1000:]}"
+    assert "To install a package" in done.stdout

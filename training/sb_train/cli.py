@@ -16,9 +16,12 @@ from sb_convert.config import Config, ModelConfig
 from sb_convert.errors import ConvertError, bad
 from sb_convert.sources import import_torch
 from sb_convert.version import add_version
+from sb_convert.whole_folder import check_folder, whole_folder
+from sb_init.write import TEXTS
 
 from .recipe import Recipe, parse_stages
 
+MAX_SHARD = 5 * 10**9
 EXAMPLES = """\
 examples:
   sb-train MODEL -o TRAINED --text a.txt b.txt --steps 2000                       goes on training a checkpoint on these files
@@ -90,6 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as e:
         print(f"sb-train: {e.filename or args.out}: file: got {e.strerror}, expected it to be readable and writable; check path, rights and disk", file=sys.stderr)
         return 1
+    except RuntimeError as e:
+        if "memory" not in str(e):
+            raise
+        print(f"sb-train: memory: got {str(e).splitlines()[0]}, expected it to be enough; give a smaller --micro or --piece", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("sb-train: interrupted; the same command goes on from the last save", file=sys.stderr)
         return 130
@@ -109,8 +117,10 @@ def run(args: argparse.Namespace) -> int:
     if guide is not None and recipe.match:
         teacher.check_shape(args.teacher, guide.config, config)
     model = None if args.random else Model.from_pretrained(args.checkpoint, spike=None)
+    if model is not None and any(name.endswith(".scales") for name in model.state_dict()):
+        raise bad(args.checkpoint, "weights", "a W8ASpike checkpoint, with weight scales", "one without", "its scales would not fit the trained weights; train the checkpoint that it was made of")
     work = args.work or args.out.with_name(args.out.name + ".work")
-    tokens, held_out, key = texts(args, config, work)
+    tokens, held_out, key = texts(args, config, work, recipe.longest)
     data.check_enough(tokens, held_out, recipe)
     inputs = {"checkpoint": data.fingerprint(weights_of(args.checkpoint, args.random)), "text": key,
               "teacher": "" if guide is None else data.fingerprint(weights_of(args.teacher))}
@@ -128,8 +138,7 @@ def checked(args: argparse.Namespace) -> tuple[Recipe, Config]:
     config = ModelConfig.load(args.checkpoint)
     if not isinstance(config, Config):
         raise bad(args.checkpoint / "config.json", "model_type", repr(config.model_type), "'gla_swa'", "other layouts cannot be trained here")
-    if args.out.exists():
-        raise bad(args.out, "output", "a file or folder that exists", "a name that is free", "choose another -o, or remove it")
+    check_folder(str(args.out))
     for path in [*args.text, *(args.held_out or [])]:
         if not path.is_file():
             raise bad(path, "text", "no such file", "a UTF-8 text file", "correct --text or --held-out")
@@ -169,7 +178,7 @@ def weights_of(folder: Path, config_only: bool = False) -> list[Path]:
     return [folder / name for name in names]
 
 
-def texts(args: argparse.Namespace, config: Config, work: Path) -> tuple[Any, Any, str]:
+def texts(args: argparse.Namespace, config: Config, work: Path, longest: int) -> tuple[Any, Any, str]:
     """Tokens to train on and held-out tokens, from work, where they are made the first time; and what they were made of, as a hash."""
     from . import data
     key = data.fingerprint([*args.text, *(args.held_out or []), *data.tokenizer_files(args.checkpoint)]) + f"-{len(args.text)}"
@@ -186,28 +195,27 @@ def texts(args: argparse.Namespace, config: Config, work: Path) -> tuple[Any, An
     if args.held_out:
         held_out = data.encoded("held_out", args.held_out, encoder, work)
     else:
-        n = max(len(tokens) // 100, 4 * args.length + 1)
+        n = max(len(tokens) // 100, 2 * longest + 1)
         tokens, held_out = tokens[:-n], tokens[-n:]
     made.write_text(json.dumps({"key": key, "tokens": len(tokens), "held_out": len(held_out)}) + "\n")
     return tokens, held_out, key
 
 
 def finish(model: Any, args: argparse.Namespace, work: Path) -> None:
-    """The checkpoint, whole or not at all: weights, everything else of the first one, log and curve."""
+    """The checkpoint, whole or not at all: weights, tokenizer and licence files of the first one, log and curve."""
     import torch
-    part = args.out.with_name(args.out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.to("cpu").save_pretrained(part, getattr(torch, args.dtype))
-    for path in args.checkpoint.iterdir():
-        if path.is_file() and path.suffix not in (".safetensors", ".bin", ".gguf") and not path.name.endswith(".index.json") and not (part / path.name).exists():
-            shutil.copyfile(path, part / path.name)
-    shutil.copyfile(work / "train.jsonl", part / "train.jsonl")
-    try:
-        from .measure import plot
-        plot([json.loads(line) for line in (work / "train.jsonl").read_text().splitlines()], part / "loss.png")
-    except ImportError:
-        print("no loss.png: matplotlib is not installed")
-    part.rename(args.out)
+    with whole_folder(args.out) as folder:
+        model.to("cpu").save_pretrained(folder, getattr(torch, args.dtype), MAX_SHARD)
+        for path in [path for pattern in TEXTS for path in sorted(args.checkpoint.glob(pattern)) if path.is_file()]:
+            to = folder / path.relative_to(args.checkpoint)
+            to.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, to)
+        shutil.copyfile(work / "train.jsonl", folder / "train.jsonl")
+        try:
+            from .measure import plot
+            plot([json.loads(line) for line in (work / "train.jsonl").read_text().splitlines()], folder / "loss.png")
+        except ImportError:
+            print("no loss.png: matplotlib is not installed")
     print(f"{args.out}: written; {work} can be removed")
 
 

@@ -38,7 +38,7 @@ def batch_at(tokens: np.ndarray, step: int, r: Recipe) -> Tensor:
 
 def check_enough(tokens: np.ndarray, held_out: np.ndarray, r: Recipe) -> None:
     """ConvertError: less text than one step reads, or than one held-out row."""
-    longest = max([r.length, *(length for length, _ in r.stages)])
+    longest = r.longest
     need = (r.rows(longest) + 1) * longest + 1
     if len(tokens) < need:
         raise bad("--text", "tokens", str(len(tokens)), f"at least {need} for a step of {r.rows(longest)} rows of {longest}", "give more text, or a smaller --batch or --length")

@@ -45,6 +45,11 @@ class Recipe:
         """Steps of attention matching, the first ones."""
         return round(self.match * self.steps)
 
+    @property
+    def longest(self) -> int:
+        """The longest rows of the run."""
+        return max([self.length, *(length for length, _ in self.stages)])
+
     def stage(self, step: int) -> tuple[int, int, int]:
         """Which stage a step belongs to, its length, and the step at which the stage begins."""
         begin, share = 0, 0.0

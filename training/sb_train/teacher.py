@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +13,30 @@ from sb_convert.config import Config
 from sb_convert.errors import bad
 from sb_convert.files import read_json
 from sb_convert.reference import Model
-from sb_convert.sources import open_checkpoint
 from sb_convert.tokenizer import load_vocab
+from sb_init import Base
 
 ENDLESS = 2**31 - 1
-NAMES = (("model.embed_tokens.", "model.embeddings."), (".self_attn.", ".attn."), (".input_layernorm.", ".attn_norm."), (".post_attention_layernorm.", ".mlp_norm."))
-TRANSFORMERS = ("llama", "qwen2", "qwen3")
 
 
 def load_teacher(folder: Path, config: Config, model_folder: Path) -> Model:
     """Float32, without gradients. ConvertError: another architecture, or another vocabulary than the model's."""
     raw = read_json(folder / "config.json")
-    kind = raw.get("model_type")
-    if kind != "gla_swa" and kind not in TRANSFORMERS:
-        raise bad(folder / "config.json", "model_type", repr(kind), f"gla_swa, {', '.join(TRANSFORMERS)}", "give a teacher of one of these")
-    check_vocabulary(folder, raw.get("vocab_size"), model_folder, config)
-    return (Model.from_pretrained(folder) if kind == "gla_swa" else transformer(folder, raw)).eval().requires_grad_(False)
+    if raw.get("model_type") == "gla_swa":
+        check_vocabulary(folder, raw.get("vocab_size"), model_folder, config)
+        teacher = Model.from_pretrained(folder)
+    else:
+        base = Base.open(folder)
+        check_vocabulary(folder, base.config.vocab_size, model_folder, config)
+        teacher = transformer(base)
+    return teacher.eval().requires_grad_(False)
 
 
-def transformer(folder: Path, raw: dict[str, Any]) -> Model:
-    """A Llama or Qwen checkpoint: softmax attention over all text is a window without end."""
-    fields = {name: raw[name] for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads")}
-    theta = raw.get("rope_theta", (raw.get("rope_parameters") or {}).get("rope_theta", 1e4))
-    config = Config(**fields, rope_theta=theta, norm_eps=raw["rms_norm_eps"], tie_word_embeddings=raw.get("tie_word_embeddings", False),
-                    attn_layers=tuple(range(fields["num_hidden_layers"])), sliding_window=ENDLESS)
-    tensors = {}
-    for name, t in open_checkpoint(folder).items():
-        for theirs, ours in NAMES:
-            name = name.replace(theirs, ours)
-        tensors[name] = torch.from_numpy(np.array(t.rows(0, None)))
-    model = Model(config)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if name not in tensors and name.endswith("proj.bias"):
-                tensors[name] = torch.zeros_like(p)
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    model.load_state_dict(tensors)
+def transformer(base: Base) -> Model:
+    """Softmax attention over all text is a window without end; a base with a window of its own has that one in every layer."""
+    with torch.device("meta"):
+        model = Model(dataclasses.replace(base.config, sliding_window=base.window or ENDLESS))
+    model.load_state_dict({name: torch.from_numpy(np.array(t.rows(0, None))) for name, t in base.tensors.items()}, assign=True)
     return model
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sb_convert.config import ModelConfig
+from sb_convert.errors import bad
 from sb_convert.reference import Model, Spike
 
 from .data import batch_at
@@ -103,13 +105,21 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Whole or not at all."""
         part = path.with_suffix(".part")
-        torch.save({"recipe": dataclasses.asdict(self.r), "inputs": self.inputs, "step": self.step, "seconds": self.seconds, "rng": torch.get_rng_state(),
-                    "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, part)
+        saved = {"recipe": dataclasses.asdict(self.r), "inputs": self.inputs, "step": self.step, "seconds": self.seconds, "rng": torch.get_rng_state(),
+                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        try:
+            torch.save(saved, part)
+        except RuntimeError as e:  # how torch tells a full disk
+            part.unlink(missing_ok=True)
+            raise bad(path, "file", str(e).splitlines()[0], f"room for {sum(p.numel() for p in self.model.parameters()) * 12 / 1e6:.0f} MB", "free space; the same command goes on") from None
         os.replace(part, path)
 
     def load(self, path: Path) -> None:
-        """Goes on from a saved run. ConvertError: one of another recipe or other inputs."""
-        saved = torch.load(path, weights_only=True, map_location=self.device)
+        """Goes on from a saved run. ConvertError: one of another recipe or other inputs, or a damaged file."""
+        try:
+            saved = torch.load(path, weights_only=True, map_location=self.device)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as e:
+            raise bad(path, "content", f"a damaged file ({str(e).splitlines()[0]})", "a run that sb-train saved", "remove it to begin again") from None
         same_recipe(saved["recipe"], saved.get("inputs", {}), self.r, self.inputs, path)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -133,6 +143,8 @@ def train(t: Trainer, tokens: np.ndarray, held_out: np.ndarray, folder: Path, un
         while t.step < end and t.seconds < until:
             begun = time.perf_counter()
             losses.append(t.train_step(tokens))
+            if not math.isfinite(losses[-1]):
+                raise bad(folder, f"loss of step {t.step}", losses[-1], "a finite number", "begin again with a smaller learning rate, in another folder")
             progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             progress.update()
             measured = t.step % eval_every == 0 or t.step == end
