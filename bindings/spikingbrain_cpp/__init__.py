@@ -1,12 +1,16 @@
 """SpikingBrain on CPUs: `Llama` loads a GGUF file and generates text (see bindings/README.md)."""
 
+import os as _os
 from pathlib import Path as _Path
 
-from . import _core
-
 _lib = _Path(__file__).parent / "lib"
+if hasattr(_os, "add_dll_directory") and _lib.is_dir():  # Windows knows no $ORIGIN
+    _os.add_dll_directory(str(_lib))
+
+from . import _core  # noqa: E402
+
 # the portable flavour has one CPU library per instruction set and links none of them
-_core.init(str(_lib) if any(_lib.glob("libggml-cpu-*.so")) else "")
+_core.init(str(_lib) if any(_lib.glob("*ggml-cpu-*")) else "")
 
 from sb_convert.version import version as _version  # noqa: E402
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from sb_convert import system
+
 from . import _core, spiking
 from .arguments import check_batch, check_cache_type, check_path, check_range
 from .errors import ModelLoadError, ModelNotFoundError
@@ -114,4 +116,4 @@ def system_info() -> dict[str, Any]:
     line = _core.system_info()
     features = dict(re.findall(r"(\w+) = (\d+)", line))
     return {"features": {name: value != "0" for name, value in features.items()}, "spike_kernels": _core.spike_isa(),
-            "cpus": len(os.sched_getaffinity(0)), "llama.cpp": line}
+            "cpus": system.cpus(), "llama.cpp": line}

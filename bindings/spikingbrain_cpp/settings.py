@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
+
+from sb_convert import system
 
 from . import remote, spiking
 from .arguments import check_batch, check_cache_type, check_path, check_pooling, check_range, check_scale, flag
 from .errors import ModelNotFoundError
 
 MAX_BACK = 65536  # tokens that can be taken back
-
-
-def _cpus() -> int:
-    """CPUs this process may use."""
-    return min(len(os.sched_getaffinity(0)), 512)
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Settings:
 
 def _read_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
     n_batch = check_range("llama: n_batch", given["n_batch"])
-    threads = {name: check_range(f"llama: {name}", given[name] or _cpus(), high=512) for name in ("n_threads", "n_threads_batch")}
+    threads = {name: check_range(f"llama: {name}", given[name] or system.threads(), high=512) for name in ("n_threads", "n_threads_batch")}
     servers = remote.check_servers(given["rpc_servers"])
     layers = remote.check_layers(given["n_gpu_layers"], servers)
     n_ctx = check_range("llama: n_ctx", given["n_ctx"] or 0, low=0, high=2**30) or None

@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from sb_convert import system
 from sb_convert.version import version_line
 
 from . import refusals, remote
@@ -98,7 +99,7 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
 
 def tool_path(tool: str) -> Path:
     """Where a tool of llama.cpp lies. Exits with a sentence where it is not."""
-    path = LIB / tool
+    path = system.program(LIB / tool)
     if not path.is_file():
         sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
     return path
@@ -107,12 +108,12 @@ def tool_path(tool: str) -> Path:
 def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
     """Replaces this process by the tool; of --help prints ours before the tool's own."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        command = path.name.replace("llama-", "sb-")
+        command = path.name.removesuffix(".exe").replace("llama-", "sb-")
         print(help_text(command, defaults, note), flush=True)
         own = subprocess.run([command, "--help"], executable=path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, restore_signals=False).stdout
         print(renamed(own.decode(errors="replace")), end="", flush=True)
         sys.exit(0)  # some of the tools end with 1 here
-    os.execv(path, sys.argv)
+    system.become(path, sys.argv)
 
 
 def renamed(text: str) -> str:
@@ -196,4 +197,4 @@ gguf_split = partial(start, "sb-gguf-split")
 def rpc_server() -> NoReturn:
     """The entry point sb-rpc-server."""
     tell_version("sb-rpc-server", True)
-    os.execv(tool_path("llama-rpc-server"), sys.argv)
+    system.become(tool_path("llama-rpc-server"), sys.argv)

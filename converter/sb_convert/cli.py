@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import adapter, hub
+from . import adapter, hub, system
 from .convert import Options, convert
 from .edit import respike
 from .errors import ConvertError
@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The command. 0: written; 1: an error, told in one line; 2: wrong options; 130: interrupted; 141: nobody reads the output."""
+    system.utf8_output()
     p = parser()
     args = p.parse_args(argv)
     if args.verify and (args.dry_run or args.vocab_only):
@@ -114,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell tells SIGPIPE
     except OSError as e:
+        if system.is_closed_pipe(e):
+            return 141
         if args.verbose:
             raise
         print(f"sb-convert: {e.filename or args.checkpoint}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
@@ -147,11 +150,11 @@ def _given(p: argparse.ArgumentParser, args: argparse.Namespace, names: tuple[st
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP clean up as an interrupt does, but where whoever started us had them ignored (nohup). Only a main thread may set them."""
+    """What else ends a process (system.ENDING) cleans up as an interrupt does, but where whoever started us had them ignored (nohup). Only a main thread may set them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {end: signal.getsignal(end) for end in (signal.SIGTERM, signal.SIGHUP)}
+    before = {end: signal.getsignal(end) for end in system.ENDING}
     taken = {end: handler for end, handler in before.items() if handler == signal.SIG_DFL}
     for end in taken:
         signal.signal(end, _terminated)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
+from . import system
 from .config import Config, ModelConfig, MoeConfig, ParallelConfig
 from .constants import DEFAULT_K
 from .derived import Half, Stack, Unbounded
@@ -250,8 +250,8 @@ def check_names(wanted: list[Target], tensors: dict[str, Tensor], config: ModelC
 
 
 def n_threads() -> int:
-    """Threads that encode: as many as CPUs may be used, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0))))
+    """Threads that encode: see system.threads, at most 8."""
+    return min(8, system.threads())
 
 
 def some(names: list[str], n: int = 4) -> str:

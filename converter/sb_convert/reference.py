@@ -424,5 +424,5 @@ class Model(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {**self.config.to_json(), "torch_dtype": str(dtype).removeprefix("torch.")}
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8", newline="\n")
         write_tensors(folder, {n: t.detach().to(dtype).contiguous() for n, t in self.state_dict().items()}, max_shard_bytes)

@@ -34,6 +34,6 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
         weight_map = {t: name for name, shard in zip(names, shards) for t in shard}
         index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8", newline="\n")
     for name, shard in zip(names, shards):
         save_file(shard, folder / name, metadata={"format": "pt"})

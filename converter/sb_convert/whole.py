@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Optional, Union
 
+from . import system
 from .errors import ConvertError
 
 try:
@@ -102,7 +103,7 @@ RULES = (  # in the order in which they are asked
     Rule("write-protected", Target.is_protected, "a write-protected file", "one that may be written", "change its mode, or choose another name"),
     Rule("no such folder", lambda t: not t.real.parent.is_dir(), "no such folder", "a writable folder", "create it, or choose another",
          "output folder"),
-    Rule("a folder without write permission", lambda t: not os.access(t.real.parent, os.W_OK) or not t.real.parent.stat().st_mode & 0o222,
+    Rule("a folder without write permission", lambda t: system.is_locked_away(t.real.parent.stat().st_mode, t.real.parent),
          "a folder without write permission", "a writable folder", "choose another", "output folder"),
 )
 
@@ -269,7 +270,7 @@ class WholeFiles:
         try:
             for part in self._begun:
                 part.file.flush()
-                os.fsync(part.file.fileno())
+                system.to_disk(part.file.fileno())
                 if fcntl is None:
                     part.file.close()
                 if not part.overwrite:
@@ -311,9 +312,11 @@ class WholeFiles:
 
     def discard(self) -> None:
         """Removes what was begun and not committed."""
-        if not self.committed:
-            for part in self._begun:
-                part.path.unlink(missing_ok=True)
+        parts, remove = self._begun, not self.committed
+        if fcntl is None:  # Windows removes no file that is open
+            self._close()
+        for part in parts if remove else []:
+            part.path.unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:

@@ -1,0 +1,100 @@
+"""Fixtures: Wine with one prefix and one server of it, the folder of programs for Windows, Windows' Python, models converted here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "checkpoints"
+BUILD = ROOT / "build" / "desktop"
+PYTHON = BUILD / "python" / "python.exe"
+BIN = BUILD / "windows" / "cmake" / "bin"  # what the zip is made of, and the C++ tests
+PREFIX = BUILD / "wine"
+
+
+@dataclass(frozen=True)
+class Wine:
+    """Runs Windows' programs; answers are bytes, since their ends of lines are a matter of what is tested."""
+
+    program: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "WINEPREFIX": str(PREFIX), "WINEDEBUG": "-all", "LC_ALL": "C.UTF-8", "LLAMA_ARG_FIT": "off", "LLAMA_ARG_BATCH": "512"}
+
+    def start(self, program: Path | str, *words: Any, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([self.program, str(program), *map(str, words)], env={**self.environment, **(env or {})}, stdin=subprocess.DEVNULL, **options)
+
+    def run(self, program: Path | str, *words: Any, env: dict[str, str] | None = None, code: int | None = 0, timeout: int = 600, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+        """code: expected of the program; None: any."""
+        done = subprocess.run([self.program, str(program), *map(str, words)], env={**self.environment, **(env or {})}, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=timeout, cwd=cwd)
+        if code is not None and done.returncode != code:
+            pytest.fail(f"wine: {program} {words}: got exit code {done.returncode}, expected {code}\n{done.stdout[-2000:].decode(errors='replace')}{done.stderr[-2000:].decode(errors='replace')}")
+        return done
+
+    def path(self, path: Path) -> str:
+        """As Windows names it: drive Z: is this machine's root."""
+        return "Z:" + str(path).replace("/", "\\")
+
+
+@pytest.fixture(scope="session")
+def wine() -> Iterator[Wine]:
+    program = next((p for p in ("/usr/lib/wine/wine64", shutil.which("wine64"), shutil.which("wine")) if p and Path(p).exists()), None)
+    if not program:
+        pytest.fail("wine64: got no such program, expected Debian's wine64; do make test-windows (as root)")
+    here = Wine(program)
+    if not (PREFIX / ".made").exists():
+        PREFIX.mkdir(parents=True, exist_ok=True)
+        here.run("wineboot", "-i", code=None)
+        here.run("winecfg", "-v", "win10", code=None)  # Debian 12's Wine says that it is Windows 7
+        for name in ("ACP", "OEMCP"):  # it does not read a program's code page from its manifest either
+            here.run("reg", "add", r"HKLM\System\CurrentControlSet\Control\Nls\CodePage", "/v", name, "/t", "REG_SZ", "/d", "65001", "/f")
+        (PREFIX / ".made").touch()
+    keep = here.start("cmd", "/c", "pause", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # whoever comes first starts the server
+    yield here
+    keep.kill()
+    keep.wait(60)
+
+
+def shared(name: str) -> Path:
+    """A folder of ../shared/checkpoints; the test is skipped where it is absent."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"../shared/checkpoints/{name} is not here")
+    return SHARED / name
+
+
+def tool(name: str) -> Path:
+    """A program of the build tree."""
+    path = BIN / f"{name}.exe"
+    if not path.exists():
+        pytest.fail(f"{path}: got no such program, expected what make windows builds; do make windows")
+    return path
+
+
+class Models:
+    """GGUF files made on this machine, each once: models(CHECKPOINT, *options of sb-convert) -> path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, checkpoint: Path, *options: str) -> Path:
+        from sb_convert.cli import main
+
+        path = self.folder / ("-".join([checkpoint.name, *(o.strip("-") for o in options)]) + ".gguf")
+        if not path.exists():
+            assert main([str(checkpoint), "-o", str(path), *options]) in (0, None)
+        return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))

@@ -1,0 +1,94 @@
+"""sb_convert.system on systems that are not this one: CPUs, signals, folders, and commands without exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from sb_convert import system, whole
+from sb_convert.plan import n_threads
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, logical: int | None, cores: int | None) -> None:
+    """A system without sched_getaffinity."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: logical)
+    monkeypatch.setattr(system, "_cores", lambda: cores)
+
+
+@pytest.mark.parametrize("logical, cores, want", [(16, 8, 8), (8, 8, 8), (4, 8, 4), (16, None, 16), (None, None, 1), (1024, 768, 512)])
+def test_threads_are_physical_cores_where_no_affinity_is_told(monkeypatch: pytest.MonkeyPatch, logical: int | None, cores: int | None, want: int) -> None:
+    elsewhere(monkeypatch, logical, cores)
+    assert system.threads() == want and n_threads() == min(8, want)
+
+
+def test_cpus_of_windows_are_those_of_its_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch, 16, 8)
+    monkeypatch.setattr(system, "_windows_cpus", lambda: 3)
+    assert (system.cpus(), system.threads()) == (3, 3)
+
+
+def test_cores_are_one_record_each_whatever_its_size() -> None:
+    assert system.count_records(b"".join(struct.pack("<II", 0, size) + bytes(size - 8) for size in (48, 48, 64))) == 3
+    assert system.count_records(b"") == 0
+    with pytest.raises(ValueError, match="without a size"):
+        system.count_records(bytes(16))
+
+
+def test_a_system_that_does_not_tell_its_cores_has_those_that_python_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system.sys, "platform", "darwin")
+    monkeypatch.setattr(system, "_sysctl", lambda name: {"hw.physicalcpu": 6}.get(name))
+    assert system._cores() == 6  # Intel's, without performance levels
+    monkeypatch.setattr(system.ctypes, "CDLL", lambda _: (_ for _ in ()).throw(OSError("no such library")))
+    monkeypatch.undo()
+    assert system._cores() is None or system.WINDOWS or system.sys.platform == "darwin"
+
+
+def test_a_folder_marked_read_only_on_windows_takes_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert system.is_locked_away(stat.S_IFDIR | 0o555, tmp_path)
+    monkeypatch.setattr(system, "WINDOWS", True)
+    assert not system.is_locked_away(stat.S_IFDIR | 0o555, tmp_path)
+
+
+def test_what_is_open_is_closed_before_it_is_removed_on_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(whole, "fcntl", None)
+    unlink = Path.unlink
+    order: list[str] = []
+    with whole.WholeFiles() as files:
+        file = files.begin(str(tmp_path / "new"))
+        file.write(b"half")
+        monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: (order.append(f"closed: {file.closed}"), unlink(path, missing_ok))[1])
+    assert order == ["closed: True"] and not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_went_is_known_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, invalid, of_file = BrokenPipeError(errno.EPIPE, "gone"), OSError(errno.EINVAL, "invalid"), OSError(errno.EINVAL, "invalid", "file")
+    assert [system.is_closed_pipe(e) for e in (broken, invalid, of_file)] == [True, False, False]
+    monkeypatch.setattr(system, "WINDOWS", True)
+    assert [system.is_closed_pipe(e) for e in (broken, invalid, of_file)] == [True, True, False]
+
+
+def test_a_command_waits_for_its_program_where_exec_would_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr(system, "WINDOWS", True)
+    monkeypatch.setattr(system.signal, "signal", lambda number, handler: ran.append((number.name, handler)))
+    monkeypatch.setattr(system, "run", lambda path, argv: ran.append((path.name, argv)) or 7)
+    with pytest.raises(SystemExit) as ended:
+        system.become(system.program(tmp_path / "llama-cli"), ["sb-cli", "-m", "a b"])
+    assert ended.value.code == 7 and ran == [("SIGINT", system.signal.SIG_IGN), ("llama-cli.exe", ["sb-cli", "-m", "a b"])]
+
+
+def test_no_module_asks_one_system_only() -> None:
+    """What Windows or macOS lack is asked for in system.py, or where its absence is looked at."""
+    root = Path(__file__).resolve().parents[1]
+    for folder in ("converter/sb_convert", "bindings/spikingbrain_cpp"):
+        for path in (root / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            for word in ("sched_getaffinity", "/proc/", "signal.SIGHUP", "os.execv", "os.fork(", "os.fsync(part", "os.sysconf", "os.getuid", "import resource"):
+                assert word not in text or path.name == "system.py", f"{path.name}: {word}"
