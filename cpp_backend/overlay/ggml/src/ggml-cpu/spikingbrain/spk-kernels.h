@@ -11,6 +11,7 @@
 #if defined(__aarch64__)
 #include "spk-sums-neon.h"
 #else
+#include "spk-few.h"
 #include "spk-sums.h"
 #endif
 #ifdef SPK_DOTPROD
@@ -83,6 +84,12 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
     }
 #endif
     float out[NT*SPK_ROWS];
+#ifndef __aarch64__
+    if constexpr (2*NT <= SPK_NT) {
+        (far_between<W>(n, NT) ? few_sums<W, NT, Q8, W::OFFSET != 0> : few_sums<W, NT, Q8, false>)(n, tile, scales, act, out);
+        return put_tokens(out, act, NT, corr, y, stride_y, n_rows);
+    }
+#endif
 #ifdef SPK_PAIRS
     if constexpr (std::is_same_v<W, weights_q4_0> && NT == SPK_BATCH && !Q8) {
         pair_sums(n, tile, batch, out);
