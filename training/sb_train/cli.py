@@ -15,6 +15,7 @@ from sb_convert.cli import ended_by_signals
 from sb_convert.config import Config, ModelConfig
 from sb_convert.errors import ConvertError, bad
 from sb_convert.sources import import_torch
+from sb_convert.tensors import checkpoint_shapes
 from sb_convert.version import add_version
 from sb_convert.whole_folder import check_folder, whole_folder
 from sb_init.write import TEXTS
@@ -22,6 +23,7 @@ from sb_init.write import TEXTS
 from .recipe import Recipe, parse_stages
 
 MAX_SHARD = 5 * 10**9
+SMALL = 100 * 10**6  # weights; below it two threads in one operator are slower than two rows at once
 EXAMPLES = """\
 examples:
   sb-train MODEL -o TRAINED --text a.txt b.txt --steps 2000                       goes on training a checkpoint on these files
@@ -75,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: cuda where there is one)")
     g.add_argument("--bf16", action="store_true", help="matrix products in bfloat16; weights and optimiser stay float32")
-    g.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the CPU, each computing its share of the rows (default: all)")
+    g.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the CPU (default: all)")
+    g.add_argument("--replicas", type=int, metavar="N", help="groups of threads that each compute their share of the rows, with gradients of their own, 4 bytes a weight "
+                   f"(default: as many as threads below {SMALL // 10**6} million weights, else 1)")
     recipe(g, "micro", "rows of one forward")
     recipe(g, "piece", "tokens of a row that are computed at a time; longer rows are computed again in the backward pass")
     return p
@@ -112,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     from . import data, teacher
     from .trainer import Trainer, train
     device = device_of(args.device)
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(args.threads)
+    inner = max(1, args.threads // recipe.threads)
     guide = None if args.teacher is None else teacher.load_teacher(args.teacher, config, args.checkpoint)
     if guide is not None and recipe.match:
         teacher.check_shape(args.teacher, guide.config, config)
@@ -123,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
     tokens, held_out, key = texts(args, config, work, recipe.longest)
     data.check_enough(tokens, held_out, recipe)
     inputs = {"checkpoint": data.fingerprint(weights_of(args.checkpoint, args.random)), "text": key,
-              "teacher": "" if guide is None else data.fingerprint(weights_of(args.teacher))}
-    t = Trainer(config, recipe, model, guide, device, inputs)
+              "teacher": "" if guide is None else data.fingerprint(weights_of(args.teacher)), "threads of a replica": str(inner)}
+    t = Trainer(config, recipe, model, guide, device, inputs, inner)
     print(f"{sum(p.numel() for p in t.model.parameters()) / 1e6:.2f} M parameters on {device}, {len(tokens) / 1e6:.2f} M tokens, {len(held_out) / 1e6:.2f} M held out", flush=True)
     if not train(t, tokens, held_out, work, args.minutes * 60, eval_every=args.eval_every):
         print(f"step {t.step} of {recipe.steps}: the time is over; the same command with more --minutes goes on")
@@ -142,10 +147,12 @@ def checked(args: argparse.Namespace) -> tuple[Recipe, Config]:
     for path in [*args.text, *(args.held_out or [])]:
         if not path.is_file():
             raise bad(path, "text", "no such file", "a UTF-8 text file", "correct --text or --held-out")
-    for name, low, high in (("steps", 1, 2**31), ("batch", 1, 2**20), ("length", 2, 2**24), ("micro", 1, 2**20), ("piece", 16, 2**24), ("threads", 1, 1024), ("warmup", 0, 2**31),
+    for name, low, high in (("steps", 1, 2**31), ("batch", 1, 2**20), ("length", 2, 2**24), ("micro", 1, 2**20), ("piece", 16, 2**24), ("threads", 1, 1024), ("replicas", 1, args.threads), ("warmup", 0, 2**31),
                             ("eval_every", 1, 2**31), ("distill", 0, 1), ("match", 0, 1), ("spike_from", 0, 1), ("lr", 0, 10), ("match_lr", 0, 10), ("spike_k", 1e-3, 1e3),
                             ("decay", 0, 10), ("clip", 1e-6, 1e6), ("seed", 0, 2**63 - 1)):
         value = getattr(args, name)
+        if value is None:
+            continue
         if not low <= value <= high:
             raise bad(f"--{name.replace('_', '-')}", "value", value, f"{low} to {high}", "correct it")
     for name in ("distill", "match"):
@@ -156,8 +163,9 @@ def checked(args: argparse.Namespace) -> tuple[Recipe, Config]:
     stages = parse_stages(args.stages) if args.stages else ()
     if stages and stages[0][0] != args.length:
         raise bad("--stages", "first length", stages[0][0], f"--length ({args.length})", "give both the same")
-    names = [name.replace("-", "_") for name in KINDS] + ["steps", "bf16", "threads"]
-    return Recipe(**{name: getattr(args, name) for name in names}, stages=stages), config
+    names = [name.replace("-", "_") for name in KINDS] + ["steps", "bf16"]
+    large = sum(math.prod(shape) for shape in checkpoint_shapes(config).values()) >= SMALL
+    return Recipe(**{name: getattr(args, name) for name in names}, stages=stages, threads=args.replicas or (1 if large else args.threads)), config
 
 
 def device_of(name: str) -> str:

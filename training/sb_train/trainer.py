@@ -31,11 +31,12 @@ from .recipe import Recipe, learning_rate, same_recipe
 class Trainer:
     """Of a model (None: one with random weights), with a teacher or none; saved and loaded as one file.
 
-    inputs: what else decides the weights (fingerprints of files); a saved run goes on with the same alone.
+    inputs: what else decides the weights (fingerprints of files); a saved run goes on with the same alone. inner: threads in each operator.
     """
 
     def __init__(self, config: ModelConfig, recipe: Recipe, model: Model | None = None, teacher: Model | None = None, device: str = "cpu",
-                 inputs: dict[str, str] | None = None):
+                 inputs: dict[str, str] | None = None, inner: int = 1):
+        self.inner = inner
         self.r, self.step, self.seconds, self.device, self.inputs = recipe, 0, 0.0, torch.device(device), inputs or {}
         torch.manual_seed(recipe.seed)
         self.model = (new_model(config, recipe.seed) if model is None else model).to(self.device).train()
@@ -85,7 +86,7 @@ class Trainer:
     def backward(self, model: Model, micro: list[tuple[int, Tensor]], n_rows: int) -> float:
         """Adds the gradients of these micro-batches to the model's; returns their share of the mean loss."""
         if self.device.type == "cpu":
-            torch.set_num_threads(1)  # of this thread's own operators
+            torch.set_num_threads(self.inner)  # of this thread's own operators
         total = 0.0
         for i, rows in micro:
             set_spiking(model, Spike(self.r.spike_k) if self.spikes and i % 2 else None)
