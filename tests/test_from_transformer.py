@@ -93,6 +93,6 @@ def test_every_command_of_the_page_runs(tmp_path):
     for line in commands:
         line = re.sub(r"--steps \d+ --length \d+ --batch \d+", "--steps 3 --length 64 --batch 2 --threads 1", line)
         line = line.replace(" -n 50", " -n 4 -t 1 --temp 0 --simple-io")
-        done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}: {done.stdout[-1000:]}{done.stderr[-1000:]}"
     assert "To install a package" in done.stdout
