@@ -103,6 +103,8 @@ def test_config_says_what_the_base_and_the_options_say(tmp_path: Path) -> None:
     assert c["attn_layers"] == [0, 3] and c["sliding_window"] == 17 and c["use_qk_norm"] is True and c["head_dim"] == 32 and c["qkv_bias"] is False
     init(write_base(tmp_path / "base2", "qwen2.5", use_sliding_window=True, max_window_layers=2), tmp_path / "out2", say=lambda _: None)
     c = config_of_made(tmp_path / "out2")
+    init(write_base(tmp_path / "base4", "qwen2.5", use_sliding_window=True, max_window_layers=4), tmp_path / "out4", say=lambda _: None)
+    assert config_of_made(tmp_path / "out4")["sliding_window"] == 256  # whose windows begin behind its last layer
     assert c["sliding_window"] == 128 and "qkv_bias" not in c and c["tie_word_embeddings"] is True  # no more than the base's own layers see
 
 
@@ -263,7 +265,10 @@ def test_the_fork_computes_what_is_made(tmp_path: Path) -> None:
     ("llama 3.2", {"hidden_act": "gelu"}, "hidden_act: got 'gelu', expected 'swish' or 'silu'; "),
     ("llama 3.2", {"sliding_window": 4096}, "sliding_window: got 4096, expected null; Llama has no window"),
     ("llama 3.2", {"layer_types": ["chunked_attention"] * 4}, "layer_types: got "),
-    ("qwen2.5", {"use_sliding_window": True, "sliding_window": None}, "sliding_window: got None, expected an integer from 1"),
+    ("qwen2.5", {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}, "sliding_window: got None, expected an integer from 1"),
+    ("qwen2.5", {"use_sliding_window": "yes"}, "use_sliding_window: got 'yes', expected true or false; "),
+    ("qwen2.5", {"sliding_window": "128"}, "sliding_window: got '128', expected null or an integer; "),
+    ("qwen2.5", {"layer_types": ["full_attention"] * 3}, "layer_types: got ['full_attention', 'full_attention', 'full_attention'], expected 'full_attention' or 'sliding_attention' for each of 4 layers; "),
     ("qwen2.5", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config: got {'quant_method': 'gptq', 'bits': 4}, expected {}; "),
     ("qwen2.5", {"num_local_experts": 8}, "num_local_experts: got 8, expected no such field; "),
     ("qwen2.5", {"num_experts": 8}, "num_experts: got 8 and no num_local_experts, "),
@@ -328,7 +333,7 @@ def test_a_window_wider_than_the_bases_own_is_refused(tmp_path: Path, capsys: py
     assert main([str(base), "-o", str(tmp_path / "out"), "--window", "128"]) == 0
 
 
-@pytest.mark.parametrize("args", [["--layers", "1;2"], ["--layers", "3-1"], ["--layers", ""], ["--window", "-1"], ["--window", "1e3"], ["--forget", "0"], ["--forget", "9:3"], ["--forget", "1:2:3"],
+@pytest.mark.parametrize("args", [["--layers", "1;2"], ["--layers", "\uff11"], ["--layers", "3-1"], ["--layers", ""], ["--window", "-1"], ["--window", "1e3"], ["--forget", "0"], ["--forget", "9:3"], ["--forget", "1:2:3"],
                                   ["--forget", "nan"], ["--norm-scale", "0"], ["--norm-scale", "inf"], ["--moe-layers", "1"], ["--moe-scale", "down"], ["--router-std", "0.2"],
                                   ["--moe", "2", "--moe-scale", "other"], ["--seed", "-3"], ["--max-shard-size", "5"], ["--gate-rank", "x"], ["more"]])
 def test_options_that_mean_nothing(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:

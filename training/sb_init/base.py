@@ -124,13 +124,18 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
 
 def own_window(raw: dict[str, Any], where: str) -> int | None:
     """What the base's layers see at most, where some have a window."""
-    kinds, on, size = raw.get("layer_types"), raw.get("use_sliding_window"), raw.get("sliding_window")
-    if kinds is not None and (not isinstance(kinds, list) or not all(kind in ("full_attention", "sliding_attention") for kind in kinds)):
-        raise bad(where, "layer_types", repr(kinds), "'full_attention' or 'sliding_attention' for each layer", PLEASE)
-    windowed = "sliding_attention" in kinds if kinds is not None else bool(on)
+    kinds, on, size, n_layer = (raw.get(name) for name in ("layer_types", "use_sliding_window", "sliding_window", "num_hidden_layers"))
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != n_layer or not all(kind in ("full_attention", "sliding_attention") for kind in kinds)):
+        raise bad(where, "layer_types", repr(kinds), f"'full_attention' or 'sliding_attention' for each of {n_layer} layers", PLEASE)
+    if on not in (None, True, False) or isinstance(on, int) and not isinstance(on, bool):
+        raise bad(where, "use_sliding_window", repr(on), "true or false", "correct config.json")
+    first = raw.get("max_window_layers")  # whose windows begin there
+    windowed = "sliding_attention" in kinds if kinds is not None else bool(on) and (type(first) is not int or first < n_layer)
     if not windowed:
         if family_of(raw, where).model_type == "llama" and size is not None:
             raise bad(where, "sliding_window", repr(size), "null", f"Llama has no window; {PLEASE}")
+        if size is not None and type(size) is not int:
+            raise bad(where, "sliding_window", repr(size), "null or an integer", "correct config.json")
         return None
     if type(size) is not int or size < 1:
         raise bad(where, "sliding_window", repr(size), "an integer from 1, as some layers have a window", "correct config.json")

@@ -17,9 +17,9 @@ class Choices:
     """Every decision that the paper leaves open; README.md says why each default."""
     layers: tuple[int, ...] | None = None  # sliding-window layers, zero-based; None: every second one, from 1 on
     window: int | None = None              # None: 4096, or less where the base has seen less
-    forget: tuple[float, float] = (16.0, 4096.0)  # tokens after which the fastest and the slowest channel keep 1 / e
+    forget: tuple[float, float] = (1.0, 128.0)  # tokens after which the fastest and the slowest channel keep 1 / e
     gate_rank: int = 16                    # 0: one full matrix
-    norm_scale: float = 1.0                # of the norm of the gla layers' output: this times the size of the base's values
+    norm_scale: float = 0.6                # of the norm of the gla layers' output: this times the size of the base's values
     n_experts: int = 0                     # 0: dense MLPs
     moe_layers: tuple[int, ...] | None = None  # None: all
     moe_scale: str = "paper"               # one of SCALES

@@ -34,7 +34,7 @@ def layer_list(text: str) -> tuple[int, ...]:
         return ()
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         if not match or match[2] and int(match[2]) < int(match[1]):
             raise argparse.ArgumentTypeError(f"got {text!r}, expected layers from 0 on such as 1,3,5 or 0-7,12, or none")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
@@ -43,7 +43,7 @@ def layer_list(text: str) -> tuple[int, ...]:
 
 def whole(text: str) -> int:
     """A whole number from 0 on that an int of the files holds."""
-    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**31:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 2147483647")
     return int(text)
 
@@ -69,7 +69,7 @@ def spans(text: str) -> tuple[float, float]:
     if len(values) == 1:
         values *= 2
     if len(values) != 2 or not 1 <= values[0] <= values[1] <= 1e7:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected MIN:MAX in tokens, from 1 to 1e7, such as 16:4096")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected MIN:MAX in tokens, from 1 to 1e7, such as 1:128")
     return values[0], values[1]
 
 
@@ -87,9 +87,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--layers", type=layer_list, metavar="LIST", help="layers with a sliding window, from 0 on, such as 1,3,5 or 0-7, or none; all others are gated linear attention "
                    "(default: every second one, from 1 on)")
     g.add_argument("--window", type=whole, metavar="N", help="tokens that such a layer sees (default 4096, or the base's trained length or own window if that is less)")
-    g.add_argument("--forget", type=spans, default=DEFAULT.forget, metavar="MIN:MAX", help="tokens after which the states keep 1/e, from a head's fastest channel to its slowest (default 16:4096)")
+    g.add_argument("--forget", type=spans, default=DEFAULT.forget, metavar="MIN:MAX", help="tokens after which the states keep 1/e, from a head's fastest channel to its slowest (default 1:128)")
     g.add_argument("--gate-rank", type=whole, default=DEFAULT.gate_rank, metavar="R", help="rank of the gates' projection; 0: one full matrix (default 16)")
-    g.add_argument("--norm-scale", type=positive, default=DEFAULT.norm_scale, metavar="X", help="size of a gla layer's output, in sizes of the base's values (default 1)")
+    g.add_argument("--norm-scale", type=positive, default=DEFAULT.norm_scale, metavar="X", help="size of a gla layer's output, in sizes of the base's values (default 0.6)")
     g = p.add_argument_group("experts")
     g.add_argument("--moe", type=whole, default=0, metavar="E", help="upcycle MLPs to E routed experts, of which each token takes one, and a shared one")
     g.add_argument("--moe-layers", type=layer_list, metavar="LIST", help="layers that get them (default: all)")
