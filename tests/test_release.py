@@ -23,6 +23,7 @@ import chroot  # noqa: E402
 import collect  # noqa: E402
 import containerfile  # noqa: E402
 import kernels  # noqa: E402
+import python_headers  # noqa: E402
 
 
 def sentence(error: pytest.ExceptionInfo[SystemExit]) -> str:
@@ -158,6 +159,37 @@ def test_a_missing_ziglang_is_named(tmp_path):
     done = subprocess.run(["sh", RELEASE / "zig.sh", tmp_path, "aarch64-linux-musl", tmp_path / "tools"], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "got no such package" in done.stderr and "pip install ziglang" in done.stderr and not (tmp_path / "tools").exists()
+
+
+# --- the tag, the headers ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("tag, machine", [("manylinux_2_28_aarch64", "aarch64"), ("manylinux_2_28_x86_64", "x86_64")])
+def test_auditwheel_is_asked_for_the_wheels_architecture_not_this_machines(tag, machine, tmp_path):
+    (tmp_path / "auditwheel").mkdir()
+    (tmp_path / "auditwheel" / "__init__.py").write_text("")
+    (tmp_path / "auditwheel" / "main.py").write_text("import platform, sys\ndef main():\n    print(platform.machine(), *sys.argv[1:])\n    return 3\n")
+    done = subprocess.run([sys.executable, RELEASE / "tag.py", "a.whl", tag, "out"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.stdout.split() == [machine, "repair", "--plat", tag, "--only-plat", "-w", "out", "a.whl"] and done.returncode == 3
+
+
+def test_pythons_headers_stand_alone(tmp_path):
+    """Debian's pyconfig.h leads to one beside the folder, per architecture: the copy is that one."""
+    headers = tmp_path / "include" / "python3.13"
+    for name, text in {"python3.13/Python.h": "", "python3.13/pyconfig.h": "# include <x86_64-linux-gnu/python3.13/pyconfig.h>\n# include <aarch64-linux-gnu/python3.13/pyconfig.h>\n",
+                       "x86_64-linux-gnu/python3.13/pyconfig.h": "x86", "aarch64-linux-gnu/python3.13/pyconfig.h": "arm"}.items():
+        (tmp_path / "include" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "include" / name).write_text(text)
+    for architecture, text in (("x86_64", "x86"), ("aarch64", "arm")):
+        python_headers.copy(headers, tmp_path / "copy", architecture)
+        assert (tmp_path / "copy" / "pyconfig.h").read_text() == text and (tmp_path / "copy" / "Python.h").exists()
+
+
+@pytest.mark.parametrize("words, said", [(["3.12", "x86_64"], "SPIKINGBRAIN_PYTHONS: got 3.12, expected some of 3.11 3.13"), ([], "got no Python.h")])
+def test_headers_that_are_not_to_be_had_are_named(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(python_headers.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(SystemExit) as error:
+        python_headers.main(str(tmp_path / "copy"), *words)
+    assert said in sentence(error) and not (tmp_path / "copy").exists()
 
 
 # --- kernels --------------------------------------------------------------------------------------------------

@@ -30,12 +30,13 @@ def machine_code(folder: Path, wheel: zipfile.ZipFile) -> list[Path]:
 
 def test_the_tag_is_that_of_arm64_linux(wheel: zipfile.ZipFile) -> None:
     name = Path(wheel.filename or "").name
-    found = re.fullmatch(r"spikingbrain_cpp-[^-]+-(cp3\d+)-(cp3\d+)-((?:linux|manylinux_2_28)_aarch64)\.whl", name)
+    found = re.fullmatch(r"spikingbrain_cpp-[^-]+-(cp3[\d.cp]+)-(cp3[\d.cp]+)-((?:linux|manylinux_2_28)_aarch64)\.whl", name)
     assert found and found[1] == found[2]
+    pythons = found[1].split(".")
     meta = next(n for n in wheel.namelist() if n.endswith(".dist-info/WHEEL"))
-    assert f"Tag: {found[1]}-{found[1]}-{found[3]}" in wheel.read(meta).decode()
-    extensions = [n for n in wheel.namelist() if "/_core." in n and n.endswith(".so")]
-    assert extensions == [f"spikingbrain_cpp/_core.cpython-{found[1][2:]}-aarch64-linux-gnu.so"]
+    assert all(f"Tag: {python}-{python}-{found[3]}" in wheel.read(meta).decode() for python in pythons)
+    extensions = {n for n in wheel.namelist() if "/_core." in n and n.endswith(".so")}
+    assert extensions == {f"spikingbrain_cpp/_core.cpython-{python[2:]}-aarch64-linux-gnu.so" for python in pythons}
 
 
 def test_every_program_and_library_is_of_arm64_and_needs_libc_and_libstdcxx_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
