@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "training"))  # before an installed one
 from sb_convert.sources import open_checkpoint  # noqa: E402
 from sb_init.base import config_of, theirs  # noqa: E402
 from sb_init.choices import Choices  # noqa: E402
-from sb_init.cli import main  # noqa: E402
+from sb_init.cli import main, parser  # noqa: E402
 from sb_init.gates import gate_bias, span_of  # noqa: E402
 from sb_init.init import init  # noqa: E402
 
@@ -340,6 +340,17 @@ def test_options_that_mean_nothing(capsys: pytest.CaptureFixture[str], args: lis
     with pytest.raises(SystemExit, match="2"):
         main(["base", "-o", "out", *args])
     assert ("got" in capsys.readouterr().err) or args == ["more"] or "--moe-scale" in args
+
+
+def test_every_option_has_a_row_with_its_default() -> None:
+    rows = [line for line in (ROOT / "training" / "README.md").read_text().split("## sb-train")[0].splitlines() if line.startswith("| `-")]
+    said = {row.split("`")[1] if "`--out`" not in row else "-o": row.split("|")[2] for row in rows}
+    own = {a.option_strings[0]: a.default for a in parser()._actions if a.option_strings and a.option_strings[0] not in ("-h", "--version")}
+    assert own.keys() == said.keys()
+    for name, default in own.items():
+        if isinstance(default, (int, float)) and not isinstance(default, bool) and default < 1000:
+            assert f"{default:g}" in said[name], name
+    assert "1:128" in said["--forget"] and own["--forget"] == (1, 128) and f"`{own['--moe-scale']}`" in said["--moe-scale"]
 
 
 def test_where_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
