@@ -34,11 +34,11 @@ help:
 	@echo "make test-eval  the real lm-evaluation-harness on tasks made here, by sb-eval and by sb-server (the extra eval; nothing is downloaded)"
 	@echo "make test-page  sb-server's page in a real browser (Debian's chromium and chromium-driver); pictures of it in build/page"
 	@echo "make fuzz    damaged files, odd arguments and requests, FUZZ_SECONDS=$(FUZZ_SECONDS) per target;  make sanitize: with AddressSanitizer and UBSan"
-	@echo "make wheel   one wheel for any x86-64 Linux with glibc 2.28, any CPU, in build/wheels (every CPU library: long)"
-	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user)"
+	@echo "make wheel   one wheel for any x86-64 Linux with glibc 2.28, any CPU, in build/wheels (every CPU library: half an hour of CPU)"
+	@echo "make test-wheel  that wheel under old CPUs (needs qemu-user), and each of its CPU libraries alone"
 	@echo "make arm64   the same for aarch64, cross-compiled, in build/wheels-arm64 (long; mobile/arm64/README.md)"
 	@echo "make release  both wheels, the source distribution, checksums, bill of materials, licences and container file in build/release (release/README.md)"
-	@echo "make test-release  all of that installed and run in a clean Debian 12 and in Debian 11's older glibc (as root; needs mmdebstrap)"
+	@echo "make test-release  all of that installed and run in a clean Debian 12 and 13 and in Debian 11's older glibc (as root; needs mmdebstrap)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
@@ -123,7 +123,7 @@ $(VENV)/.release-extras: $(VENV)/.zig
 RELEASE_INPUTS := $(VENV)/.release-extras build/sources.list $(SOURCES) $(wildcard release/*.sh release/*.cmake release/cxx/*) release/python_headers.py release/tag.py
 
 build/wheels/.built: $(RELEASE_INPUTS)
-	@echo "compiling every CPU library and tool for glibc 2.28 (a quarter of an hour the first time; build/portable/$$(uname -m)/build.log tells)"
+	@echo "compiling every CPU library and tool for glibc 2.28 (half an hour of CPU the first time; build/portable/$$(uname -m)/build.log tells)"
 	@sh release/build-wheel.sh $(VENV) $$(uname -m) build/wheels
 	@touch $@
 
