@@ -20,7 +20,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel release test-release lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: windows test-windows macos-check check-wine help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel release test-release lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -39,6 +39,9 @@ help:
 	@echo "make arm64   the same for aarch64, cross-compiled, in build/wheels-arm64 (long; mobile/arm64/README.md)"
 	@echo "make release  both wheels, the source distribution, checksums, bill of materials, licences and container file in build/release (release/README.md)"
 	@echo "make test-release  all of that installed and run in a clean Debian 12 and 13 and in Debian 11's older glibc (as root; needs mmdebstrap)"
+	@echo "make windows  one zip for 64-bit Windows: programs, every CPU library, in build/windows (long; desktop/README.md)"
+	@echo "make test-windows  what is in it tried under Wine, sb-convert in Windows' Python (needs wine64; installs it as root)"
+	@echo "make macos-check  library and tools for both kinds of Mac, compiled and linked, not run (long)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
 	@echo "make jni-host  the Android library's native part for this machine, beside the build's libraries (needs a JDK)"
@@ -138,6 +141,27 @@ test-release: release $(VENV)/.installed
 
 test-wheel: wheel
 	$(PY) tests/check_wheel.py build/wheels/*.whl
+
+# --- desktops that are not Linux (desktop/README.md) ---
+
+DESKTOP_INPUTS := $(VENV)/.zig build/sources.list $(SOURCES) $(shell find desktop release -type f ! -name '*.md' ! -name '*.pyc')
+
+build/windows/.built: $(DESKTOP_INPUTS)
+	@echo "cross-compiling every CPU library and tool for Windows (half an hour the first time; build/desktop/windows/build.log tells)"
+	@sh desktop/build-windows.sh $(VENV)
+	@touch $@
+
+windows: build/windows/.built
+
+macos-check: $(DESKTOP_INPUTS)
+	@sh desktop/check-macos.sh $(VENV)
+
+check-wine:
+	@sh desktop/check-wine.sh
+
+test-windows: check-wine build/windows/.built $(VENV)/.test-extras
+	@sh desktop/windows-python.sh $(VENV) build/desktop/python
+	$(PY) -m pytest desktop/tests
 
 # --- beyond make test: longer, or for who changes the fork ---
 

@@ -15,8 +15,13 @@
 #include <atomic>
 #include <memory>
 #include <string>
-#include <unistd.h>
 #include <vector>
+
+#ifdef _WIN32
+#include <process.h>
+#else
+#include <unistd.h>
+#endif
 
 namespace py = pybind11;
 
@@ -24,9 +29,15 @@ namespace sb {
 
 // --- owned.cpp: a handle is usable by one thread at a time, in the process that made it ---------------
 
+#ifdef _WIN32
+inline int process() { return _getpid(); }
+#else
+inline int process() { return getpid(); }
+#endif
+
 class owned {
 public:
-    bool foreign() const { return getpid() != pid_; }
+    bool foreign() const { return process() != pid_; }
 
     // held for the length of one call; refuses a closed handle, a forked child and a second thread
     class use {
@@ -40,7 +51,7 @@ public:
     };
 
 private:
-    pid_t                     pid_ = getpid();
+    int                       pid_ = process();
     mutable std::atomic<bool> busy_{false};
 };
 

@@ -7,7 +7,7 @@ owned::use::use(const owned & o, const char * what, bool open) : o_(o) {
         throw std::runtime_error(std::string(what) + ": got a closed handle, expected an open one; make a new one");
     }
     if (o.foreign()) {
-        throw std::runtime_error(std::string(what) + ": got process " + std::to_string(getpid()) + ", expected " +
+        throw std::runtime_error(std::string(what) + ": got process " + std::to_string(process()) + ", expected " +
             std::to_string(o.pid_) + ", the one that loaded it; load the model in each process, after os.fork");
     }
     if (o.busy_.exchange(true)) {

@@ -6,8 +6,12 @@ function (include_first target source)
     if (NOT TARGET ${target})
         return()
     endif()
+    set(include -include)
+    if (MSVC) # clang-cl
+        set(include /FI)
+    endif()
     foreach (header IN LISTS ARGN)
-        set_property(SOURCE ${llama_dir}/${source} TARGET_DIRECTORY ${target} APPEND PROPERTY COMPILE_OPTIONS -include ${llama_dir}/${header})
+        set_property(SOURCE ${llama_dir}/${source} TARGET_DIRECTORY ${target} APPEND PROPERTY COMPILE_OPTIONS ${include} ${llama_dir}/${header})
     endforeach()
 endfunction()
 

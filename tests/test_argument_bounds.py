@@ -86,7 +86,7 @@ def test_what_an_estimate_adds_up(tiny):  # noqa: F811
 
 def test_what_computes_here_is_told():
     info = system_info()
-    assert set(info) == {"features", "spike_kernels", "cpus", "llama.cpp"} and info["cpus"] >= 1
+    assert set(info) == {"features", "spike_kernels", "cpus", "llama.cpp", "tried"} and info["cpus"] >= 1
     assert info["features"] and all(isinstance(v, bool) for v in info["features"].values()) and any(info["features"].values())
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import stat
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,14 @@ def test_no_module_asks_one_system_only() -> None:
             text = path.read_text(encoding="utf-8")
             for word in ("sched_getaffinity", "/proc/", "signal.SIGHUP", "os.execv", "os.fork(", "os.fsync(part", "os.sysconf", "os.getuid", "import resource"):
                 assert word not in text or path.name == "system.py", f"{path.name}: {word}"
+
+
+def test_what_has_been_run_where_is_what_the_tests_say() -> None:
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("desktop_run_table", root / "desktop" / "run_table.py")
+    assert spec and spec.loader
+    table = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = table
+    spec.loader.exec_module(table)
+    for path, text in table.made().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: do run python desktop/run_table.py --write"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from . import _core, spiking
 from .arguments import check_batch, check_cache_type, check_path, check_range
 from .errors import ModelLoadError, ModelNotFoundError
 from .settings import MAX_BACK
+from .tried import TRIED
 
 _SPLIT = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -112,8 +114,10 @@ class _sparse_copy:
 
 def system_info() -> dict[str, Any]:
     """What computes here: "features" of the CPU library in use ({"AVX2": True, ...}), "spike_kernels" (which integer kernels run:
-    "zen4", "avx512", "avx2", "i8mm", "dotprod", "generic"; SPIKINGBRAIN_ISA overrides the choice), "cpus" this process may use, "llama.cpp": its own line."""
+    "zen4", "avx512", "avx2", "i8mm", "dotprod", "generic"; SPIKINGBRAIN_ISA overrides the choice), "cpus" this process may use, "llama.cpp": its own line,
+    "tried": what has been run on this system (made from the tests)."""
     line = _core.system_info()
     features = dict(re.findall(r"(\w+) = (\d+)", line))
     return {"features": {name: value != "0" for name, value in features.items()}, "spike_kernels": _core.spike_isa(),
-            "cpus": system.cpus(), "llama.cpp": line}
+            "cpus": system.cpus(), "llama.cpp": line,
+            "tried": TRIED.get((platform.system(), platform.machine()), "nothing on this system")}

@@ -39,6 +39,7 @@ from .pipes import ends_with_the_reader
 Defaults = dict[str, tuple[str, tuple[str, ...]]]
 
 LIB = Path(__file__).resolve().parent / "lib"
+_exec: Callable[[Path, Sequence[str]], NoReturn] = system.become
 
 FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
 IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
@@ -99,7 +100,7 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
 
 def tool_path(tool: str) -> Path:
     """Where a tool of llama.cpp lies. Exits with a sentence where it is not."""
-    path = system.program(LIB / tool)
+    path: Path = system.program(LIB / tool)
     if not path.is_file():
         sys.exit(f"{tool.replace('llama-', 'sb-')}: {path}: got no such file, expected the tool shipped in the package; do make build (make demo builds no tools), or reinstall spikingbrain-cpp")
     return path
@@ -113,7 +114,7 @@ def become(path: Path, defaults: Defaults, note: str) -> NoReturn:
         own = subprocess.run([command, "--help"], executable=path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, restore_signals=False).stdout
         print(renamed(own.decode(errors="replace")), end="", flush=True)
         sys.exit(0)  # some of the tools end with 1 here
-    system.become(path, sys.argv)
+    _exec(path, sys.argv)
 
 
 def renamed(text: str) -> str:
@@ -197,4 +198,4 @@ gguf_split = partial(start, "sb-gguf-split")
 def rpc_server() -> NoReturn:
     """The entry point sb-rpc-server."""
     tell_version("sb-rpc-server", True)
-    system.become(tool_path("llama-rpc-server"), sys.argv)
+    _exec(tool_path("llama-rpc-server"), sys.argv)

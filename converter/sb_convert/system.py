@@ -139,7 +139,7 @@ def become(path: Path, argv: Sequence[str]) -> NoReturn:
     """This process is that program from here on. On Windows, where exec would let the shell go on at once, it waits for it, and leaves
     Ctrl-C to it."""
     if not WINDOWS:
-        os.execv(path, [*argv])
+        return os.execv(path, [*argv])
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -20,7 +20,11 @@
 #include <system_error>
 #include <vector>
 
-#ifndef _WIN32
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#include <sys/stat.h>
+#else
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -39,13 +43,28 @@ using paths  = std::vector<std::string>;
 // --- what differs between systems ---------------------------------------------------------------------------------
 
 #ifdef _WIN32
-inline bool writable(const fs::path &) { return true; } // opening it tells
-inline int  create(const fs::path & path, const fs::path &) { FILE * f = _wfopen(path.c_str(), L"wbx"); return f ? fclose(f) : -1; }
+// a folder's mark says nothing of what is in it; opening tells the rest
+inline bool writable(const fs::path & path) {
+    std::error_code err;
+    return fs::is_directory(path, err) || _waccess(path.c_str(), 2) == 0;
+}
+
+inline int create(const fs::path & path, const fs::path &) {
+    const int fd = _wopen(path.c_str(), _O_CREAT | _O_EXCL | _O_RDWR | _O_BINARY | _O_NOINHERIT, _S_IREAD | _S_IWRITE);
+    return fd < 0 || _close(fd) != 0 ? -1 : 0;
+}
+
 inline void remove_unless_used(const fs::path & path) { std::error_code err; fs::remove(path, err); } // none that is open
-inline bool sync(int) { return true; }
+
+inline bool sync(const fs::path & path, int) {
+    const int  fd = _wopen(path.c_str(), _O_RDWR | _O_BINARY | _O_NOINHERIT);
+    const bool ok = fd >= 0 && _commit(fd) == 0;
+    return fd >= 0 && _close(fd) == 0 && ok;
+}
+
 inline void sync_folder(const fs::path &) {}
 inline void close(int) {}
-struct on_signal { explicit on_signal(const std::string &) {} }; // Windows runs no handler in the program's own thread
+struct on_signal { explicit on_signal(const std::string &) {} }; // a file that is open stays; the next run removes it (remove_left)
 #else
 inline bool writable(const fs::path & path) {
     struct stat st;
@@ -80,13 +99,22 @@ inline void remove_unless_used(const fs::path & path) {
     ::close(fd);
 }
 
+inline bool to_disk(int fd) {
+#ifdef F_FULLFSYNC // on macOS fsync leaves it in the disk's memory
+    if (::fcntl(fd, F_FULLFSYNC) == 0) {
+        return true;
+    }
+#endif
+    return ::fsync(fd) == 0;
+}
+
 // Also makes sure that the last bytes came to the disk when a program closed the file without looking: no room for them
 // is no room for one byte more.
-inline bool sync(int fd) {
+inline bool sync(const fs::path &, int fd) {
     struct stat st;
     const char  block[4096] = {};
     return ::fstat(fd, &st) == 0 && ::pwrite(fd, block, sizeof(block), st.st_size) == (ssize_t) sizeof(block)
-        && ::ftruncate(fd, st.st_size) == 0 && ::fsync(fd) == 0;
+        && ::ftruncate(fd, st.st_size) == 0 && to_disk(fd);
 }
 
 inline void sync_folder(const fs::path & path) {
@@ -179,7 +207,7 @@ inline fs::path target(const std::string & path, const paths & inputs) {
     std::error_code err;
     const fs::path to = followed(path);
     const fs::file_status status = fs::status(to, err);
-    if (fs::is_directory(status) || path.back() == '/') {
+    if (fs::is_directory(status) || path.back() == '/' || path.back() == (char) fs::path::preferred_separator) {
         refuse(path, "a folder", "a file name", "add a name to it");
     }
     if (fs::exists(status) && !fs::is_regular_file(status)) {
@@ -265,7 +293,7 @@ public:
     // To the disk, then the names; the first file of a split model, by which it is opened, last.
     void commit() {
         for (const auto & entry : begun) {
-            if (!sync(entry.fd)) {
+            if (!sync(entry.part, entry.fd)) {
                 discard();
                 throw std::runtime_error(entry.path + ": output: got no room on the disk, expected to write it; do make room or choose another folder");
             }

@@ -5,15 +5,20 @@
 #include "ggml-rpc.h"
 #include "ggml-spikingbrain.h"
 
+#include <algorithm>
 #include <clocale>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <sched.h>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 namespace {
 
@@ -50,8 +55,12 @@ int number(const std::string & name, const char * text, int lo, int hi) {
 }
 
 int n_cpus() {
+#ifdef __linux__
     cpu_set_t set;
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::min(CPU_COUNT(&set), 512) : 1;
+#else
+    return std::clamp((int) std::thread::hardware_concurrency(), 1, 512);
+#endif
 }
 
 std::vector<std::string> split(const std::string & text) {
@@ -175,7 +184,7 @@ int serve(const options & o) {
 
 int main(int argc, char ** argv) {
     std::setlocale(LC_NUMERIC, "C");
-    setvbuf(stdout, nullptr, _IOLBF, 0);
+    setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     try {
         return serve(read_options(argc, argv));
     } catch (const std::exception & e) { // what ggml-rpc.cpp asserts of a client, too

@@ -131,6 +131,9 @@ struct server_limits {
         size_t n_free = 0, n_total = 0;
         ggml_backend_dev_memory(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU), &n_free, &n_total);
         uint64_t n = n_total, value = 0;
+#ifdef _WIN32
+        n = n_free; // elsewhere it is the same number
+#endif
 
         std::ifstream meminfo("/proc/meminfo"); // absent elsewhere
         for (std::string word; meminfo >> word;) {

@@ -51,7 +51,7 @@ struct server_slot_file {
 
     // of the first n bytes
     static uint64_t checksum(const std::string & name, uint64_t n) {
-        std::ifstream in(name, std::ios::binary);
+        std::ifstream in(std::filesystem::u8path(name), std::ios::binary);
         std::vector<char> buf(1 << 20);
         uint64_t h = 0;
         while (n > 0 && in) {
@@ -116,8 +116,9 @@ public:
     // name is then as it was.
     size_t seal(const server_prompt & prompt, size_t n_state) {
         std::error_code err;
-        const bool complete = std::filesystem::file_size(part, err) == n_state && !err; // its last bytes are written at close, unchecked
-        std::ofstream out(part, std::ios::binary | std::ios::app);
+        const std::filesystem::path path = std::filesystem::u8path(part);
+        const bool complete = std::filesystem::file_size(path, err) == n_state && !err; // its last bytes are written at close, unchecked
+        std::ofstream out(path, std::ios::binary | std::ios::app);
         put<uint64_t>(out, prompt.checkpoints.size());
         for (const auto & cur : prompt.checkpoints) {
             put<int64_t> (out, cur.n_tokens);
@@ -140,7 +141,7 @@ public:
         put(out, VERSION);
         out.flush();
 
-        const uint64_t size = out ? std::filesystem::file_size(part, err) : 0;
+        const uint64_t size = out ? std::filesystem::file_size(path, err) : 0;
         put(out, checksum(part, size));
         out.close();
         try {
@@ -181,11 +182,12 @@ public:
     // draft: the context of a draft model; NULL: there is none
     server_slot_reader(const std::string & filepath, const llama_context * ctx, const llama_context * draft) {
         std::error_code err;
+        const std::filesystem::path path = std::filesystem::u8path(filepath);
         server_throw_if_lost(ctx);
         expect(!draft, "slot file: got a server with a draft model, expected one without: no slot file has what that model remembers of the text; start it without -md, or send the prompt");
-        expect(std::filesystem::is_regular_file(filepath, err), "slot file: got no such file, expected one that was saved"); // a pipe never answers
-        in.open(filepath, std::ios::binary);
-        size = std::filesystem::file_size(filepath, err);
+        expect(std::filesystem::is_regular_file(path, err), "slot file: got no such file, expected one that was saved"); // a pipe never answers
+        in.open(path, std::ios::binary);
+        size = std::filesystem::file_size(path, err);
         expect(in && !err, "slot file: got no such file, expected one that was saved");
         expect(size > N_END, "slot file: got too few bytes; it is cut short or was not saved by this server");
 

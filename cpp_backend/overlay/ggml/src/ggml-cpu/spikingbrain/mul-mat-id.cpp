@@ -6,7 +6,12 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(_WIN32)
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#include <windows.h>
+#elif defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
@@ -231,6 +236,10 @@ struct mul_mat_id {
 #if defined(__unix__) || defined(__APPLE__)
         const uintptr_t page = sysconf(_SC_PAGESIZE), size = dst->src[0]->nb[2], first = (uintptr_t) dst->src[0]->data + expert*size, begin = first/page*page;
         madvise((void *) begin, first + size - begin, MADV_WILLNEED); // only advice: what fails is read as before
+#elif defined(_WIN32)
+        const size_t size = dst->src[0]->nb[2];
+        WIN32_MEMORY_RANGE_ENTRY range = { (char *) dst->src[0]->data + expert*size, size };
+        PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
 #else
         GGML_UNUSED(expert);
 #endif

@@ -16,6 +16,10 @@
 #endif
 #endif
 
+#if defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #ifdef __x86_64__
 // Asked of the processor itself: not every compiler's runtime library knows the answer of __builtin_cpu_supports (zig's says no to all).
 struct x86_cpu {
@@ -76,13 +80,23 @@ static const spk_isa * usable_avx2() {
     return nullptr;
 }
 
+#if defined(__aarch64__) && defined(__APPLE__)
+static bool apple_has(const char * feature) { // such as hw.optional.arm.FEAT_I8MM; an unknown name is a feature that is not there
+    int    value = 0;
+    size_t size  = sizeof(value);
+    return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+#endif
+
 static const spk_isa * usable_dotprod() {
 #if defined(__aarch64__) && defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) {
         return spk_isa_dotprod();
     }
 #elif defined(__aarch64__) && defined(__APPLE__)
-    return spk_isa_dotprod();
+    if (apple_has("hw.optional.arm.FEAT_DotProd")) {
+        return spk_isa_dotprod();
+    }
 #endif
     return nullptr;
 }
@@ -90,6 +104,10 @@ static const spk_isa * usable_dotprod() {
 static const spk_isa * usable_i8mm() {
 #if defined(__aarch64__) && defined(__linux__)
     if (usable_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM)) { // single tokens use the dot product
+        return spk_isa_i8mm();
+    }
+#elif defined(__aarch64__) && defined(__APPLE__)
+    if (usable_dotprod() && apple_has("hw.optional.arm.FEAT_I8MM")) {
         return spk_isa_i8mm();
     }
 #endif

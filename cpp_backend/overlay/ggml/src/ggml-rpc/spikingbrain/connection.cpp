@@ -1,22 +1,25 @@
 #include "connection.h"
+#include "sockets.h"
 
 #include "ggml-spikingbrain-rpc.h"
 
 #include "../transport.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 using namespace std::chrono_literals;
 
 static const uint64_t HEARTBEAT = UINT64_MAX;
 static const auto     BEAT_TIME = 250ms;
+
+// after a call that failed: nothing is wrong, nothing was there
+static bool may_come() {
+    const int error = sockets::error();
+    return sockets::would_block(error) || error == sockets::INTERRUPTED;
+}
 
 std::string spk_rpc_text(const char * format, ...) {
     char    buf[1024];
@@ -36,7 +39,7 @@ connection::~connection() {
         changed.notify_all();
         heart.join();
     }
-    ::close(fd);
+    sockets::close(fd);
 }
 
 void connection::lose(const std::string & what, const char * advice) {
@@ -45,14 +48,15 @@ void connection::lose(const std::string & what, const char * advice) {
     }
     why  = spk_rpc_text("rpc: %s: got %s, expected an answer; %s", endpoint.c_str(), what.c_str(), advice);
     lost = true;
-    shutdown(fd, SHUT_RDWR);
+    shutdown(fd, sockets::BOTH);
     if (who == CLIENT) {
         ggml_spk_rpc_set_lost(endpoint.c_str(), why.c_str());
     }
 }
 
 bool connection::failed(const char * what) {
-    lose(errno == EPIPE || errno == ECONNRESET ? "a closed connection" : spk_rpc_text("%s: %s", what, strerror(errno)));
+    const int error = sockets::error();
+    lose(sockets::is_closed(error) ? "a closed connection" : spk_rpc_text("%s: %s", what, sockets::text(error).c_str()));
     return false;
 }
 
@@ -64,8 +68,10 @@ bool connection::wait(short events, clock_type::time_point since) {
             const auto left = since + limit - clock_type::now();
             ms = std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
         }
-        pollfd     p = { fd, events, 0 };
-        const int  n = poll(&p, 1, ms);
+        pollfd     p = {};
+        p.fd     = fd;
+        p.events = events;
+        const int  n = sockets::wait(&p, ms);
         if (n > 0) {
             return true;
         }
@@ -73,7 +79,7 @@ bool connection::wait(short events, clock_type::time_point since) {
             lose(spk_rpc_text("nothing for %d s", (int) limit.count()), "it has stopped, or serves another client: start it again or wait, then load the model again");
             return false;
         }
-        if (errno != EINTR) {
+        if (sockets::error() != sockets::INTERRUPTED) {
             return failed("poll");
         }
     }
@@ -82,14 +88,14 @@ bool connection::wait(short events, clock_type::time_point since) {
 bool connection::send_all(const char * data, size_t size) {
     auto since = clock_type::now();
     while (size > 0) {
-        const ssize_t n = ::send(fd, data, std::min(size, MAX_CHUNK_SIZE), MSG_NOSIGNAL | MSG_DONTWAIT);
+        const int64_t n = sockets::send(fd, data, std::min(size, MAX_CHUNK_SIZE));
         if (n >= 0) {
             data += n;
             size -= n;
             since = clock_type::now();
             continue;
         }
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        if (!may_come()) {
             return failed("send");
         }
         if (!wait(who == CLIENT ? POLLOUT | POLLIN : POLLOUT, since)) {
@@ -114,13 +120,13 @@ bool connection::send_all(const char * data, size_t size) {
 // Heartbeats, or a part of one, or the length of an answer, without waiting. False: lost.
 bool connection::take_head(bool & complete) {
     for (;;) {
-        const ssize_t n = ::recv(fd, head + n_head, sizeof(head) - n_head, MSG_DONTWAIT);
+        const int64_t n = sockets::recv(fd, head + n_head, sizeof(head) - n_head);
         if (n == 0) {
             lose("a closed connection");
             return false;
         }
         if (n < 0) {
-            return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || failed("recv");
+            return may_come() || failed("recv");
         }
         n_head += n;
         if (n_head == sizeof(head)) {
@@ -138,7 +144,7 @@ bool connection::take_head(bool & complete) {
 bool connection::recv_all(char * data, size_t size) {
     auto since = clock_type::now();
     while (size > 0) {
-        const ssize_t n = ::recv(fd, data, std::min(size, MAX_CHUNK_SIZE), MSG_DONTWAIT);
+        const int64_t n = sockets::recv(fd, data, std::min(size, MAX_CHUNK_SIZE));
         if (n > 0) {
             data += n;
             size -= n;
@@ -149,7 +155,7 @@ bool connection::recv_all(char * data, size_t size) {
             lose("a closed connection");
             return false;
         }
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        if (!may_come()) {
             return failed("recv");
         }
         if (!wait(POLLIN, since)) {

@@ -62,4 +62,10 @@ private:
 };
 
 // as printf
+#if defined(__MINGW32__)
+std::string spk_rpc_text(const char * format, ...) __attribute__((format(gnu_printf, 1, 2)));
+#elif defined(__GNUC__)
 std::string spk_rpc_text(const char * format, ...) __attribute__((format(printf, 1, 2)));
+#else
+std::string spk_rpc_text(const char * format, ...);
+#endif

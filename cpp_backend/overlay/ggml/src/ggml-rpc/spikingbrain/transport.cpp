@@ -1,26 +1,19 @@
 // transport.h over TCP, in place of ggml-rpc/transport.cpp (cpp_backend/rpc.cmake): peers that are of one build or part at once, and no
-// wait without end. POSIX only, no RDMA. A connection begins with a greeting in each direction.
+// wait without end. No RDMA. A connection begins with a greeting in each direction.
 
 #include "connection.h"
 #include "rpc.h"
+#include "sockets.h"
 
 #include "ggml-impl.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cinttypes>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdexcept>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <unordered_map>
 
 using namespace std::chrono_literals;
@@ -67,50 +60,62 @@ static std::chrono::seconds silence() {
 
 // a peer whose machine is gone is noticed by probes, or by what it does not acknowledge; not so a server that computes and does not read
 static void set_options(int fd, connection::role who) {
-    const int on = 1, idle = 10, interval = 5, count = 3, user_ms = who == connection::SERVER ? 30000 : 0;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY,      &on,       sizeof(int));
-    setsockopt(fd, SOL_SOCKET,  SO_KEEPALIVE,     &on,       sizeof(int));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE,     &idle,     sizeof(int));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL,    &interval, sizeof(int));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT,      &count,    sizeof(int));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms,  sizeof(int));
+    const int idle = 10, interval = 5, count = 3;
+    sockets::begin(fd);
+    sockets::set(fd, IPPROTO_TCP, TCP_NODELAY,  1);
+    sockets::set(fd, SOL_SOCKET,  SO_KEEPALIVE, 1);
+#ifdef TCP_KEEPIDLE
+    sockets::set(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
+#elif defined(TCP_KEEPALIVE) // macOS' name for it
+    sockets::set(fd, IPPROTO_TCP, TCP_KEEPALIVE, idle);
+#endif
+    sockets::set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+    sockets::set(fd, IPPROTO_TCP, TCP_KEEPCNT,   count);
+#ifdef TCP_USER_TIMEOUT
+    sockets::set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, who == connection::SERVER ? 30000 : 0);
+#else
+    GGML_UNUSED(who);
+#endif
 }
 
-// 0, or an errno
+// 0, or the system's error
 static int connect_within(int fd, const addrinfo & a, std::chrono::seconds limit) {
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    int error = ::connect(fd, a.ai_addr, a.ai_addrlen) == 0 ? 0 : errno;
-    if (error == EINPROGRESS) {
-        pollfd    p = { fd, POLLOUT, 0 };
+    sockets::set_blocking(fd, false);
+    int error = ::connect(fd, a.ai_addr, a.ai_addrlen) == 0 ? 0 : sockets::error();
+    if (sockets::in_progress(error)) {
+        pollfd    p = {};
         socklen_t n = sizeof(error);
         int       ready;
-        while ((ready = poll(&p, 1, limit.count()*1000)) < 0 && errno == EINTR) {}
+        p.fd     = fd;
+        p.events = POLLOUT;
+        while ((ready = sockets::wait(&p, limit.count()*1000)) < 0 && sockets::error() == sockets::INTERRUPTED) {}
         if (ready <= 0) {
-            return ETIMEDOUT;
+            return sockets::TIMED_OUT;
         }
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, (char *) &error, &n);
     }
-    fcntl(fd, F_SETFL, 0);
+    sockets::set_blocking(fd, true);
     return error;
 }
 
 static int open_connection(const char * host, int port, const std::string & endpoint, std::chrono::seconds limit) {
     addrinfo hints = {}, * found = nullptr;
     hints.ai_socktype = SOCK_STREAM;
+    sockets::start();
     if (const int rc = getaddrinfo(host, std::to_string(port).c_str(), &hints, &found)) {
-        spk_rpc_throw("rpc: %s: host: got '%s', expected a known one: %s", endpoint.c_str(), host, gai_strerror(rc));
+        spk_rpc_throw("rpc: %s: host: got '%s', expected a known one: %s", endpoint.c_str(), host, sockets::address_text(rc).c_str());
     }
-    int error = EADDRNOTAVAIL, fd = -1;
+    int error = sockets::NOT_THERE, fd = -1;
     for (const addrinfo * a = found; a && error != 0; a = a->ai_next) {
-        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-        error = fd < 0 ? errno : connect_within(fd, *a, limit);
+        fd = sockets::make(*a);
+        error = fd < 0 ? sockets::error() : connect_within(fd, *a, limit);
         if (fd >= 0 && error != 0) {
-            ::close(fd);
+            sockets::close(fd);
         }
     }
     freeaddrinfo(found);
     if (error != 0) {
-        spk_rpc_throw("rpc: %s: got '%s', expected an sb-rpc-server; start one there, or check host, port and firewall", endpoint.c_str(), strerror(error));
+        spk_rpc_throw("rpc: %s: got '%s', expected an sb-rpc-server; start one there, or check host, port and firewall", endpoint.c_str(), sockets::text(error).c_str());
     }
     return fd;
 }
@@ -221,18 +226,23 @@ socket_ptr socket_t::create_server(const char * host, int port) {
     addrinfo hints = {}, * found = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags    = AI_PASSIVE;
+    sockets::start();
     if (getaddrinfo(host, std::to_string(port).c_str(), &hints, &found) != 0) {
         fprintf(stderr, "sb-rpc-server: host: got '%s', expected one of this machine's addresses\n", host);
         return nullptr;
     }
-    const int on = 1;
-    const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, found->ai_protocol);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    const int fd = sockets::make(*found);
+#ifdef _WIN32
+    sockets::set(fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1); // SO_REUSEADDR there means that others may take the port, too
+#else
+    sockets::set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+#endif
     const bool ok = fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 8) == 0;
+    const int error = sockets::error();
     freeaddrinfo(found);
     if (!ok) {
-        fprintf(stderr, "sb-rpc-server: %s:%d: got '%s', expected an address and a port that are free\n", host, port, strerror(errno));
-        ::close(fd);
+        fprintf(stderr, "sb-rpc-server: %s:%d: got '%s', expected an address and a port that are free\n", host, port, sockets::text(error).c_str());
+        sockets::close(fd);
         return nullptr;
     }
     printf("listening on %s:%d\n", host, port);
@@ -244,9 +254,10 @@ socket_ptr socket_t::accept() {
     for (;;) {
         sockaddr_storage a = {};
         socklen_t        n = sizeof(a);
-        const int fd = ::accept4(pimpl->fd, (sockaddr *) &a, &n, SOCK_CLOEXEC);
+        const int fd = sockets::accept(pimpl->fd, (sockaddr *) &a, &n);
         if (fd < 0) {
-            std::this_thread::sleep_for(errno == EINTR || errno == ECONNABORTED ? 0ms : 100ms);
+            const int error = sockets::error();
+            std::this_thread::sleep_for(error == sockets::INTERRUPTED || error == sockets::ABORTED ? 0ms : 100ms);
             continue;
         }
         set_options(fd, connection::SERVER);
@@ -270,5 +281,5 @@ socket_ptr socket_t::accept() {
     }
 }
 
-bool rpc_transport_init() { return true; }
+bool rpc_transport_init() { return sockets::start(); }
 void rpc_transport_shutdown() {}
