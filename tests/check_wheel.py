@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ OLD_NUMPY = "numpy<2.4"  # newer wheels of NumPy begin at SSE4.2
 OLD_BLAS = "Prescott"  # NumPy's OpenBLAS otherwise takes AVX kernels under qemu on some hosts, and dies on import
 TOLERANCE = 2e-2  # logits of an F32 model are about 1; sums in another order, and F16 keys and values where there is F16C
 
-LICENCES = {part["name"] for part in json.loads((ROOT / "cpp_backend" / "parts.json").read_text())}  # of all that may be compiled in
+LICENCES = {part["name"] for part in json.loads((ROOT / "cpp_backend" / "parts.json").read_text()) if part["text"][0] != "mingw"}  # of all that is compiled in, but for Windows
 TOOLS = {"cli", "server", "completion", "quantize", "perplexity", "bench", "imatrix", "batched-bench", "gguf-split", "rpc-server"}
+PACKAGES = {Path(folder).name for folder in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]["packages"]}
 PROGRAM = """\
 import json, sys
 from spikingbrain_cpp import Llama, system_info
@@ -51,7 +53,7 @@ def check_contents(wheel: Path) -> None:
     modules = {f"spikingbrain_cpp/_core.cpython-{python}-x86_64-linux-gnu.so" for tag in tags for python in re.findall(r"cp(\d+)-", tag)}  # one per Python of its name
     missing = sorted(wanted - lib) + sorted({*modules, "spikingbrain_cpp/py.typed", "spikingbrain_cpp/_core.pyi", "sb_convert/cli.py",
                                               f"{info}/licenses/LICENSE", f"{info}/sboms/spikingbrain_cpp.cdx.json", *(f"{info}/licenses/LICENSE-{x}" for x in LICENCES)} - set(names))
-    foreign = [n for n in names if n.split("/")[0] not in ("spikingbrain_cpp", "sb_convert", info) or
+    foreign = [n for n in names if n.split("/")[0] not in {*PACKAGES, info} or
                "/licenses/" not in n and n.endswith((".h", ".hpp", ".cpp", ".cmake", ".a", ".o", ".pc"))]
     if not all(tag.endswith("-manylinux_2_28_x86_64") for tag in tags):
         raise SystemExit(f"check_wheel: {wheel}: got {tags}, expected manylinux_2_28_x86_64; do make wheel")
