@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "checkpoints"
+sys.path.append(str(ROOT / "tests"))  # behind this folder, whose conftest is meant
+from made_models import Models  # noqa: E402
+
 BUILD = ROOT / "build" / "desktop"
 PYTHON = BUILD / "python" / "python.exe"
 BIN = BUILD / "windows" / "cmake" / "bin"  # what the zip is made of, and the C++ tests
@@ -78,21 +82,6 @@ def tool(name: str) -> Path:
     if not path.exists():
         pytest.fail(f"{path}: got no such program, expected what make windows builds; do make windows")
     return path
-
-
-class Models:
-    """GGUF files made on this machine, each once: models(CHECKPOINT, *options of sb-convert) -> path."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, checkpoint: Path, *options: str) -> Path:
-        from sb_convert.cli import main
-
-        path = self.folder / ("-".join([checkpoint.name, *(o.strip("-") for o in options)]) + ".gguf")
-        if not path.exists():
-            assert main([str(checkpoint), "-o", str(path), *options]) in (0, None)
-        return path
 
 
 @pytest.fixture(scope="session")

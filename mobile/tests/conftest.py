@@ -16,6 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "checkpoints"
+sys.path.append(str(ROOT / "tests"))  # behind this folder, whose conftest is meant
+from made_models import Models  # noqa: E402
+
 BUILD = ROOT / "build" / "arm64"
 # what the wheel was made of, and the C++ tests: by zig (make arm64) or by Debian's compiler (for the tests alone)
 CROSS = (ROOT / "build" / "portable" / "aarch64" if (BUILD / ".wheel-ON").exists() else BUILD) / "cmake" / "bin"
@@ -95,21 +98,6 @@ def arm(request: pytest.FixtureRequest) -> Machine:
 @pytest.fixture(scope="session")
 def cpu_of(arm: Machine) -> str:
     return arm.prefix[2]
-
-
-class Models:
-    """GGUF files made on this machine, each once: models(CHECKPOINT, *options of sb-convert) -> path."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, checkpoint: Path, *options: str) -> Path:
-        from sb_convert.cli import main
-
-        path = self.folder / ("-".join([checkpoint.name, *(o.strip("-") for o in options)]) + ".gguf")
-        if not path.exists():
-            assert main([str(checkpoint), "-o", str(path), *options]) in (0, None)
-        return path
 
 
 @pytest.fixture(scope="session")
