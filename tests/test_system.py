@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sb_convert import system, whole
+from sb_convert import command, system, whole
+from sb_convert.errors import ConvertError
 from sb_convert.plan import n_threads
 
 
@@ -105,3 +106,15 @@ def test_what_has_been_run_where_is_what_the_tests_say() -> None:
     spec.loader.exec_module(table)
     for path, text in table.made().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: do run python desktop/run_table.py --write"
+
+
+@pytest.mark.parametrize(("raised", "code", "said"), [
+    (ConvertError("x: y: got z, expected w; do v"), 1, "sb-any: x: y: got z"), (MemoryError(), 1, "sb-any: out of memory"),
+    (FileNotFoundError(2, "No such file", "in"), 1, "sb-any: in: file: got No such file, expected it to be readable"),
+    (KeyboardInterrupt(), 130, "sb-any: interrupted; nothing was written"), (KeyboardInterrupt("half"), 130, "sb-any: interrupted; half")])
+def test_every_command_ends_alike(capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, said: str) -> None:
+    def run() -> int:
+        raise raised
+
+    assert command.exit_code("sb-any", run, "where") == code
+    assert capsys.readouterr().err.startswith(said)

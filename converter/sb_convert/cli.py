@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from . import adapter, hub, system
+from .command import exit_code
 from .convert import Options, convert
 from .edit import respike
-from .errors import ConvertError
 from .formats import DOWN_TYPES, OUTTYPES
 from .spike import SCOPES, SpikeOptions
 from .version import add_version
@@ -103,27 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         _check_adapter(p, args)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.verbose else logging.WARNING)
     logging.getLogger("gguf").setLevel(logging.INFO if args.verbose else logging.ERROR)
-    try:
-        with ended_by_signals():
-            return run(args)
-    except (ConvertError, MemoryError) as e:
-        if args.verbose:
-            raise
-        print(f"sb-convert: {e or 'out of memory'}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a shell tells SIGPIPE
-    except OSError as e:
-        if system.is_closed_pipe(e):
-            return 141
-        if args.verbose:
-            raise
-        print(f"sb-convert: {e.filename or args.checkpoint}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as e:
-        print(f"sb-convert: interrupted; {str(e) or 'nothing was written'}", file=sys.stderr)
-        return 130
+    return exit_code("sb-convert", lambda: run(args), args.checkpoint, args.verbose)
 
 
 def _check_edit(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -146,27 +120,6 @@ def _check_adapter(p: argparse.ArgumentParser, args: argparse.Namespace) -> None
 def _given(p: argparse.ArgumentParser, args: argparse.Namespace, names: tuple[str, ...]) -> str | None:
     """The first of these options that was given, as it is written."""
     return next((f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != p.get_default(name)), None)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """What else ends a process (system.ENDING) cleans up as an interrupt does, but where whoever started us had them ignored (nohup). Only a main thread may set them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {end: signal.getsignal(end) for end in system.ENDING}
-    taken = {end: handler for end, handler in before.items() if handler == signal.SIG_DFL}
-    for end in taken:
-        signal.signal(end, _terminated)
-    try:
-        yield
-    finally:
-        for end, handler in taken.items():
-            signal.signal(end, handler)
-
-
-def _terminated(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def run(args: argparse.Namespace) -> int:

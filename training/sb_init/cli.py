@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
-import sys
 from pathlib import Path
 
 from sb_convert import hub
-from sb_convert.cli import ended_by_signals, split_size
-from sb_convert.errors import ConvertError
+from sb_convert.cli import split_size
+from sb_convert.command import exit_code
 from sb_convert.version import add_version
 
 from .choices import SCALES, Choices
@@ -114,29 +112,15 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     choices = choices_of(p, args)
     logging.basicConfig(format="%(message)s", level=logging.INFO if args.verbose else logging.WARNING)
-    try:
-        with ended_by_signals():
-            base = Path(args.base)
-            if hub.is_repository(base):
-                base = hub.fetch(args.base, _say)
-            _say(init(base, args.out, choices, _say).summary())
-            return 0
-    except (ConvertError, MemoryError) as e:
-        if args.verbose:
-            raise
-        print(f"sb-init: {e or 'out of memory'}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever read the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as e:
-        if args.verbose:
-            raise
-        print(f"sb-init: {e.filename or args.base}: file: got {e.strerror}, expected it to be readable; check path, rights and disk", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("sb-init: interrupted; nothing was written", file=sys.stderr)
-        return 130
+
+    def run() -> int:
+        base = Path(args.base)
+        if hub.is_repository(base):
+            base = hub.fetch(args.base, _say)
+        _say(init(base, args.out, choices, _say).summary())
+        return 0
+
+    return exit_code("sb-init", run, args.base, args.verbose)
 
 
 def _say(line: str) -> None:

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sb_convert.cli import ended_by_signals
+from sb_convert.command import exit_code
 from sb_convert.config import Config, ModelConfig
-from sb_convert.errors import ConvertError, bad
+from sb_convert.errors import bad
 from sb_convert.sources import import_torch
 from sb_convert.tensors import checkpoint_shapes
 from sb_convert.version import add_version
@@ -86,25 +86,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. 0: done; 1: an error, told in one line; 2: wrong options; 3: the time is over before the last step; 130: interrupted."""
+    """The command. 0: done; 1: an error, told in one line; 2: wrong options; 3: the time is over before the last step; 130: interrupted; 141: nobody reads the output."""
     args = parser().parse_args(argv)
+    return exit_code("sb-train", lambda: run_in_memory(args), args.out, wanted="readable and writable", unfinished="the same command goes on from the last save")
+
+
+def run_in_memory(args: argparse.Namespace) -> int:
+    """run(), which a GPU's memory may not suffice for: torch says that by a RuntimeError."""
     try:
-        with ended_by_signals():
-            return run(args)
-    except (ConvertError, MemoryError) as e:
-        print(f"sb-train: {e or 'out of memory'}", file=sys.stderr)
-        return 1
-    except OSError as e:
-        print(f"sb-train: {e.filename or args.out}: file: got {e.strerror}, expected it to be readable and writable; check path, rights and disk", file=sys.stderr)
-        return 1
+        return run(args)
     except RuntimeError as e:
         if "memory" not in str(e):
             raise
         print(f"sb-train: memory: got {str(e).splitlines()[0]}, expected it to be enough; give a smaller --micro or --piece", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("sb-train: interrupted; the same command goes on from the last save", file=sys.stderr)
-        return 130
 
 
 def run(args: argparse.Namespace) -> int:
