@@ -24,7 +24,7 @@ def exit_code(program: str, run: Callable[[], int], where: str | Path, verbose: 
     except (ConvertError, MemoryError) as e:
         if verbose:
             raise
-        print(f"{program}: {e or 'out of memory'}", file=sys.stderr)
+        print(f"{program}: {str(e) or 'out of memory'}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
