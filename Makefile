@@ -27,7 +27,7 @@ help:
 	@echo "make test    build, install the tests' extras (PyTorch among them), run all tests"
 	@echo "make build   build and install the package into .venv, with the sb-* tools"
 	@echo "make bench   build, measure beside unpatched llama.cpp (builds it the first time), about 5 minutes; bench-full: an hour or so"
-	@echo "make bench-targets  the figures aimed at, beside llama.cpp and ik_llama.cpp (builds both the first time), about 12 minutes"
+	@echo "make bench-targets  the figures aimed at, beside llama.cpp and ik_llama.cpp (builds both the first time), about 20 minutes"
 	@echo "make count-arm64  instructions of the kernels on ARM, counted under qemu (mobile/arm64/count)"
 	@echo "make test-upstream  llama.cpp's own tests, from its archive, against this build (tests/README.md)"
 	@echo "make test-compat  LangChain, instructor, outlines and others on spikingbrain_cpp.compat, in build/compat (installs them; tests/README.md)"

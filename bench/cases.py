@@ -148,8 +148,8 @@ def target_cases(n_threads: int) -> list[Case]:
         Case("targets-depths", "depths", (PLAIN, SPIKES), every | {"depths": (1, 4096, 262144), "repetitions": 4, "n_threads": n_threads}, seconds=70),
         Case("targets-deep", "decode", (*deep, PLAIN, SPIKES),
              every | {"depth": 262144, "repetitions": 2, "n_threads": n_threads, "apart": True}, seconds=90),
-        Case("targets-long", "prefill", (*IK, SPIKES), {"n_prompt": 16384, "seconds": 2.0, "repetitions": 1, "n_threads": n_threads,
-                                                        "as_in": "targets-prompt"}, seconds=150),
+        Case("targets-long", "prefill", (*IK, SPIKES), {"n_prompt": 16384, "seconds": 2.0, "repetitions": 3, "n_threads": n_threads,
+                                                        "as_in": "targets-prompt"}, seconds=480),
         Case("targets-drafts", "drafts", (SMALL,), {"spec": "ngram-mod", "texts": ["quoting", "JSON"], "n_gen": 256, "repetitions": 5, "n_threads": 1}, seconds=15),
     ]
 

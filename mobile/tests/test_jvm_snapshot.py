@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
+import signal
 import subprocess
 import time
 
@@ -121,20 +121,33 @@ def test_a_folder_that_is_not_there(jvm, tiny, tmp_path):
     assert said["failure"].startswith("IOException: snapshot: ") and said["tokens"] == 301
 
 
+def killed_while_writing(command, folder) -> None:
+    """Stopped again and again until a file that is being written is seen, then killed: no luck is needed."""
+    before = set(folder.glob(".s.*"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith("written\t0")  # the old one
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                assert process.poll() is None
+                if set(folder.glob(".s.*")) - before:
+                    return
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.0007)
+            raise AssertionError("no file was being written in 60 s")
+        finally:
+            process.kill()
+
+
 def test_killed_while_writing_it_leaves_a_whole_one(jvm, tiny, tmp_path):
     from spikingbrain_cpp import Snapshot
     file = tmp_path / "s"
-    rng = random.Random(1)
-    left = 0
-    for _ in range(8):
-        process = subprocess.Popen(jvm.command("Snapshots", "forever", tiny, file), stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline().startswith("written\t0")  # the old one
-        time.sleep(rng.uniform(0, 0.2))
-        process.kill()
-        process.wait()
+    for _ in range(4):
+        killed_while_writing(jvm.command("Snapshots", "forever", tiny, file), tmp_path)
         assert Snapshot.load(file).n_tokens % 3 == 0
-        left += len(list(tmp_path.glob(".s.*")))
-    assert left > 0  # else no kill came while one was written
+    assert [*tmp_path.glob(".s.*")]
     jvm("Snapshots", "once", tiny, file)
     assert [p.name for p in tmp_path.iterdir()] == ["s"]  # what was left is cleared away
 
