@@ -14,7 +14,7 @@ sh release/zig.sh "$venv" x86_64-windows-gnu "$made/compilers"
 run() {
     cmake -S cpp_backend -B "$made/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE="$root/desktop/windows.cmake" \
         -DSPIKINGBRAIN_COMPILERS="$made/compilers" -DSPIKINGBRAIN_VARIANTS=ON -DSPIKINGBRAIN_ONLY_VARIANTS="$SPIKINGBRAIN_ONLY_VARIANTS" \
-        -DSPIKINGBRAIN_TESTS=ON -DSPIKINGBRAIN_LIB_DIR=. &&
+        -DSPIKINGBRAIN_TESTS=ON -DSPIKINGBRAIN_MODULE=OFF -DSPIKINGBRAIN_LIB_DIR=. &&
     cmake --build "$made/cmake" &&
     rm -rf "$made/zip" && cmake --install "$made/cmake" --prefix "$made/zip" &&
     "$venv/bin/python" desktop/pack.py "$made/zip" build/windows

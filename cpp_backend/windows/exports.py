@@ -37,25 +37,13 @@ def symbols(blob: bytes) -> Iterator[tuple[str, int, bool]]:
         i += 1 + aux
 
 
-def in_archive(blob: bytes) -> Iterator[bytes]:
-    """The objects of a static library."""
-    at = 8
-    while at + 60 <= len(blob):
-        name, size = blob[at:at + 16], int(blob[at + 48:at + 58])
-        if not name.startswith((b"/ ", b"// ")):  # its tables
-            yield blob[at + 60:at + 60 + size]
-        at += 60 + size + size % 2
-
-
 def objects(words: list[str]) -> Iterator[bytes]:
-    """What a link command makes its library of: objects, and the static libraries of its own that CMake has it link with."""
+    """What a link command makes its library of; static libraries are linked into each that needs them."""
     for word in words:
         if word.startswith("@"):
             yield from objects(Path(word[1:]).read_text(encoding="utf-8").split())
         elif word.endswith((".obj", ".o")):
             yield Path(word).read_bytes()
-        elif Path(word).name.removeprefix("lib") == "llama-common-base.a":
-            yield from in_archive(Path(word).read_bytes())
 
 
 def definition(made_of: Iterator[bytes]) -> str:

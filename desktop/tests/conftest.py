@@ -1,4 +1,4 @@
-"""Fixtures: Wine with one prefix and one server of it, the folder of programs for Windows, Windows' Python, models converted here."""
+"""Fixtures: Wine with one prefix and one server of it, the unpacked zip, sb-server.exe, Windows' Python, models converted here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "checkpoints"
 sys.path.append(str(ROOT / "tests"))  # behind this folder, whose conftest is meant
 from made_models import Models  # noqa: E402
+from running_server import Server  # noqa: E402
 
 BUILD = ROOT / "build" / "desktop"
 PYTHON = BUILD / "python" / "python.exe"
-BIN = BUILD / "windows" / "cmake" / "bin"  # what the zip is made of, and the C++ tests
+BIN = BUILD / "windows" / "cmake" / "bin"  # the C++ tests, beside what the zip is made of
+ZIPS = ROOT / "build" / "windows"
+LINUX = Path(sys.executable).parent  # the commands of this machine's package
 PREFIX = BUILD / "wine"
 
 
@@ -63,10 +66,12 @@ def wine() -> Iterator[Wine]:
         for name in ("ACP", "OEMCP"):  # it does not read a program's code page from its manifest either
             here.run("reg", "add", r"HKLM\System\CurrentControlSet\Control\Nls\CodePage", "/v", name, "/t", "REG_SZ", "/d", "65001", "/f")
         (PREFIX / ".made").touch()
-    keep = here.start("cmd", "/c", "pause", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # whoever comes first starts the server
+    server = next(p for p in (Path(program).with_name("wineserver64"), Path(program).with_name("wineserver")) if p.exists())
+    subprocess.run([server, "-p"], env=here.environment, check=False, stderr=subprocess.DEVNULL)  # stays between two programs
+    # the first program starts Wine's services, which keep its outputs open
+    here.start("cmd", "/c", "ver", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(120)
     yield here
-    keep.kill()
-    keep.wait(60)
+    subprocess.run([server, "-k"], env=here.environment, check=False)
 
 
 def shared(name: str) -> Path:
@@ -76,8 +81,8 @@ def shared(name: str) -> Path:
     return SHARED / name
 
 
-def tool(name: str) -> Path:
-    """A program of the build tree."""
+def cpp_test(name: str) -> Path:
+    """A C++ test of the build tree."""
     path = BIN / f"{name}.exe"
     if not path.exists():
         pytest.fail(f"{path}: got no such program, expected what make windows builds; do make windows")
@@ -85,5 +90,30 @@ def tool(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip, unpacked as a user does."""
+    zips = sorted(ZIPS.glob("*.zip"))
+    if len(zips) != 1:
+        pytest.fail(f"{ZIPS}: got {len(zips)} zips, expected one; do make windows")
+    folder = tmp_path_factory.mktemp("zip")
+    shutil.unpack_archive(zips[0], folder)
+    (unpacked,) = folder.iterdir()
+    return unpacked
+
+
+class WindowsServer(Server):
+    """sb-server.exe; the model and other paths as Linux names them."""
+
+    def __init__(self, wine: Wine, programs: Path, model: Path, log: Path, *args: object, env: dict[str, str] | None = None) -> None:
+        super().__init__(model, log, *args, env={**wine.environment, **(env or {})})
+        self.command = [wine.program, str(programs / "sb-server.exe"), *(wine.path(Path(w)) if w.startswith("/") else w for w in self.command[1:])]
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(tmp_path_factory.mktemp("models"))
+
+
+def on_linux(name: str, *words: object) -> bytes:
+    """What a command of this machine's package prints."""
+    return subprocess.run([LINUX / name, *map(str, words)], check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
