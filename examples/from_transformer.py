@@ -1,6 +1,6 @@
 """From a Transformer to a SpikingBrain, small: what conversion loses, and how many tokens bring it back.
 
-    python examples/from_transformer.py --bf16           goes on where it stopped; --only H for one run
+    python examples/from_transformer.py                  goes on where it stopped; --only H for one run
 
 Trains a Transformer (Qwen2's architecture) on the text of examples/corpus.py, converts it, trains the converted models for a quarter of its tokens
 with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer: a picture and a table in the end.
@@ -24,9 +24,11 @@ from corpus import prepare
 from train import SMALL, train
 
 from sb_convert.config import Config
+from sb_convert.errors import ConvertError
 from sb_convert.reference import Model, Spike
 from sb_init import Choices, init
 from sb_init.base import theirs
+from sb_train.cli import device_of
 from sb_train.match import fit_norms, match_loss
 from sb_train.measure import perplexity
 from sb_train.recipe import Recipe
@@ -63,7 +65,8 @@ RUNS = (
 
 def recipe(run: Run, args: argparse.Namespace) -> Recipe:
     """From nothing: a large learning rate. Converted: attention matching first, where there are gla layers, then a smaller rate."""
-    common = Recipe(steps=round(args.tokens * run.part / (BATCH * LENGTH)), batch=BATCH, length=LENGTH, warmup=50, bf16=args.bf16, threads=args.threads)
+    common = Recipe(steps=round(args.tokens * run.part / (BATCH * LENGTH)), batch=BATCH, length=LENGTH, warmup=50, bf16=args.bf16, threads=args.threads,
+                    micro=2 if run.spikes else args.micro)  # every second part of a step spikes
     if isinstance(run.start, Config):
         return dataclasses.replace(common, lr=3e-3)
     hybrid = run.start.layers == HYBRID.layers
@@ -83,7 +86,7 @@ def save_transformer(model: Model, folder: Path, tokenizer: Path) -> None:
                                                   "max_position_embeddings", "tie_word_embeddings", "bos_token_id", "eos_token_id", "initializer_range")}
     (folder / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": c.norm_eps,
                                                     "torch_dtype": "float32", **fields}, indent=1) + "\n")
-    save_file({theirs(name): p.contiguous() for name, p in model.state_dict().items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({theirs(name): p.cpu().contiguous() for name, p in model.state_dict().items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
@@ -92,13 +95,13 @@ def make(run: Run, args: argparse.Namespace, held_out: np.ndarray) -> Trainer:
     """The run's trainer, where it begins; what a converted model is worth there is kept in start.json."""
     folder, base = args.data / run.name, args.data / "transformer"
     if isinstance(run.start, Config):
-        return Trainer(run.start, recipe(run, args))
+        return Trainer(run.start, recipe(run, args), device=args.device)
     brain = folder / "brain"
     if not brain.exists():
         print(init(base, brain, run.start).summary())
     model = Model.from_pretrained(brain)
     teacher = load_teacher(base, model.config, brain)
-    t = Trainer(model.config, recipe(run, args), model, teacher)
+    t = Trainer(model.config, recipe(run, args), model, teacher, args.device)
     if not (folder / "start.json").is_file():
         (folder / "start.json").write_text(json.dumps(start(t.model, teacher, held_out[:EVALUATED + 1])))
     return t
@@ -108,7 +111,7 @@ def start(model: Model, teacher: Model, held_out: np.ndarray) -> dict[str, float
     """Perplexity right after conversion, and with nothing but g_norm fitted to the teacher's attention; the error of that attention, before and after."""
     found = {"perplexity": perplexity(model, held_out, LENGTH)}
     if model.config.gla_layers:
-        x = torch.from_numpy(held_out[:8 * LENGTH].astype(np.int64)).view(8, LENGTH)
+        x = torch.from_numpy(held_out[:8 * LENGTH].astype(np.int64)).view(8, LENGTH).to(next(model.parameters()).device)
         other = copy.deepcopy(model)
         fit_norms(other, teacher, x)
         with torch.no_grad():
@@ -127,7 +130,7 @@ def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndar
         return False
     part = held_out[:EVALUATED + 1]
     row = {"run": run.name, "parameters": sum(p.numel() for p in t.model.parameters()), "tokens": t.tokens, "perplexity": perplexity(t.model, part, LENGTH, None),
-           "perplexity_spikes_k3": perplexity(t.model, part, LENGTH, Spike(3.0)), "seconds": round(t.seconds), "recipe": dataclasses.asdict(t.r),
+           "perplexity_spikes_k3": perplexity(t.model, part, LENGTH, Spike(3.0)), "seconds": round(t.seconds), "device": torch.cuda.get_device_name(t.device) if t.device.type == "cuda" else "cpu", "recipe": dataclasses.asdict(t.r),
            "start": json.loads((folder / "start.json").read_text()) if t.teacher is not None else None,
            "curve": [[r["tokens"], r["val_ppl"]] for r in map(json.loads, (folder / "train.jsonl").read_text().splitlines())]}
     if run.name == "Transformer":
@@ -164,7 +167,7 @@ def picture(rows: dict[str, dict[str, Any]], path: Path) -> None:
     for i, (name, row) in enumerate(rows.items()):
         begin = [[0, row["start"]["perplexity"]]] if row["start"] else []
         x, y = zip(*begin, *row["curve"])
-        ax.plot(np.array(x) / 1e6, y, label=name, color=f"C{i}")
+        ax.plot(np.array(x) / 1e6, y, label=name, color=f"C{i}", linestyle=("-", "-", "--", ":", "-.", (0, (5, 1)))[i % 6])  # some lie on each other
     if "Transformer" in rows:
         ax.axhline(rows["Transformer"]["perplexity"], color="grey", linestyle=":", label="the Transformer's end")
     ax.set(xlabel="million tokens seen", ylabel="held-out perplexity", yscale="log")
@@ -179,12 +182,18 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; the others have a quarter (default %(default)g)")
     p.add_argument("--only", choices=[run.name for run in RUNS], nargs="+", help="these runs alone")
     p.add_argument("--minutes", type=float, default=math.inf, help="of a run's training, in all; more goes on")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: cuda where there is one)")
+    p.add_argument("--micro", type=int, default=2, help="rows of one forward, of runs without spikes: a GPU takes 4 (default %(default)s)")
     p.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--eval-every", type=int, default=50, help="steps between validations and saves (default %(default)s)")
     for name, value in (("lr", 1e-3), ("distill", 0.5), ("match", 0.2), ("match-lr", 3e-3)):
         p.add_argument(f"--{name}", type=float, default=value, help="of the converted runs (default %(default)s)")
     args = p.parse_args(argv)
+    try:
+        args.device = device_of(args.device)
+    except ConvertError as e:
+        raise SystemExit(str(e)) from None
     torch.set_num_threads(args.threads)
     tokens, held_out = prepare(args.data, SMALL.vocab_size)
     for run in RUNS:

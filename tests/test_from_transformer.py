@@ -72,6 +72,28 @@ def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_pat
     assert json.loads((tmp_path / "transformer" / "config.json").read_text())["model_type"] == "qwen2"
 
 
+def test_the_page_shows_the_rows_that_are_kept():
+    rows = demo.results(ROOT / "examples" / "from_transformer")
+    assert demo.table(rows) in (ROOT / "examples" / "README.md").read_text()
+    assert [*rows] == ["Transformer", "H", "random", "H+S", "M", "H+M+S"]
+    assert rows["random"]["tokens"] / rows["H"]["tokens"] == pytest.approx(4, rel=1e-3)
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="--device: nowhere: got .*, expected a device of this machine; give --device cpu"):
+        demo.main(["--data", str(tmp_path), "--device", "nowhere"])
+
+
+def test_speed_is_measured_of_a_published_shape(monkeypatch, capsys):
+    import train_speed
+    tiny = {**train_speed.SHAPES["Qwen2.5-0.5B"], "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64}
+    monkeypatch.setitem(train_speed.SHAPES, "Qwen2.5-0.5B", tiny)
+    train_speed.main(["--device", "cpu", "--lengths", "16", "32", "--tokens", "64", "--micro", "32", "--piece", "16", "--steps", "2", "--spikes"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["length"], row["spikes"]) for row in rows] == [(16, False), (16, True), (32, False), (32, True)]
+    assert all(row["tokens_per_s"] > 0 and row["device"] == "cpu" for row in rows)
+
+
 # --- the page: base checkpoint to text ---------------------------------------------------------------------------
 
 def readme_commands() -> list[str]:

@@ -222,6 +222,16 @@ def test_an_interrupted_command_ends_the_same(folders, capsys):
     assert "8: the time is over" in capsys.readouterr().out
 
 
+def test_text_that_is_tokens_already_needs_no_tokenizer(folders, monkeypatch):
+    """A work folder moved to a machine without the compiled part."""
+    options = ("--steps", "4")
+    assert command(folders, "moved", *options, "--minutes", 1e-9) == 3
+    monkeypatch.setattr("sb_train.data.Encoder", None)
+    assert command(folders, "moved", *options) == 0
+    with pytest.raises(TypeError):
+        command(folders, "other", *options)
+
+
 def test_other_options_do_not_go_on(folders, capsys):
     assert command(folders, "other", "--minutes", 1e-9) == 3
     held = (folders / "other.work" / "state.pt").read_bytes()

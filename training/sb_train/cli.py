@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -193,7 +194,7 @@ def texts(args: argparse.Namespace, config: Config, work: Path, longest: int) ->
         for old in work.glob("*.bin"):
             old.unlink()
         made.unlink(missing_ok=True)
-    encoder = data.Encoder(args.checkpoint, config, work)
+    encoder = functools.cache(lambda: data.Encoder(args.checkpoint, config, work))
     tokens = data.encoded("train", args.text, encoder, work)
     if args.held_out:
         held_out = data.encoded("held_out", args.held_out, encoder, work)

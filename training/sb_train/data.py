@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +123,12 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name in TOKENIZER)
 
 
-def encoded(name: str, files: list[Path], encoder: Encoder, work: Path) -> np.ndarray:
-    """Tokens of files, mapped from work/NAME.bin (uint32); made where it is absent."""
+def encoded(name: str, files: list[Path], encoder: Callable[[], Encoder], work: Path) -> np.ndarray:
+    """Tokens of files, mapped from work/NAME.bin (uint32); made where it is absent, which alone needs an encoder."""
     path, part = work / f"{name}.bin", work / f"{name}.part"
     if not path.is_file():
         with part.open("wb") as out:
-            for ids in encoder(documents(files)):
+            for ids in encoder()(documents(files)):
                 out.write(ids.tobytes())
         part.replace(path)
     return np.memmap(path, np.uint32, "r") if path.stat().st_size else np.zeros(0, np.uint32)
