@@ -144,7 +144,7 @@ test-wheel: wheel
 
 # --- desktops that are not Linux (desktop/README.md) ---
 
-DESKTOP_INPUTS := $(VENV)/.zig build/sources.list $(SOURCES) $(shell find desktop release -type f ! -name '*.md' ! -name '*.pyc')
+DESKTOP_INPUTS := $(VENV)/.zig build/sources.list $(SOURCES) $(shell find desktop release -path desktop/tests -prune -o -type f ! -name '*.md' ! -name '*.pyc' -print)
 
 build/windows/.built: $(DESKTOP_INPUTS)
 	@echo "cross-compiling every CPU library and tool for Windows (half an hour the first time; build/desktop/windows/build.log tells)"
@@ -161,6 +161,7 @@ check-wine:
 
 test-windows: check-wine build/windows/.built $(VENV)/.test-extras
 	@sh desktop/windows-python.sh $(VENV) build/desktop/python
+	@sh desktop/windows-module.sh $(VENV) build/desktop/python build/desktop/module
 	$(PY) -m pytest desktop/tests
 
 # --- beyond make test: longer, or for who changes the fork ---
