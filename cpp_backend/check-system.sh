@@ -14,7 +14,9 @@ else
 fi
 
 if [ -n "$missing" ]; then
-    echo "make: system packages: got no$missing, expected all of these; do apt-get install -y$missing (as root)" >&2
+    how="apt-get install -y$missing (as root)"
+    [ "$(uname -s)" != Darwin ] || how="xcode-select --install"
+    echo "make: system packages: got no$missing, expected all of these; do $how" >&2
     exit 1
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then

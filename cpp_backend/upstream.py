@@ -206,15 +206,24 @@ def add_overlay(overlay: Path, tree: Path) -> None:
         shutil.copyfile(path, out)
 
 
+def patch_command() -> list[str]:
+    """What applies a patch that is its next word. macOS' own `patch` has other options and rules; git is where its compilers are."""
+    for name in ("gpatch", "patch"):  # Homebrew's name of GNU's
+        if (found := shutil.which(name)) and "GNU" in subprocess.run([found, "--version"], stdout=subprocess.PIPE, text=True).stdout:
+            return [found, "-p1", "--forward", "--batch", "--fuzz=0", "--no-backup-if-mismatch", "-i"]
+    if found := shutil.which("git"):
+        return [found, "apply", "--verbose"]
+    raise UpstreamError("upstream: patch: got no such program, expected GNU patch or git on PATH; do apt-get install patch")
+
+
 def applied(patches: Path, tree: Path) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
     """Each patch, and what applying it said."""
     series = sorted(p for p in patches.glob("*.patch"))
-    if series and shutil.which("patch") is None:
-        raise UpstreamError("upstream: patch: got no such program, expected GNU patch on PATH; do apt-get install patch")
+    # git must not find the repository around a build folder: there `git apply` skips all, and says that it did well
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
+    command = patch_command() if series else []
     for patch in series:
-        # not `git apply`: inside another repository's build folder it skips silently with exit code 0
-        command = ["patch", "-p1", "--forward", "--batch", "--fuzz=0", "--no-backup-if-mismatch", "-i", str(patch)]
-        yield patch, subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        yield patch, subprocess.run([*command, str(patch.resolve())], cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def apply_patches(patches: Path, tree: Path, lock: Lock) -> None:
@@ -226,7 +235,7 @@ def apply_patches(patches: Path, tree: Path, lock: Lock) -> None:
 
 
 def rejected_at(said: str) -> Iterator[str]:
-    """FILE:LINE of each rejected hunk, FILE of what is not there, from what `patch` said."""
+    """FILE:LINE of each rejected hunk, FILE of what is not there, from what `patch` or `git apply` said."""
     file = ""
     for line in said.splitlines():
         if named := re.match(r"patching file '?([^']+)'?|\|\+\+\+ b/(\S+)", line):
@@ -235,6 +244,8 @@ def rejected_at(said: str) -> Iterator[str]:
             yield f"{file}:{hunk[1]}"
         elif line.startswith("No file to patch"):
             yield f"no {file}"
+        elif by_git := re.match(r"error: (?:patch failed: (\S+:\d+)|(\S+): No such file)", line):
+            yield by_git[1] or f"no {by_git[2]}"
 
 
 def try_patches(patches: Path, folder: Path) -> int:

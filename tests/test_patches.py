@@ -243,6 +243,25 @@ def test_a_missing_patch_program_is_named_with_its_package(toy):
     fails(run(toy, env={"PATH": ""}), "apt-get install patch")
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["", "inside another repository"])
+def test_git_stands_in_for_a_patch_that_is_not_gnus(toy, inside):
+    own = toy / "bin"  # macOS' patch
+    own.mkdir()
+    (own / "patch").write_text("#!/bin/sh\n[ \"$1\" != --version ] || echo patch 2.0-12u11-Apple\n")
+    (own / "patch").chmod(0o755)
+    (own / "git").symlink_to(shutil.which("git"))
+    if inside:
+        subprocess.run(["git", "init", "-q", toy], check=True)
+    environment = {"PATH": str(own), "GIT_DIR": str(toy / ".git")}
+    assert run(toy, env=environment).returncode == 0
+    assert "SPIKINGBRAIN" in (toy / "tree/src/llama-arch.h").read_text()
+    (toy / "patches/0002-c.patch").write_text("why\n\n--- a/src/c.cpp\n+++ b/src/c.cpp\n@@ -1 +1,2 @@\n int c;\n+int d;\n")
+    there = run(toy, "--try-patches", str(toy / "pristine"), env=environment)
+    assert re.search(r"0001-arch.patch +applies\n0002-c.patch +rejected: no src/c.cpp\n", there.stdout)
+    (toy / "patches/0001-arch.patch").write_text((toy / "patches/0001-arch.patch").read_text().replace("     A,\n", "     B,\n"))
+    fails(run(toy, env=environment), "0001-arch.patch", "rebase")
+
+
 def test_an_overlay_file_that_exists_upstream_is_refused(toy):
     (toy / "overlay/src/b.cpp").write_text("int mine;\n")
     fails(run(toy), "overlay/src/b.cpp", "exists upstream")
