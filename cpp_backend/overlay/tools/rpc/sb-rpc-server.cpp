@@ -18,6 +18,8 @@
 
 #ifdef __linux__
 #include <sched.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace {
@@ -37,7 +39,7 @@ who reaches its port can read and write its memory: serve a private network only
 
   -H, --host HOST        address to listen on (default: 127.0.0.1, this machine only)
   -p, --port PORT        1 to 65535 (default: 50052)
-  -t, --threads N        1 to 512 (default: the CPUs this process may use)
+  -t, --threads N        1 to 512 (default: the CPUs this process may use; macOS: the fast cores)
   -d, --device A,B       devices to serve (default: accelerators, where there are any, else the CPU)
 )";
 
@@ -58,6 +60,13 @@ int n_cpus() {
 #ifdef __linux__
     cpu_set_t set;
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::min(CPU_COUNT(&set), 512) : 1;
+#elif defined(__APPLE__)
+    int    n    = 1;
+    size_t size = sizeof(n);
+    if (sysctlbyname("hw.perflevel0.physicalcpu", &n, &size, nullptr, 0) != 0) { // Apple's own, the fast ones
+        sysctlbyname("hw.physicalcpu", &n, &size, nullptr, 0);
+    }
+    return std::clamp(n, 1, 512);
 #else
     return std::clamp((int) std::thread::hardware_concurrency(), 1, 512);
 #endif

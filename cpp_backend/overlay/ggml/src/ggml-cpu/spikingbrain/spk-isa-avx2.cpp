@@ -1,7 +1,7 @@
 #include "spk-isa-common.h"
 
 #ifdef __x86_64__
-#include <immintrin.h>
+#include "spk-immintrin.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)

@@ -36,7 +36,12 @@ struct x86_cpu {
         if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (FMA | OSXSAVE | F16C)) != (FMA | OSXSAVE | F16C)) {
             return;
         }
-        const uint32_t YMM = 0x06, ZMM = 0xe6; // XCR0
+        const uint32_t YMM = 0x06; // XCR0
+#ifdef __APPLE__
+        const uint32_t ZMM = YMM; // macOS says that it keeps the others only once a thread has used them
+#else
+        const uint32_t ZMM = 0xe6;
+#endif
         uint32_t kept;
         asm volatile("xgetbv" : "=a" (kept) : "c" (0) : "edx");
 

@@ -4,7 +4,7 @@
 
 #include "spk-isa-common.h"
 
-#include <immintrin.h>
+#include "spk-immintrin.h"
 
 struct spk_p  { __m256i v; }; // 32 columns of one row
 struct spk_l  { __m256i v; }; // 8 int32 sums

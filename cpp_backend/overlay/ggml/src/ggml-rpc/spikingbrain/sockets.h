@@ -58,10 +58,10 @@ inline bool start() {
 #else
 enum { INTERRUPTED = EINTR, ABORTED = ECONNABORTED, TIMED_OUT = ETIMEDOUT, NOT_THERE = EADDRNOTAVAIL, BOTH = SHUT_RDWR };
 
-#ifdef MSG_NOSIGNAL
-constexpr int QUIET = MSG_NOSIGNAL | MSG_DONTWAIT;
+#ifdef SO_NOSIGPIPE // macOS: begin(); MSG_NOSIGNAL is known to its newest headers, not to older systems
+constexpr int QUIET = MSG_DONTWAIT;
 #else
-constexpr int QUIET = MSG_DONTWAIT; // macOS: SO_NOSIGPIPE
+constexpr int QUIET = MSG_NOSIGNAL | MSG_DONTWAIT;
 #endif
 
 inline int  error()                { return errno; }
