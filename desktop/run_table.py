@@ -1,5 +1,5 @@
 """What has been run where: python desktop/run_table.py [--write], from the tests. Each test file of desktop/tests says in its RAN what it runs, and where; a row
-that no test names has not been run. One table makes the README's, the package's classifiers and what system_info() says of its system."""
+that no test names has not been run; what is compiled and linked all the same, check_macos.py says in its BUILT. One table makes the README's, the package's classifiers and what system_info() says of its system."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = Path(__file__).parent / "tests"
 README, PROJECT, MODULE = Path(__file__).parent / "README.md", ROOT / "pyproject.toml", ROOT / "bindings" / "spikingbrain_cpp" / "tried.py"
+LINKED_BY = Path(__file__).parent / "check_macos.py"
 BEGIN, END = "<!-- run table: begin -->", "<!-- run table: end -->"
-NOT_RUN = "not yet run"
+NOT_RUN, LINKED = "not yet run", "compiled and linked, not yet run"
 PARTS = ("Python package", "programs", "integer kernels", "sb-convert")
 
 
@@ -38,12 +40,23 @@ SYSTEMS = (
 )
 
 
-def ran(path: Path) -> dict[str, str]:
-    """Part -> "SYSTEM: where", of one test file; read, not imported."""
+def constant(path: Path, name: str) -> dict[str, Any]:
+    """A file's constant, {} where it has none; read, not imported."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "RAN":
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
             return dict(ast.literal_eval(node.value))
     return {}
+
+
+def ran(path: Path) -> dict[str, str]:
+    """Part -> "SYSTEM: where", of one test file."""
+    return constant(path, "RAN")
+
+
+def not_run() -> dict[tuple[str, str], str]:
+    """(system, part) -> how far it came without being run."""
+    linked = {(system, part) for system, parts in constant(LINKED_BY, "BUILT").items() for part in parts}
+    return {(s.name, part): LINKED if (s.name, part) in linked else NOT_RUN for s in SYSTEMS for part in PARTS}
 
 
 def said() -> dict[tuple[str, str], str]:
@@ -59,16 +72,16 @@ def said() -> dict[tuple[str, str], str]:
 
 
 def table() -> str:
-    rows = said()
+    rows = {key: text.replace(NOT_RUN, f"**{NOT_RUN}**") for key, text in not_run().items()} | said()
     lines = ["| system | " + " | ".join(PARTS) + " |", "| --- |" + " --- |" * len(PARTS)]
-    lines += [f"| {s.name} | " + " | ".join(rows.get((s.name, part), f"**{NOT_RUN}**") for part in PARTS) + " |" for s in SYSTEMS]
+    lines += [f"| {s.name} | " + " | ".join(rows[s.name, part] for part in PARTS) + " |" for s in SYSTEMS]
     return "\n".join(lines)
 
 
 def sentence(system: System) -> str:
     """For system_info()."""
-    rows = said()
-    return "; ".join(f"{part}: {rows.get((system.name, part), NOT_RUN)}" for part in PARTS).replace("`", "")
+    rows = not_run() | said()
+    return "; ".join(f"{part}: {rows[system.name, part]}" for part in PARTS).replace("`", "")
 
 
 def module() -> str:

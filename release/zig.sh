@@ -20,6 +20,7 @@ for word do
     case $word in
         -march=armv[89]*)
             word=$(echo "$word" | sed 's/^-march=armv\([89]\)-a/-mcpu=generic+v\1a/; s/^-march=armv\([89]\)\.\([0-9]\)-a/-mcpu=generic+v\1_\2a/; s/+fp16/+fullfp16/') ;;
+        -bundle) word=-dynamiclib ;; # macOS: zig makes no bundles, and both can be loaded
         -c|-E|-S) link= ;;
     esac
     set -- "$@" "$word"
