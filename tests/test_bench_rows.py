@@ -267,7 +267,7 @@ def test_cases_have_names_of_their_own_and_fit_the_disk() -> None:
     assert len({c.id for c in cases}) == len(cases)
     assert max(c.disk() for c in cases) < 40e9
     assert 0 < len(select("quick", [], 1)) < len(select("full", [], 1)) == len([c for c in all_cases(1) if not c.id.startswith("targets-")])
-    assert 300 < sum(c.seconds for c in cases if c.id.startswith("targets-")) < 900
+    assert 300 < sum(c.seconds for c in cases if c.id.startswith("targets-")) < 1200  # 20 minutes, as bench/README.md says
     assert 100 < sum(c.seconds for c in cases if c.quick) < 400
 
 
