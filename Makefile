@@ -41,7 +41,7 @@ help:
 	@echo "make release  both wheels, the source distribution, checksums, bill of materials, licences and container file in build/release (release/README.md)"
 	@echo "make test-release  all of that installed and run in a clean Debian 12 and 13 and in Debian 11's older glibc (as root; needs mmdebstrap)"
 	@echo "make windows  one zip for 64-bit Windows: programs, every CPU library, in build/windows (long; desktop/README.md)"
-	@echo "make test-windows  what is in it tried under Wine, sb-convert in Windows' Python (needs wine64; installs it as root)"
+	@echo "make test-windows  what is in it tried under Wine, the Python package in Windows' Python (needs wine64; installs it as root)"
 	@echo "make macos-check  library and tools for both kinds of Mac, compiled and linked, not run (long)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import re
 import stat
 import struct
 import sys
@@ -95,6 +96,15 @@ def test_no_module_asks_one_system_only() -> None:
             text = path.read_text(encoding="utf-8")
             for word in ("sched_getaffinity", "/proc/", "signal.SIGHUP", "os.execv", "os.fork(", "os.fsync(part", "os.sysconf", "os.getuid", "import resource"):
                 assert word not in text or path.name == "system.py", f"{path.name}: {word}"
+
+
+def test_no_number_of_ours_is_a_long() -> None:
+    """32 bits on Windows, 64 elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    for folder in ("cpp_backend/overlay", "cpp_backend/runtime", "bindings"):
+        for path in (p for p in (root / folder).rglob("*") if p.suffix in (".c", ".cpp", ".h")):
+            code = re.sub(r"//.*|\"[^\"]*\"", "", path.read_text(encoding="utf-8"))
+            assert not re.search(r"(?<!long )\blong\b(?! long)|\b[0-9]+U?L\b", code), f"{path.name}: do name a number of a known size, such as int64_t"
 
 
 def test_what_has_been_run_where_is_what_the_tests_say() -> None:

@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 from gguf.gguf_writer import WriterState
 
+from . import system
 from .constants import ARCH
 from .errors import ConvertError, bad
 from .whole import AnyPath, NotWritten, WholeFiles, require_space, targets
@@ -84,7 +85,8 @@ def opened(output: Output, nbytes: int) -> Iterator[Output]:
         raise
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ConvertError(f"{e.filename or output.path}: write: got {e.strerror}, expected success; check the folder and the disk") from e
+            raise ConvertError(f"{e.filename2 or e.filename or output.path}: write: got {e.strerror}, expected success; check the folder and the disk"
+                               f"{', or close what has the file open' if system.WINDOWS else ''}") from e
         raise bad(output.path, "disk space", e.strerror, f"{nbytes / 1e6:.0f} MB", "free some, or choose another folder with -o") from e
     except KeyboardInterrupt:
         if output.files.committed:

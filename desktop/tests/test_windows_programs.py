@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import socket
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,7 +186,7 @@ class Terminal:
 
     def read_until(self, pattern: bytes, timeout: float) -> None:
         end = time.monotonic() + timeout
-        while not re.search(pattern, re.sub(rb"\x1b\[\?25[hl]", b"", self.text)):  # Wine hides the cursor while it draws
+        while not re.search(pattern, re.sub(rb"\x1b\[[?0-9;]*[a-zA-Z]|\r", b"", self.text)):  # Wine draws by many moves of the cursor
             assert time.monotonic() < end, self.text[-3000:].decode(errors="replace")
             self.read()
 
@@ -208,3 +214,35 @@ def test_ctrl_c_ends_a_completion_whose_prompt_is_read(wine: Wine, programs: Pat
         terminal.read_until(rb"% of \d+ tokens", 60)
         os.write(terminal.fd, b"\x03")
         assert terminal.wait(20) == 130
+
+
+def test_ctrl_c_leaves_a_prompt_of_a_chat_which_goes_on(wine: Wine, programs: Path, models: Models, long: Path) -> None:
+    with Terminal(wine, programs / "sb-cli.exe", "-m", wine.path(models(SMALL, "--outtype", "f32")), "-f", wine.path(long), "-n", 8, "-t", 1, "--color", "off") as terminal:
+        terminal.read_until(rb"% of \d+ tokens", 60)
+        os.write(terminal.fd, b"\x03")
+        terminal.read_until(rb"\n> *$", 60)
+        os.write(terminal.fd, b"/exit\r")
+        assert terminal.wait(20) == 0
+
+
+def test_ctrl_c_twice_ends_a_server_that_reads_a_prompt(wine: Wine, programs: Path, models: Models, long: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+
+    def ask() -> None:
+        body = json.dumps({"prompt": long.read_text(), "n_predict": 1}).encode()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/completion", body, {"Content-Type": "application/json"}), timeout=120).read()
+
+    with Terminal(wine, programs / "sb-server.exe", "-m", wine.path(models(SMALL, "--outtype", "f32")), "--port", port, "-np", 1, "-t", 1, "--no-warmup") as terminal:
+        terminal.read_until(rb"listening on", 60)
+        asking = threading.Thread(target=ask)
+        asking.start()
+        terminal.read_until(rb"progress = 0\.[0-9]", 60)
+        os.write(terminal.fd, b"\x03")
+        terminal.read_until(rb"cleaning up", 20)
+        os.write(terminal.fd, b"\x03")
+        assert terminal.wait(20) == 1
+        asking.join(30)
+        assert not asking.is_alive()

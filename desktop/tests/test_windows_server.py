@@ -1,4 +1,4 @@
-"""sb-server.exe under Wine, asked from outside: the openai client, golden logits, spikes, slot files of both systems, a mapped model."""
+"""sb-server.exe under Wine, asked from outside: the openai client, golden logits, spikes, slot files of both systems."""
 
 from __future__ import annotations
 
@@ -131,16 +131,3 @@ def test_a_slot_is_restored_on_the_other_system(windows: Server, linux: Server, 
     restored = second.complete(prompt + start, 10, id_slot=0)
     assert restored["timings"]["prompt_n"] == 1 and restored["tokens"] == after
     assert not list(folder.glob(".*.partial"))
-
-
-def test_a_mapped_model_is_not_written_over(wine: Wine, programs: Path, models: Models, tmp_path: Path) -> None:
-    source, used = models(SMALL, "--outtype", "f32"), tmp_path / "used.gguf"
-    used.write_bytes(source.read_bytes())
-    before = used.read_bytes()
-    with WindowsServer(wine, programs, used, tmp_path / "log", *OPTIONS) as server:
-        text = server.post("/completion", prompt=PROMPT, n_predict=8, temperature=0)["content"]
-        assert str(used) in Path(f"/proc/{server.process.pid}/maps").read_text()
-        said = wine.run(programs / "sb-quantize.exe", wine.path(source), wine.path(used), "Q4_0", 1, code=1)
-        assert b"used.gguf" in said.stdout + said.stderr
-        assert server.post("/completion", prompt=PROMPT, n_predict=8, temperature=0, cache_prompt=False)["content"] == text
-    assert used.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["log", "used.gguf"]

@@ -2,29 +2,31 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
 #include <functional>
 
 namespace kept {
 
 namespace {
 
-const long UNBOUNDED = -1;
-const int  MAX_DEPTH = 50;
+const int64_t UNBOUNDED = -1;
+const int64_t MOST      = 1000000000; // times; Windows' long does not hold the product of two such
+const int     MAX_DEPTH = 50;
 
 struct expression {
     enum kind_t { SET, SEQUENCE, CHOICE, REPEAT } kind = SEQUENCE;
     code_points             set;
     std::vector<expression> parts; // of REPEAT: the one repeated
-    long                    min = 0, max = 0; // times
+    int64_t                 min = 0, max = 0; // times
     bool                    begin = false, end = false; // SEQUENCE: anchored there
 };
 
 struct span {
-    long min, max; // code points; max UNBOUNDED
+    int64_t min, max; // code points; max UNBOUNDED
 };
 
-long times(long a, long b) { return a == 0 || b == 0 ? 0 : a == UNBOUNDED || b == UNBOUNDED ? UNBOUNDED : std::min(a * b, 1000000000L); }
-long plus(long a, long b)  { return a == UNBOUNDED || b == UNBOUNDED ? UNBOUNDED : a + b; }
+int64_t times(int64_t a, int64_t b) { return a == 0 || b == 0 ? 0 : a == UNBOUNDED || b == UNBOUNDED ? UNBOUNDED : std::min(a * b, MOST); }
+int64_t plus(int64_t a, int64_t b)  { return a == UNBOUNDED || b == UNBOUNDED ? UNBOUNDED : a + b; }
 
 span length(const expression & e) {
     switch (e.kind) {
@@ -158,13 +160,13 @@ private:
         return out;
     }
 
-    long number() {
+    int64_t number() {
         if (!more() || !isdigit((int) std::min(text_[at_], 127u))) {
             throw unheld("numbers in {...}");
         }
-        long n = 0;
+        int64_t n = 0;
         while (more() && text_[at_] >= '0' && text_[at_] <= '9') {
-            n = std::min(n * 10 + (long) (text_[at_++] - '0'), 1000000000L);
+            n = std::min(n * 10 + (int64_t) (text_[at_++] - '0'), MOST);
         }
         return n;
     }
@@ -316,7 +318,7 @@ std::string body(rules & out, const expression & e) {
 // --- patterns together with minLength and maxLength ----------------------------------------------------------------
 
 // how many code points one round of it adds, 0 where that varies
-long step(const expression & e) {
+int64_t step(const expression & e) {
     if (e.kind != expression::REPEAT) {
         return 0;
     }
@@ -325,8 +327,8 @@ long step(const expression & e) {
 }
 
 // fewer rounds, evenly, so that all together has at most max code points
-void shorten(expression & e, long max) {
-    long room = max, open = 0;
+void shorten(expression & e, int64_t max) {
+    int64_t room = max, open = 0;
     for (const auto & p : e.parts) {
         const span all = length(p);
         if (!step(p) && all.max == UNBOUNDED) {
@@ -339,9 +341,9 @@ void shorten(expression & e, long max) {
         throw unheld("no maxLength that cuts a part of the pattern which varies");
     }
     for (auto & p : e.parts) {
-        if (const long n = step(p)) {
-            const long rounds = room / open-- / n;
-            const long added  = p.max == UNBOUNDED ? rounds : std::min(rounds, p.max - p.min);
+        if (const int64_t n = step(p)) {
+            const int64_t rounds = room / open-- / n;
+            const int64_t added  = p.max == UNBOUNDED ? rounds : std::min(rounds, p.max - p.min);
             p.max = p.min + added;
             room -= added * n;
         }
@@ -349,12 +351,12 @@ void shorten(expression & e, long max) {
 }
 
 // more rounds, so that it has at least min code points
-void lengthen(expression & e, long min) {
-    long missing = min - length(e).min;
+void lengthen(expression & e, int64_t min) {
+    int64_t missing = min - length(e).min;
     for (auto & p : e.parts) {
-        if (const long n = step(p); n && missing > 0) {
-            const long rounds = (missing + n - 1) / n;
-            const long added  = p.max == UNBOUNDED ? rounds : std::min(rounds, p.max - p.min);
+        if (const int64_t n = step(p); n && missing > 0) {
+            const int64_t rounds = (missing + n - 1) / n;
+            const int64_t added  = p.max == UNBOUNDED ? rounds : std::min(rounds, p.max - p.min);
             p.min += added;
             missing -= added * n;
         }
@@ -364,7 +366,7 @@ void lengthen(expression & e, long min) {
     }
 }
 
-void fit(expression & e, long min, long max) {
+void fit(expression & e, int64_t min, int64_t max) {
     const span all = length(e);
     if (all.min > max && max >= 0) {
         throw nothing("a pattern longer than maxLength");
@@ -386,7 +388,7 @@ const std::string A_DIGIT_IN_IT = "^(?!^[-+.]*$)";
 void demand_digit(expression & e) {
     for (auto & p : e.parts) {
         if (p.kind == expression::REPEAT && p.parts[0].kind == expression::SET && p.parts[0].set == DIGIT && p.max != 0) {
-            p.min = std::max(p.min, 1L);
+            p.min = std::max<int64_t>(p.min, 1);
             return;
         }
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
 #include <cstdlib>
 #include <limits>
 
@@ -17,27 +18,27 @@ const int FREE_DIGITS = 16; // of a side without bound
 struct decimal {
     bool        negative = false;
     std::string digits;
-    long        exponent = 0;
+    int64_t     exponent = 0;
 
-    long whole() const { return (long) digits.size() + exponent; } // digits before the point, or less than 1
-    long behind() const { return digits.empty() ? 0 : std::max(-exponent, 0L); }
+    int64_t whole() const { return (int64_t) digits.size() + exponent; } // digits before the point, or less than 1
+    int64_t behind() const { return digits.empty() ? 0 : std::max<int64_t>(-exponent, 0); }
 };
 
 decimal parse(const std::string & text) {
     decimal d;
-    long    point = -1;
+    int64_t point = -1;
     size_t  i = 0;
     for (; i < text.size() && text[i] != 'e' && text[i] != 'E'; ++i) {
         if (text[i] == '-') {
             d.negative = true;
         } else if (text[i] == '.') {
-            point = (long) d.digits.size();
+            point = (int64_t) d.digits.size();
         } else {
             d.digits += text[i];
         }
     }
-    d.exponent = point < 0 ? 0 : point - (long) d.digits.size();
-    d.exponent += i < text.size() ? strtol(text.c_str() + i + 1, nullptr, 10) : 0;
+    d.exponent = point < 0 ? 0 : point - (int64_t) d.digits.size();
+    d.exponent += i < text.size() ? strtoll(text.c_str() + i + 1, nullptr, 10) : 0;
     while (!d.digits.empty() && d.digits.back() == '0') {
         d.digits.pop_back();
         ++d.exponent;
@@ -211,25 +212,25 @@ struct magnitudes {
 };
 
 // |d| in units of 10^-shift, rounded down; exact: whether it is that many
-std::string units(const decimal & d, long shift, bool & exact) {
+std::string units(const decimal & d, int64_t shift, bool & exact) {
     exact = true;
     if (d.digits.empty()) {
         return "0";
     }
-    const long n = d.whole() + shift; // digits that stay
+    const int64_t n = d.whole() + shift; // digits that stay
     if (n <= 0) {
         exact = false;
         return "0";
     }
-    if (n >= (long) d.digits.size()) {
-        return d.digits + std::string((size_t) (n - (long) d.digits.size()), '0');
+    if (n >= (int64_t) d.digits.size()) {
+        return d.digits + std::string((size_t) (n - (int64_t) d.digits.size()), '0');
     }
     exact = false;
     return d.digits.substr(0, (size_t) n);
 }
 
 // the units at least (up) or at most |d|, past it when d itself is excluded; "-" when there are none left
-std::string nearest(const decimal & d, bool excluded, bool up, long shift) {
+std::string nearest(const decimal & d, bool excluded, bool up, int64_t shift) {
     bool exact;
     const std::string u = units(d, shift, exact);
     if (up) {
@@ -244,9 +245,9 @@ int compare_numbers(const std::string & a, const std::string & b) { return compa
 
 std::string number_range(const bound & lowest, const bound & highest, int decimals, int zeros) {
     const decimal lo = parse(lowest.set ? lowest.text : "0"), hi = parse(highest.set ? highest.text : "0");
-    const long whole = std::max({ lo.whole(), hi.whole(), 1L }), behind = std::max(lo.behind(), hi.behind());
+    const int64_t whole = std::max<int64_t>({ lo.whole(), hi.whole(), 1 }), behind = std::max(lo.behind(), hi.behind());
     if (decimals < 0) {
-        decimals = (int) std::min(std::max(behind, std::min((long) DECIMALS, MOST_DIGITS - whole)), (long) MOST_DIGITS);
+        decimals = (int) std::min(std::max(behind, std::min((int64_t) DECIMALS, MOST_DIGITS - whole)), (int64_t) MOST_DIGITS);
         decimals = std::max(decimals, 0);
     }
     if (decimals > 0 && whole + decimals > MOST_DIGITS) {
@@ -255,8 +256,8 @@ std::string number_range(const bound & lowest, const bound & highest, int decima
     if (whole > 40 || behind > 40) {
         throw unheld("bounds of at most 40 digits");
     }
-    const long        shift = decimals - zeros;
-    const std::string end(std::max((size_t) std::max(FREE_DIGITS + shift, 1L), (size_t) std::max(whole + shift, 1L)), '9');
+    const int64_t     shift = decimals - zeros;
+    const std::string end(std::max((size_t) std::max<int64_t>(FREE_DIGITS + shift, 1), (size_t) std::max<int64_t>(whole + shift, 1)), '9');
 
     std::vector<std::string> ways;
     const auto add = [&](const std::string & sign, const std::string & from, const std::string & to) {

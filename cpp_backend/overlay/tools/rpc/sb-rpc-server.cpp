@@ -48,8 +48,8 @@ who reaches its port can read and write its memory: serve a private network only
 }
 
 int number(const std::string & name, const char * text, int lo, int hi) {
-    char *     end   = nullptr;
-    const long value = std::strtol(text, &end, 10);
+    char *        end   = nullptr;
+    const int64_t value = std::strtoll(text, &end, 10);
     if (end == text || *end != '\0' || value < lo || value > hi) {
         refuse(name + ": got '" + text + "', expected " + std::to_string(lo) + " to " + std::to_string(hi));
     }

@@ -46,8 +46,8 @@ static std::chrono::seconds silence() {
     if (!given) {
         return 10s;
     }
-    char * end     = nullptr;
-    long   seconds = std::strtol(given, &end, 10);
+    char *  end     = nullptr;
+    int64_t seconds = std::strtoll(given, &end, 10);
     if (end == given || *end != '\0' || seconds < 1 || seconds > 3600) {
         spk_rpc_throw("rpc: SPIKINGBRAIN_RPC_TIMEOUT: got '%s', expected 1 to 3600 seconds", given);
     }
