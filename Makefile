@@ -21,7 +21,7 @@ SOURCES := CMakeLists.txt pyproject.toml Makefile \
 INPUTS  := $(SOURCES) $(SPIKINGBRAIN_LLAMA_DIR)
 $(shell mkdir -p build; echo '$(INPUTS)' | cmp -s - build/sources.list || echo '$(INPUTS)' > build/sources.list)
 
-.PHONY: windows test-windows macos-check check-wine help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel release test-release lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
+.PHONY: windows windows-installer test-windows macos-check check-wine help build demo test test-compat test-eval test-page check-browser test-upstream fuzz sanitize wheel test-wheel release test-release lint bench bench-targets bench-full count-arm64 check-system check-jdk jni-host kotlin clean arm64 arm64-static test-mobile check-arm64 mutate
 
 help:
 	@echo "make demo    build the library into .venv, convert the example checkpoint to Q4_0 with integer spikes, stream text from it"
@@ -41,7 +41,8 @@ help:
 	@echo "make release  both wheels, the source distribution, checksums, bill of materials, licences and container file in build/release (release/README.md)"
 	@echo "make test-release  all of that installed and run in a clean Debian 12 and 13 and in Debian 11's older glibc (as root; needs mmdebstrap)"
 	@echo "make windows  one zip for 64-bit Windows: programs, every CPU library, in build/windows (long; desktop/README.md)"
-	@echo "make test-windows  what is in it tried under Wine, the Python package in Windows' Python (needs wine64; installs it as root)"
+	@echo "make windows-installer  the same as an installer, without a question of an administrator (needs Debian's nsis)"
+	@echo "make test-windows  what is in it tried under Wine, the Python package in Windows' Python (needs wine64 and nsis; installs them as root)"
 	@echo "make macos-check  library and tools for both kinds of Mac, compiled and linked, not run (long)"
 	@echo "make arm64-static  static tools for any arm64 Linux, Android by adb included, in build/arm64-static (long)"
 	@echo "make test-mobile   all of this tried under qemu; installs what it needs, as root Debian packages, too (SPIKINGBRAIN_MOBILE=full: every CPU and tool)"
@@ -158,6 +159,9 @@ build/windows/.built: $(DESKTOP_INPUTS)
 
 windows: build/windows/.built
 
+windows-installer: build/windows/.built
+	@$(PY) desktop/installer.py build/windows/*.zip
+
 macos-check: $(VENV)/.macos-extras $(DESKTOP_INPUTS)
 	@echo "cross-compiling for both kinds of Mac (half an hour the first time; build/desktop/macos/*/build.log tells)"
 	@sh desktop/check-macos.sh $(VENV)
@@ -166,7 +170,7 @@ macos-check: $(VENV)/.macos-extras $(DESKTOP_INPUTS)
 check-wine:
 	@sh desktop/check-wine.sh
 
-test-windows: check-wine build/windows/.built $(VENV)/.test-extras
+test-windows: check-wine windows-installer $(VENV)/.test-extras
 	@sh desktop/windows-python.sh $(VENV) build/desktop/python
 	@sh desktop/windows-module.sh $(VENV) build/desktop/python build/desktop/module
 	$(PY) -m pytest desktop/tests
