@@ -63,8 +63,6 @@ def wine() -> Iterator[Wine]:
         PREFIX.mkdir(parents=True, exist_ok=True)
         here.run("wineboot", "-i", code=None)
         here.run("winecfg", "-v", "win10", code=None)  # Debian 12's Wine says that it is Windows 7
-        for name in ("ACP", "OEMCP"):  # it does not read a program's code page from its manifest either
-            here.run("reg", "add", r"HKLM\System\CurrentControlSet\Control\Nls\CodePage", "/v", name, "/t", "REG_SZ", "/d", "65001", "/f")
         (PREFIX / ".made").touch()
     server = next(p for p in (Path(program).with_name("wineserver64"), Path(program).with_name("wineserver")) if p.exists())
     subprocess.run([server, "-p"], env=here.environment, check=False, stderr=subprocess.DEVNULL)  # stays between two programs
