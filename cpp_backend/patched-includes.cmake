@@ -36,6 +36,7 @@ include_first(llama-gguf-split      tools/gguf-split/gguf-split.cpp include/whol
 include_first(server-context    tools/server/server-chat.cpp    tools/server/server-messages.h tools/server/server-responses.h)
 include_first(server-context    tools/server/server-common.cpp  tools/server/server-request.h)
 include_first(server-context    tools/server/server-context.cpp tools/server/server-spikingbrain.h)
+include_first(server-context    tools/server/server-queue.cpp   tools/server/server-stop.h)
 include_first(server-context    tools/server/server-schema.cpp  tools/server/server-echo.h)
 include_first(server-context    tools/server/server-task.cpp    tools/server/server-echo.h tools/server/server-responses.h)
 include_first(llama-server-impl tools/server/server.cpp         tools/server/server-request.h tools/server/server-spikes.h)

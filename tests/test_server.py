@@ -80,6 +80,28 @@ def metric(server: Server, name: str) -> int:
         return int(float(re.search(rf"^llamacpp:{name} (\S+)$", response.read().decode(), re.M)[1]))
 
 
+# --- its end ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("body", [{"prompt": TEXT * 2000, "max_tokens": 4}, {"prompt": TEXT, "max_tokens": 10**6, "stream": True}], ids=["reading", "answering"])
+def test_one_signal_ends_it_although_a_client_waits(model, tmp_path, body):
+    def asked():
+        reply = client.completions.create(model="any", **body, **GREEDY)
+        return list(reply) if "stream" in body else reply
+    with Server(model, tmp_path / "log") as server, client_of(server) as client, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(asked)
+        deadline = time.monotonic() + 60
+        while not any(slot["is_processing"] for slot in server.get("/slots")):
+            assert time.monotonic() < deadline and not waiting.done()
+            time.sleep(0.02)
+        server.process.terminate()
+        try:
+            assert server.process.wait(20) == 0
+        finally:
+            server.process.kill()
+        with pytest.raises(openai.APIError, match="told to stop"):
+            waiting.result(20)
+
+
 # --- OpenAI's endpoints ---------------------------------------------------------------------------------------
 
 def test_chat_answers_with_usage_and_the_reason_it_ended(client):

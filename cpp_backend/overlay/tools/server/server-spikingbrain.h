@@ -11,4 +11,5 @@
 #include "server-lost.h"
 #include "server-slot-file.h"
 #include "server-spikes.h"
+#include "server-stop.h"
 #include "server-token-rows.h"
