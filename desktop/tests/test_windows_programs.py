@@ -237,7 +237,8 @@ def test_ctrl_c_leaves_a_prompt_of_a_chat_which_goes_on(wine: Wine, programs: Pa
         assert terminal.wait(20) == 0
 
 
-def test_ctrl_c_twice_ends_a_server_that_reads_a_prompt(wine: Wine, programs: Path, models: Models, long: Path) -> None:
+@pytest.mark.parametrize(("more", "code"), [(0, 0), (1, 1)], ids=["once", "twice"])  # a second one does not wait for the batch
+def test_ctrl_c_ends_a_server_that_reads_a_prompt(wine: Wine, programs: Path, models: Models, long: Path, more: int, code: int) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -254,7 +255,7 @@ def test_ctrl_c_twice_ends_a_server_that_reads_a_prompt(wine: Wine, programs: Pa
         terminal.read_until(rb"progress = 0\.[0-9]", 60)
         os.write(terminal.fd, b"\x03")
         terminal.read_until(rb"cleaning up", 20)
-        os.write(terminal.fd, b"\x03")
-        assert terminal.wait(20) == 1
+        os.write(terminal.fd, b"\x03" * more)
+        assert terminal.wait(20) == code
         asking.join(30)
         assert not asking.is_alive()
