@@ -35,9 +35,15 @@ SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_e
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
 SPK_INLINE spk_i i_start_signed(int32_t)      { return i_set(0); }
 
+// a sum stays as it is written: GCC would add terms of several steps among themselves first, and keep all of them in memory meanwhile
+SPK_INLINE __m256i kept(__m256i sum) {
+    asm("" : "+x"(sum));
+    return sum;
+}
+
 // maddubs adds pairs in int16: 2*128*127 fits
 SPK_INLINE __m256i dot256(__m256i acc, __m256i w, __m256i s) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, s), _mm256_set1_epi16(1)));
+    return kept(_mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, s), _mm256_set1_epi16(1))));
 }
 SPK_INLINE __m256i bytes4(const int8_t * s) {
     int32_t s4;
@@ -59,7 +65,7 @@ struct spk_h { __m256i a, b; };
 SPK_INLINE spk_h h_start(int32_t) { return { _mm256_setzero_si256(), _mm256_setzero_si256() }; }
 SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) {
     const __m256i x = bytes4(s);
-    acc = { _mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x)) };
+    acc = { kept(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x))), kept(_mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x))) };
 }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) {
     const __m256i one = _mm256_set1_epi16(1), first = _mm256_set1_epi32(bias);
@@ -149,7 +155,7 @@ SPK_INLINE swa_acc  a_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set
 SPK_INLINE swa_keys a_keys(const uint8_t * p) { return { { load256(p), load256(p + 32), load256(p + 64), load256(p + 96) } }; }
 SPK_INLINE __m256i  dot_low(__m256i acc, __m256i k0, __m256i k1, __m256i s0, __m256i s1) {
     const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(k0, s0), _mm256_maddubs_epi16(k1, s1));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return kept(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
 SPK_INLINE void     a_dot(swa_acc & acc, const swa_keys & k, const int8_t * s) {
     const __m256i s0 = bytes4(s), s1 = bytes4(s + 4);

@@ -239,12 +239,8 @@ SPK_INLINE spk_part swa_exp2(spk_part x) {
 }
 
 SPK_INLINE spk_vec swa_exp2_all(spk_vec x) {
-#ifdef __aarch64__
     SPK_PARTS x.v[i] = swa_exp2(x.v[i]);
     return x;
-#else
-    return swa_exp2(x);
-#endif
 }
 
 #define SWA_EACH SPK_UNROLL for (int i = 0; i < SPK_SWA_TILE/SPK_VEC; ++i)
