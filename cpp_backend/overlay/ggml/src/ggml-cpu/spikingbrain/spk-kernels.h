@@ -14,6 +14,9 @@
 #include "spk-few.h"
 #include "spk-sums.h"
 #endif
+#ifdef SPK_UNPACKED
+#include "spk-unpacked.h"
+#endif
 #ifdef SPK_DOTPROD
 #include "spk-mmla-neon.h"
 #include "spk-one-neon.h"
@@ -130,6 +133,13 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
         put_tokens(out, act, n_batch*SPK_BATCH, corr, y, stride_y, n_rows);
     }
     t = n_batch*SPK_BATCH;
+#endif
+#ifdef SPK_UNPACKED
+    if (W::OFFSET > 0 && n_tok >= SPK_BATCH) {
+        float out[SPK_TOGETHER*SPK_ROWS];
+        unpacked_sums<W, Q8>(n, tile, act, n_tok, out);
+        return put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);
+    }
 #endif
     tile_all<W, SPK_NT, Q8>(n, tile, scales, act + t, (const spk_batch_block *) batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
 }

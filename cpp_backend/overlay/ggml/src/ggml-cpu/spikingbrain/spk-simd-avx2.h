@@ -7,6 +7,7 @@
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
+#define SPK_UNPACKED // more of them: spk-unpacked.h
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_i { __m256i a, b; }; // 16 int32, one per row
@@ -30,6 +31,8 @@ SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
     return _mm256_or_si256(w, _mm256_and_si256(_mm256_cmpeq_epi8(x, pick), _mm256_set1_epi8(16)));
 }
 SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
+
+SPK_INLINE void  w_store(uint8_t * p, spk_w w) { _mm256_storeu_si256((__m256i *) p, w.a); _mm256_storeu_si256((__m256i *) (p + 32), w.b); }
 
 SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
@@ -67,10 +70,11 @@ SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) {
     const __m256i x = bytes4(s);
     acc = { kept(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x))), kept(_mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x))) };
 }
-SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) {
-    const __m256i one = _mm256_set1_epi16(1), first = _mm256_set1_epi32(bias);
-    return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), first), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), first) };
+SPK_INLINE spk_i h_add(spk_h acc, spk_i sum) {
+    const __m256i one = _mm256_set1_epi16(1);
+    return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), sum.a), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), sum.b) };
 }
+SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) { return h_add(acc, i_set(bias)); }
 SPK_INLINE spk_f i_float(spk_i x) { return { _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
 
 SPK_INLINE spk_f f_zero()                { return { _mm256_setzero_ps(), _mm256_setzero_ps() }; }

@@ -5,7 +5,11 @@
 
 #include "spk-weights.h"
 
+#ifdef SPK_UNPACKED
+static const int SPK_TOGETHER = SPK_MOST_TOKENS;
+#else
 static const int SPK_TOGETHER = SPK_BATCH;
+#endif
 typedef spk_batch_block spk_batch;
 
 SPK_INLINE void pack_block(spk_batch & block, const ggml_spk_row * act, int64_t b) {

@@ -1,0 +1,70 @@
+#pragma once
+
+// Tile products of many tokens with weights of 4 and 5 bits: unpacked once for all tokens of a call, 256 columns at a time, which
+// stay in the first cache. In float the operations of tile_sums, in the same order. For instruction sets that would spend as much on unpacking for
+// a few tokens as on a third of their products. Included inside the namespace of the instruction set.
+
+#include "spk-sums.h"
+
+static const int64_t SPK_UNPACKED_BLOCKS = 8; // of 32 columns
+
+struct spk_unpacked {
+    alignas(64) uint8_t codes[SPK_UNPACKED_BLOCKS][8][64]; // [block][step]: 4 columns of 16 rows
+    alignas(64) float   scales[SPK_UNPACKED_BLOCKS][SPK_ROWS];
+};
+
+// out [NT][SPK_ROWS] += blocks b0 .. b0 + n of NT tokens
+template <class W, int NT, bool Q8>
+static void unpacked_tokens(const spk_unpacked & w, int64_t b0, int64_t n, const ggml_spk_row * act, float * out) {
+    const int8_t * s8[NT];
+    SPK_UNROLL for (int t = 0; t < NT; ++t) {
+        s8[t] = act[t].s8 + 32*b0;
+    }
+    for (int64_t b = 0; b < n; ++b) {
+        constexpr int STEPS = W::OFFSET == 8 ? 8 : 4; // whose sums of pairs fit in 16 bits
+        spk_i sum[NT];
+        SPK_UNROLL for (int first = 0; first < 8; first += STEPS) {
+            spk_h acc[NT];
+            SPK_UNROLL for (int t = 0; t < NT; ++t) {
+                acc[t] = h_start(0);
+            }
+            SPK_UNROLL for (int i = 0; i < STEPS; ++i) {
+                const spk_w x = w_signed(w.codes[b][first + i]);
+                SPK_UNROLL for (int t = 0; t < NT; ++t) {
+                    h_dot(acc[t], x, s8[t] + 32*b + 4*(first + i));
+                }
+            }
+            SPK_UNROLL for (int t = 0; t < NT; ++t) {
+                sum[t] = first == 0 ? h_sum(acc[t], act[t].bias[b0 + b]*(W::OFFSET/8)) : h_add(acc[t], sum[t]);
+            }
+        }
+        const spk_f scale = f_load(w.scales[b]);
+        SPK_UNROLL for (int t = 0; t < NT; ++t) {
+            float * y = out + t*SPK_ROWS;
+            f_store(y, f_fma(i_float(sum[t]), Q8 ? f_scale(scale, act[t].scales[b0 + b]) : scale, f_load(y)));
+        }
+    }
+}
+
+// out [n_tok][SPK_ROWS]
+template <class W, bool Q8>
+static void unpacked_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, int n_tok, float * out) {
+    spk_unpacked w;
+    memset(out, 0, n_tok*SPK_ROWS*sizeof(float));
+    for (int64_t b0 = 0; b0 < n/32; b0 += SPK_UNPACKED_BLOCKS) {
+        const int64_t n_block = n/32 - b0 < SPK_UNPACKED_BLOCKS ? n/32 - b0 : SPK_UNPACKED_BLOCKS;
+        for (int64_t b = 0; b < n_block; ++b) {
+            const uint8_t * block = tile + spk_block_at(b0 + b, W::BLOCK, W::TILE_SCALES);
+            prefetch_ahead<W>(block, b);
+            W::steps(block, [&](int step, spk_w x) __attribute__((always_inline)) { w_store(w.codes[b][step], x); });
+            f_store(w.scales[b], W::tile_scales(tile, nullptr, n/32, b0 + b));
+        }
+        int t = 0;
+        for (; t + SPK_NT <= n_tok; t += SPK_NT) {
+            unpacked_tokens<W, SPK_NT, Q8>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+        }
+        for (; t < n_tok; ++t) {
+            unpacked_tokens<W, 1, Q8>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+        }
+    }
+}
