@@ -146,10 +146,12 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 // window attention (spk-swa.h, spk-swa-int.h): with digits of 6 bits, 8 products of them with w + 128 fit in 16 bits, two by two
 #define SWA_PIECES 0 // a multiplication of floats is one instruction, of bytes three
 #define SWA_DIRECT 0
+#define SWA_CODES  8 // so many rows multiply with values where they lie
 static const int  SWA_BITS = 6;
 static const bool SWA_FLIP = true;
 SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
 
+SPK_INLINE __m256 r_codes(const int8_t * p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p))); }
 SPK_INLINE __m256 r_half(const ggml_fp16_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }
 
 struct swa_acc  { __m256i a, b; }; // 16 keys

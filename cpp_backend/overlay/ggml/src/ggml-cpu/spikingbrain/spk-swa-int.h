@@ -81,13 +81,22 @@ static void swa_load_values(const spk_swa_work & w) {
 // few rows multiply with keys where they lie
 SPK_INLINE bool swa_direct(const spk_swa_work & w) { return w.n_rows <= SWA_DIRECT && w.d % 16 == 0; }
 
+// and with values
+#ifdef SWA_CODES
+SPK_INLINE bool swa_values_lie(const spk_swa_work & w) { return w.n_rows <= SWA_CODES; }
+#else
+SPK_INLINE bool swa_values_lie(const spk_swa_work &)   { return false; }
+#endif
+
 static void swa_load_int(const spk_swa_work & w) {
     swa_load_scales(w.k_scale, w.keys, w.stride_k, w.n);
     swa_load_scales(w.v_scale, w.values, w.stride_v, w.n);
     if (!swa_direct(w)) {
         swa_load_keys(w);
     }
-    swa_load_values(w);
+    if (!swa_values_lie(w)) {
+        swa_load_values(w);
+    }
 }
 
 SPK_INLINE spk_f swa_sixteen(const float * x, int64_t n) {
@@ -318,6 +327,12 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
     const auto ahead = [&](int64_t i) {
         return i < pass ? swa_rows_ahead { w.keys + next, w.stride_k } : i < 2*pass ? swa_rows_ahead { w.values + next, w.stride_v } : swa_rows_ahead { v, 0 };
     };
-    swa_values<float, 2>(part + 2, w.old + r0, w.score + r0*SPK_SWA_TILE, n_rows, v, stride, w.d, first, last, ahead);
+    const float * old = w.old + r0, * p = w.score + r0*SPK_SWA_TILE;
+#ifdef SWA_CODES
+    if (swa_values_lie(w)) {
+        return swa_values<int8_t, 2>(part + 2, old, p, n_rows, w.values, w.stride_v, w.d, first, last, ahead);
+    }
+#endif
+    swa_values<float, 2>(part + 2, old, p, n_rows, v, stride, w.d, first, last, ahead);
 }
 #endif

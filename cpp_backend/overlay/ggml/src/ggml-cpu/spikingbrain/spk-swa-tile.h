@@ -39,6 +39,10 @@ SPK_INLINE float   swa_float(float x)               { return x; }
 SPK_INLINE float   swa_float(ggml_fp16_t x)         { return half_to_float((const uint8_t *) &x); }
 SPK_INLINE spk_reg swa_reg(const float * x)         { return r_load(x); }
 SPK_INLINE spk_reg swa_reg(const ggml_fp16_t * x)   { return r_half(x); }
+#ifdef SWA_CODES
+SPK_INLINE float   swa_float(int8_t x)              { return x; }
+SPK_INLINE spk_reg swa_reg(const int8_t * x)        { return r_codes(x); }
+#endif
 
 // out[r][c] = q[r] . k[c], R rows of q and C keys; out's rows are SPK_SWA_TILE apart. The order of a sum is the same for every R and C.
 template <int R, int C, typename T>
