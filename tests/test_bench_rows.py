@@ -282,3 +282,11 @@ def test_a_busy_machine_is_called_noisy() -> None:
     wild = machine.noise([1.0, 1.5, 2.0], idle=0.01)
     assert wild["noisy"] and wild["loop_spread"] > calm["loop_spread"]
     assert {"cpu", "cpus", "memory_bytes"} <= set(machine.describe()) and json.dumps(machine.describe())
+
+
+def test_machines_of_one_name_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for flags in ("fpu avx2 fma", "fpu avx2 fma avx512f avx512_vnni"):
+        monkeypatch.setattr(machine, "cpuinfo", {"model name": "AMD EPYC", "flags": flags}.__getitem__)
+        names.append(machine.slug())
+    assert names[1].startswith("amd-epyc-") and names[0] == names[1] + "-avx2"

@@ -80,8 +80,10 @@ def describe() -> dict[str, Any]:
 
 
 def slug() -> str:
-    """Name of this machine for a file of results."""
-    text = f"{cpuinfo('model name') or platform.machine()}-{len(os.sched_getaffinity(0))}"
+    """Name of this machine for a file of results. Where virtual machines give several generations one name, the instruction set tells them apart."""
+    flags = cpuinfo("flags").split()
+    level = "-avx2" if "avx2" in flags and "avx512f" not in flags else ""
+    text = f"{cpuinfo('model name') or platform.machine()}-{len(os.sched_getaffinity(0))}{level}"
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
