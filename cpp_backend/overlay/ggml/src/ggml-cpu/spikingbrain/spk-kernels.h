@@ -15,7 +15,7 @@
 #include "spk-sums.h"
 #endif
 #ifdef SPK_UNPACKED
-#include "spk-unpacked.h"
+#include "spk-unpacked-avx2.h"
 #endif
 #ifdef SPK_DOTPROD
 #include "spk-mmla-neon.h"

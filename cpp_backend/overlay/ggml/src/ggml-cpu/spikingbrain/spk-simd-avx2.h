@@ -7,7 +7,7 @@
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
-#define SPK_UNPACKED // more of them: spk-unpacked.h
+#define SPK_UNPACKED // more of them: spk-unpacked-avx2.h
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_i { __m256i a, b; }; // 16 int32, one per row
