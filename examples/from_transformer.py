@@ -3,7 +3,7 @@
     python examples/from_transformer.py                  goes on where it stopped; --only H for one run
 
 Trains a Transformer (Qwen2's architecture) on the text of examples/corpus.py, converts it, trains the converted models for a quarter of its tokens
-with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer: a picture and a table in the end.
+with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer, and for half as many: a picture and a table in the end.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from sb_train.trainer import Trainer
 BATCH, LENGTH = 4, 512
 TRANSFORMER = dataclasses.replace(SMALL, attn_layers=tuple(range(SMALL.num_hidden_layers)), sliding_window=LENGTH)
 HYBRID = Choices(layers=(1, 3, 5), window=128, forget=(4.0, 512.0))
+RANDOM = dataclasses.replace(SMALL, attn_layers=HYBRID.layers, sliding_window=HYBRID.window)
 FULL = Choices(layers=TRANSFORMER.attn_layers, window=LENGTH)
 EXPERTS = {"n_experts": 4}  # top-1 of four and one shared, as in the paper's Table 13
 EVALUATED = 128 * LENGTH    # held-out tokens behind the final figures
@@ -56,7 +57,8 @@ class Run:
 RUNS = (
     Run("Transformer", TRANSFORMER),
     Run("H", HYBRID, 0.25),
-    Run("random", dataclasses.replace(SMALL, attn_layers=HYBRID.layers, sliding_window=HYBRID.window)),
+    Run("random", RANDOM),
+    Run("random-half", RANDOM, 0.5),
     Run("H+S", HYBRID, 0.25, spikes=True),
     Run("M", dataclasses.replace(FULL, **EXPERTS), 0.25),
     Run("H+M+S", dataclasses.replace(HYBRID, **EXPERTS), 0.25, spikes=True),
@@ -144,9 +146,10 @@ def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndar
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the runs that are finished."""
+    """Rows of the runs that are finished, in the plan's order."""
     path = folder / "results.jsonl"
-    return {row["run"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
+    rows = {row["run"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
+    return {run.name: rows[run.name] for run in RUNS if run.name in rows}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -179,7 +182,7 @@ def picture(rows: dict[str, dict[str, Any]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=Path(__file__).parent / "work", help="corpus, runs, results.jsonl, picture (default: work beside this script)")
-    p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; the others have a quarter (default %(default)g)")
+    p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; random-half has half of them, the converted runs a quarter (default %(default)g)")
     p.add_argument("--only", choices=[run.name for run in RUNS], nargs="+", help="these runs alone")
     p.add_argument("--minutes", type=float, default=math.inf, help="of a run's training, in all; more goes on")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: cuda where there is one)")

@@ -38,7 +38,7 @@ def tiny(monkeypatch, tmp_path):
         window = {"layers": (1,), "window": 8} if start.layers == demo.HYBRID.layers else {"layers": (0, 1), "window": 16}
         return dataclasses.replace(start, **window)
     small = dataclasses.replace(demo.SMALL, **TINY, attn_layers=(1,), sliding_window=8, head_dim=8, max_position_embeddings=16)
-    begins = {"Transformer": dataclasses.replace(small, attn_layers=(0, 1), sliding_window=16), "random": small}
+    begins = {"Transformer": dataclasses.replace(small, attn_layers=(0, 1), sliding_window=16), "random": small, "random-half": small}
     monkeypatch.setattr(demo, "RUNS", tuple(dataclasses.replace(run, start=begins.get(run.name) or smaller(run.start)) for run in demo.RUNS))
     monkeypatch.setattr(demo, "HYBRID", smaller(demo.HYBRID))
     monkeypatch.setattr(demo, "SMALL", small)
@@ -75,7 +75,7 @@ def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_pat
 def test_the_page_shows_the_rows_that_are_kept():
     rows = demo.results(ROOT / "examples" / "from_transformer")
     assert demo.table(rows) in (ROOT / "examples" / "README.md").read_text()
-    assert [*rows] == ["Transformer", "H", "random", "H+S", "M", "H+M+S"]
+    assert [*rows] == ["Transformer", "H", "random", "random-half", "H+S", "M", "H+M+S"]
     assert rows["random"]["tokens"] / rows["H"]["tokens"] == pytest.approx(4, rel=1e-3)
 
 

@@ -121,6 +121,10 @@ def test_it_learns_and_says_when_it_spikes(straight):
     assert [r["spikes"] for r in rows] == [False, False, True, True]
 
 
+def test_a_run_without_spikes_says_so_to_its_end(tokens, tmp_path):
+    assert [r["spikes"] for r in run(tokens, tmp_path, recipe=dataclasses.replace(RECIPE, spike_from=1.0))[1]] == [False]*4
+
+
 def test_every_epoch_reads_everything_once():
     r, text = train.Recipe(steps=1, batch=2, length=8), np.arange(200, dtype=np.uint16)
     per_epoch = (200 - 8 - 1) // 8 // 2

@@ -61,6 +61,10 @@ class Recipe:
             begin = end
         return 0, self.length, 0
 
+    def spikes(self, step: int) -> bool:
+        """Whether every second micro-batch of a step is read as a spiking model."""
+        return step >= self.spike_from * self.steps
+
     def rows(self, length: int) -> int:
         """Rows of a step at a length."""
         return self.batch * self.length // length

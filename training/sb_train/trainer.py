@@ -52,7 +52,7 @@ class Trainer:
     @property
     def spikes(self) -> bool:
         """Whether every second micro-batch of this step is read as a spiking model."""
-        return self.step >= self.r.spike_from * self.r.steps
+        return self.r.spikes(self.step)
 
     @property
     def tokens(self) -> int:
@@ -165,4 +165,4 @@ def _row(t: Trainer, losses: list[float], held_out: np.ndarray) -> dict[str, Any
     """A line of train.jsonl: where the run is, the mean loss since the last line, and the held-out perplexity."""
     length = t.r.stages[-1][0] if t.r.stages else t.r.length  # one for the whole run, so that its figures compare
     return {"step": t.step, "tokens": t.tokens, "train_loss": round(float(np.mean(losses)), 4),
-            "val_ppl": round(perplexity(t.model, held_out[:max(VALIDATION, length) + 1], length, piece=t.r.piece), 3), "lr": learning_rate(t.step - 1, t.r), "spikes": t.spikes}
+            "val_ppl": round(perplexity(t.model, held_out[:max(VALIDATION, length) + 1], length, piece=t.r.piece), 3), "lr": learning_rate(t.step - 1, t.r), "spikes": t.r.spikes(t.step - 1)}
