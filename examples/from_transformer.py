@@ -146,10 +146,10 @@ def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndar
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the runs that are finished, in the plan's order."""
+    """Rows of the runs that are finished, in the plan's order; those of runs that it does not have come last."""
     path = folder / "results.jsonl"
     rows = {row["run"]: row for row in map(json.loads, path.read_text().splitlines())} if path.is_file() else {}
-    return {run.name: rows[run.name] for run in RUNS if run.name in rows}
+    return {run.name: rows[run.name] for run in RUNS if run.name in rows} | rows
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

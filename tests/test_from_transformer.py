@@ -77,6 +77,12 @@ def test_the_page_shows_the_rows_that_are_kept():
     assert demo.table(rows) in (ROOT / "examples" / "README.md").read_text()
     assert [*rows] == ["Transformer", "H", "random", "random-half", "H+S", "M", "H+M+S"]
     assert rows["random"]["tokens"] / rows["H"]["tokens"] == pytest.approx(4, rel=1e-3)
+    assert rows["random"]["tokens"] / rows["random-half"]["tokens"] == pytest.approx(2, rel=1e-3)
+
+
+def test_rows_come_in_the_plans_order_and_none_is_left_out(tmp_path):
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps({"run": name}) + "\n" for name in ("of another plan", "random", "H")))
+    assert [*demo.results(tmp_path)] == ["H", "random", "of another plan"]
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path):
