@@ -3,7 +3,8 @@
     python examples/from_transformer.py                  goes on where it stopped; --only H for one run
 
 Trains a Transformer (Qwen2's architecture) on the text of examples/corpus.py, converts it, trains the converted models for a quarter of its tokens
-with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer, and for half as many: a picture and a table in the end.
+with it as their teacher, and a SpikingBrain from random weights for as many tokens as the Transformer, and for half as many; lets the Transformer
+learn for half as many more, and converts that one: a picture and a table in the end.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 from corpus import prepare
-from train import SMALL, train
+from train import SMALL, told
 
 from sb_convert.config import Config
-from sb_convert.errors import ConvertError
 from sb_convert.reference import Model, Spike
 from sb_init import Choices, init
 from sb_init.base import theirs
 from sb_train.cli import device_of
 from sb_train.match import fit_norms, match_loss
 from sb_train.measure import perplexity
-from sb_train.recipe import Recipe
+from sb_train.recipe import OF_THE_LOOP, Recipe, check_ranges
 from sb_train.teacher import load_teacher
-from sb_train.trainer import Trainer
+from sb_train.trainer import Trainer, train
 
 BATCH, LENGTH = 4, 512
 TRANSFORMER = dataclasses.replace(SMALL, attn_layers=tuple(range(SMALL.num_hidden_layers)), sliding_window=LENGTH)
@@ -46,31 +46,40 @@ EVALUATED = 128 * LENGTH    # held-out tokens behind the final figures
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """From random weights of a config, or converted by sb-init's choices, with the Transformer as teacher. part: share of the Transformer's tokens;
-    spikes: spike-aware from its middle."""
+    """From random weights of a config, or converted by sb-init's choices. part: share of the Transformer's tokens; spikes: spike-aware from its
+    middle; of: the run that it goes on from (config), or whose Transformer it is made from and taught by (choices)."""
     name: str
     start: Config | Choices
     part: float = 1.0
     spikes: bool = False
+    of: str = ""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins with another run's weights as they are."""
+        return isinstance(self.start, Config) and bool(self.of)
 
 
 RUNS = (
     Run("Transformer", TRANSFORMER),
-    Run("H", HYBRID, 0.25),
+    Run("H", HYBRID, 0.25, of="Transformer"),
     Run("random", RANDOM),
     Run("random-half", RANDOM, 0.5),
-    Run("H+S", HYBRID, 0.25, spikes=True),
-    Run("M", dataclasses.replace(FULL, **EXPERTS), 0.25),
-    Run("H+M+S", dataclasses.replace(HYBRID, **EXPERTS), 0.25, spikes=True),
+    Run("H+S", HYBRID, 0.25, spikes=True, of="Transformer"),
+    Run("M", dataclasses.replace(FULL, **EXPERTS), 0.25, of="Transformer"),
+    Run("H+M+S", dataclasses.replace(HYBRID, **EXPERTS), 0.25, spikes=True, of="Transformer"),
+    Run("Transformer-long", TRANSFORMER, 0.5, of="Transformer"),
+    Run("H-long", HYBRID, 0.25, of="Transformer-long"),
 )
 
 
 def recipe(run: Run, args: argparse.Namespace) -> Recipe:
-    """From nothing: a large learning rate. Converted: attention matching first, where there are gla layers, then a smaller rate."""
+    """From nothing: a large learning rate. Going on: a smaller one, and another order of the text. Converted: attention matching first, where there
+    are gla layers, then a smaller rate."""
     common = Recipe(steps=round(args.tokens * run.part / (BATCH * LENGTH)), batch=BATCH, length=LENGTH, warmup=50, bf16=args.bf16, threads=args.threads,
                     micro=2 if run.spikes else args.micro)  # every second part of a step spikes
     if isinstance(run.start, Config):
-        return dataclasses.replace(common, lr=3e-3)
+        return dataclasses.replace(common, lr=2e-3, seed=2) if run.goes_on else dataclasses.replace(common, lr=3e-3)
     hybrid = run.start.layers == HYBRID.layers
     return dataclasses.replace(common, lr=args.lr, warmup=20, distill=args.distill, match=args.match if hybrid else 0.0, match_lr=args.match_lr,
                                spike_from=0.5 if run.spikes else 1.0)
@@ -95,9 +104,12 @@ def save_transformer(model: Model, folder: Path, tokenizer: Path) -> None:
 
 def make(run: Run, args: argparse.Namespace, held_out: np.ndarray) -> Trainer:
     """The run's trainer, where it begins; what a converted model is worth there is kept in start.json."""
-    folder, base = args.data / run.name, args.data / "transformer"
+    folder, base = args.data / run.name, args.data / run.of / "checkpoint"
     if isinstance(run.start, Config):
-        return Trainer(run.start, recipe(run, args), device=args.device)
+        model = Model(run.start) if run.goes_on else None
+        if model is not None:
+            model.load_state_dict(load_teacher(base, run.start, base).state_dict())
+        return Trainer(run.start, recipe(run, args), model, device=args.device)
     brain = folder / "brain"
     if not brain.exists():
         print(init(base, brain, run.start).summary())
@@ -124,19 +136,23 @@ def start(model: Model, teacher: Model, held_out: np.ndarray) -> dict[str, float
 
 def do(run: Run, args: argparse.Namespace, tokens: np.ndarray, held_out: np.ndarray) -> bool:
     """Trains it to its end, or until the time is over; writes its row when done."""
-    folder = args.data / run.name
+    folder, rows = args.data / run.name, results(args.data)
+    if run.of and run.of not in rows:
+        raise SystemExit(f"{run.name}: it begins with the end of {run.of}: got no row of that run, expected one in {args.data / 'results.jsonl'}; let it run first")
     folder.mkdir(exist_ok=True)
     t = make(run, args, held_out)
     print(f"{run.name}: {sum(p.numel() for p in t.model.parameters()) / 1e6:.2f} M weights, {t.r.steps} steps of {BATCH * LENGTH} tokens", flush=True)
     if not train(t, tokens, held_out, folder, args.minutes * 60, eval_every=args.eval_every):
         return False
     part = held_out[:EVALUATED + 1]
-    row = {"run": run.name, "parameters": sum(p.numel() for p in t.model.parameters()), "tokens": t.tokens, "perplexity": perplexity(t.model, part, LENGTH, None),
+    row: dict[str, Any] = {"run": run.name, "parameters": sum(p.numel() for p in t.model.parameters()), "tokens": t.tokens, "perplexity": perplexity(t.model, part, LENGTH, None),
            "perplexity_spikes_k3": perplexity(t.model, part, LENGTH, Spike(3.0)), "seconds": round(t.seconds), "device": torch.cuda.get_device_name(t.device) if t.device.type == "cuda" else "cpu", "recipe": dataclasses.asdict(t.r),
            "start": json.loads((folder / "start.json").read_text()) if t.teacher is not None else None,
            "curve": [[r["tokens"], r["val_ppl"]] for r in map(json.loads, (folder / "train.jsonl").read_text().splitlines())]}
-    if run.name == "Transformer":
-        save_transformer(t.model, args.data / "transformer", args.data / "tokenizer")
+    if run.goes_on:
+        row |= {"tokens_before": rows[run.of]["tokens"], "curve": [[0, rows[run.of]["curve"][-1][1]], *row["curve"]]}
+    if run.start == TRANSFORMER:
+        save_transformer(t.model, folder / "checkpoint", args.data / "tokenizer")
     else:
         t.model.save_pretrained(folder / "checkpoint")
     with (args.data / "results.jsonl").open("a") as f:
@@ -154,10 +170,12 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
+    def tokens(row: dict[str, Any]) -> str:
+        return " + ".join(f"{n / 1e6:.2f}" for n in (row.get("tokens_before"), row["tokens"]) if n)
     lines = ["| run | million weights | million tokens | right after conversion | perplexity | with spikes, k = 3 |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows.values():
         start = f"{row['start']['perplexity']:.1f}" if row["start"] else ""
-        lines.append(f"| {row['run']} | {row['parameters'] / 1e6:.2f} | {row['tokens'] / 1e6:.2f} | {start} | {row['perplexity']:.2f} | {row['perplexity_spikes_k3']:.2f} |")
+        lines.append(f"| {row['run']} | {row['parameters'] / 1e6:.2f} | {tokens(row)} | {start} | {row['perplexity']:.2f} | {row['perplexity_spikes_k3']:.2f} |")
     return "\n".join(lines)
 
 
@@ -170,7 +188,7 @@ def picture(rows: dict[str, dict[str, Any]], path: Path) -> None:
     for i, (name, row) in enumerate(rows.items()):
         begin = [[0, row["start"]["perplexity"]]] if row["start"] else []
         x, y = zip(*begin, *row["curve"])
-        ax.plot(np.array(x) / 1e6, y, label=name, color=f"C{i}", linestyle=("-", "-", "--", ":", "-.", (0, (5, 1)))[i % 6])  # some lie on each other
+        ax.plot((np.array(x) + row.get("tokens_before", 0)) / 1e6, y, label=name, color=f"C{i}", linestyle=("-", "-", "--", ":", "-.", (0, (5, 1)))[i % 6])  # some lie on each other
     if "Transformer" in rows:
         ax.axhline(rows["Transformer"]["perplexity"], color="grey", linestyle=":", label="the Transformer's end")
     ax.set(xlabel="million tokens seen", ylabel="held-out perplexity", yscale="log")
@@ -179,10 +197,11 @@ def picture(rows: dict[str, dict[str, Any]], path: Path) -> None:
     plt.close(fig)
 
 
+@told()
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, default=Path(__file__).parent / "work", help="corpus, runs, results.jsonl, picture (default: work beside this script)")
-    p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; random-half has half of them, the converted runs a quarter (default %(default)g)")
+    p.add_argument("--tokens", type=float, default=3e6, help="of the Transformer, and of the start from random weights; random-half has half of them, the converted runs a quarter, Transformer-long half as many more (default %(default)g)")
     p.add_argument("--only", choices=[run.name for run in RUNS], nargs="+", help="these runs alone")
     p.add_argument("--minutes", type=float, default=math.inf, help="of a run's training, in all; more goes on")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: cuda where there is one)")
@@ -193,10 +212,10 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in (("lr", 1e-3), ("distill", 0.5), ("match", 0.2), ("match-lr", 3e-3)):
         p.add_argument(f"--{name}", type=float, default=value, help="of the converted runs (default %(default)s)")
     args = p.parse_args(argv)
-    try:
-        args.device = device_of(args.device)
-    except ConvertError as e:
-        raise SystemExit(str(e)) from None
+    args.device = device_of(args.device)
+    check_ranges(vars(args), OF_THE_LOOP)
+    for run in RUNS:
+        recipe(run, args)
     torch.set_num_threads(args.threads)
     tokens, held_out = prepare(args.data, SMALL.vocab_size)
     for run in RUNS:

@@ -13,6 +13,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,11 @@ from sb_convert import reference
 from sb_convert.config import Config
 from sb_convert.errors import ConvertError
 from sb_convert.reference import Model, Spike
-from sb_train import trainer
 from sb_train.data import batch_at
 from sb_train.measure import VALIDATION, beyond_window, losses_of, perplexity, plot
 from sb_train.model import new_model, set_spiking, straight_through, with_gradients
-from sb_train.recipe import Recipe
-from sb_train.trainer import Trainer
+from sb_train.recipe import OF_THE_LOOP, Recipe, check_ranges
+from sb_train.trainer import Trainer, train
 
 VOCAB_SIZE = 4096
 SMALL = Config(hidden_size=256, num_hidden_layers=6, intermediate_size=512, vocab_size=VOCAB_SIZE, num_attention_heads=4,
@@ -42,10 +43,11 @@ SMALL = Config(hidden_size=256, num_hidden_layers=6, intermediate_size=512, voca
 OPENINGS = ("The following example", "def ", "Returns the", "A Debian package")
 
 
-def train(*args: Any, **options: Any) -> bool:
-    """sb_train's loop; what is wrong ends the program with its sentence."""
+@contextmanager
+def told() -> Iterator[None]:
+    """What is wrong ends the program with its sentence."""
     try:
-        return trainer.train(*args, **options)
+        yield
     except ConvertError as e:
         raise SystemExit(str(e)) from None
 
@@ -102,7 +104,7 @@ def recipe_of(args: argparse.Namespace, tokens: np.ndarray) -> Recipe:
         saved = torch.load(state, weights_only=True)
         print(f"going on from step {saved['step']} of {state}; its own options hold: {saved['recipe']}")
         return Recipe(**saved["recipe"])
-    r = Recipe(args.steps or 1, args.seed, args.batch, args.length, args.lr, args.warmup, micro=args.micro, threads=args.threads, spike_from=args.spike_from, bf16=args.bf16)
+    r: Recipe = args.recipe
     if args.steps:
         return r
     price = seconds_per_step(args.config, dataclasses.replace(r, steps=100), tokens)
@@ -125,12 +127,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--eval-tokens", type=int, help="held-out tokens behind the final figures (default: all)")
     p.add_argument("--eval-every", type=int, default=200, help="steps between validations and saves (default %(default)s)")
     args = p.parse_args(argv)
-    if not args.steps and math.isinf(args.minutes):
+    if args.steps is None and math.isinf(args.minutes):
         p.error("--steps or --minutes: got neither, expected one; give --minutes 120")
     args.config = SMALL
+    args.recipe = Recipe(1 if args.steps is None else args.steps, args.seed, args.batch, args.length, args.lr, args.warmup, micro=args.micro, threads=args.threads, spike_from=args.spike_from, bf16=args.bf16)
+    check_ranges(vars(args), OF_THE_LOOP | ({} if args.eval_tokens is None else {"eval_tokens": (args.length + 1, 2**31)}))
     return args
 
 
+@told()
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     torch.set_num_threads(args.threads)

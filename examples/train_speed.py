@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from train import told
 
 from sb_convert.config import Config
-from sb_convert.errors import ConvertError
 from sb_convert.reference import Model
 from sb_init.base import config_of
 from sb_init.choices import WINDOW
@@ -63,6 +63,7 @@ def measure(model: Model, teacher: Model, recipe: Recipe, device: str) -> dict[s
             "s_per_step": round(seconds, 3), "tokens_per_s": round(recipe.batch * recipe.length / seconds, 1), "peak_gb": round(peak / 1e9, 2)}
 
 
+@told()
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shape", choices=sorted(SHAPES), default="Qwen2.5-0.5B")
@@ -75,10 +76,9 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     p.add_argument("--spikes", action="store_true", help="spike-aware, too")
     args = p.parse_args(argv)
-    try:
-        device = device_of(args.device)
-    except ConvertError as e:
-        raise SystemExit(str(e)) from None
+    if args.steps < 2 or min(args.lengths) < 2:
+        p.error(f"--steps, --lengths: got {args.steps} and {args.lengths}, expected at least 2 of each; correct them")
+    device = device_of(args.device)
     base = config_of(SHAPES[args.shape], args.shape)
     model, teacher = new_model(converted(base), 1), new_model(dataclasses.replace(base, sliding_window=ENDLESS), 2)
     for length, spikes in itertools.product(args.lengths, (False, True)[:1 + args.spikes]):

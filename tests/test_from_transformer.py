@@ -16,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
+load_file = pytest.importorskip("safetensors.torch").load_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
@@ -39,6 +40,8 @@ def tiny(monkeypatch, tmp_path):
         return dataclasses.replace(start, **window)
     small = dataclasses.replace(demo.SMALL, **TINY, attn_layers=(1,), sliding_window=8, head_dim=8, max_position_embeddings=16)
     begins = {"Transformer": dataclasses.replace(small, attn_layers=(0, 1), sliding_window=16), "random": small, "random-half": small}
+    begins["Transformer-long"] = begins["Transformer"]
+    monkeypatch.setattr(demo, "TRANSFORMER", begins["Transformer"])
     monkeypatch.setattr(demo, "RUNS", tuple(dataclasses.replace(run, start=begins.get(run.name) or smaller(run.start)) for run in demo.RUNS))
     monkeypatch.setattr(demo, "HYBRID", smaller(demo.HYBRID))
     monkeypatch.setattr(demo, "SMALL", small)
@@ -66,10 +69,16 @@ def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_pat
     rows = demo.results(tmp_path)
     assert set(rows) == {run.name for run in demo.RUNS} and len((tmp_path / "results.jsonl").read_text().splitlines()) == len(demo.RUNS)
     assert rows["H"]["tokens"] == 3 * 4 * 16 and rows["H"]["start"]["attention_error"] > 0 and rows["random"]["start"] is None
+    first, on = rows["Transformer"], rows["Transformer-long"]
+    assert on["tokens_before"] == first["tokens"] and on["curve"][0] == [0, first["curve"][-1][1]]
+    assert abs(on["curve"][1][1] / first["curve"][-1][1] - 1) < abs(on["curve"][1][1] / first["curve"][0][1] - 1)  # it begins with those weights
+    for made, of in (("H", "Transformer"), ("H-long", "Transformer-long")):
+        ours, base = (load_file(tmp_path / folder / "model.safetensors") for folder in (f"{made}/brain", f"{of}/checkpoint"))
+        assert torch.equal(ours["model.embeddings.weight"], base["model.embed_tokens.weight"])
     assert (tmp_path / "from_transformer.png").read_bytes()[:4] == b"\x89PNG"
     assert "| H+M+S |" in capsys.readouterr().out
     assert Model.from_pretrained(tmp_path / "H+M+S" / "checkpoint").config.num_local_experts == 4
-    assert json.loads((tmp_path / "transformer" / "config.json").read_text())["model_type"] == "qwen2"
+    assert json.loads((tmp_path / "Transformer" / "checkpoint" / "config.json").read_text())["model_type"] == "qwen2"
 
 
 def test_the_page_shows_the_rows_that_are_kept():
@@ -85,9 +94,27 @@ def test_rows_come_in_the_plans_order_and_none_is_left_out(tmp_path):
     assert [*demo.results(tmp_path)] == ["H", "random", "of another plan"]
 
 
+def test_a_run_whose_beginning_is_not_there_is_refused(tmp_path):
+    for name, of in (("H", "Transformer"), ("Transformer-long", "Transformer"), ("H-long", "Transformer-long")):
+        with pytest.raises(SystemExit, match=f"{name}: it begins with the end of {of}: got no row of that run"):
+            demo.main(["--data", str(tmp_path), "--only", name])
+    (tmp_path / "results.jsonl").write_text('{"run": "Transformer"}\n')
+    with pytest.raises(SystemExit, match="Transformer/checkpoint: base: got no such folder"):
+        demo.main(["--data", str(tmp_path), "--only", "H"])
+
+
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="--device: nowhere: got .*, expected a device of this machine; give --device cpu"):
         demo.main(["--data", str(tmp_path), "--device", "nowhere"])
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--tokens", "0"), "--steps: value: got 0"), (("--threads", "0"), "--threads: value: got 0"), (("--eval-every", "0"), "--eval-every: value: got 0"),
+    (("--minutes", "nan"), "--minutes: value: got nan"), (("--micro", "0"), "--micro: value: got 0"), (("--lr", "-1"), "--lr: value: got -1.0"), (("--match", "2"), "--match: value: got 2.0")])
+def test_a_value_that_no_run_can_have_is_refused_before_the_first(tmp_path, options, words):
+    with pytest.raises(SystemExit, match=words):
+        demo.main(["--data", str(tmp_path), *options])
+    assert not (tmp_path / "Transformer").exists()
 
 
 def test_speed_is_measured_of_a_published_shape(monkeypatch, capsys):
@@ -98,6 +125,11 @@ def test_speed_is_measured_of_a_published_shape(monkeypatch, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["length"], row["spikes"]) for row in rows] == [(16, False), (16, True), (32, False), (32, True)]
     assert all(row["tokens_per_s"] > 0 and row["device"] == "cpu" for row in rows)
+    with pytest.raises(SystemExit, match="--piece: value: got 0"):
+        train_speed.main(["--device", "cpu", "--lengths", "16", "--piece", "0"])
+    with pytest.raises(SystemExit):
+        train_speed.main(["--steps", "1"])
+    assert "--steps, --lengths: got 1 and " in capsys.readouterr().err
 
 
 # --- the page: base checkpoint to text ---------------------------------------------------------------------------

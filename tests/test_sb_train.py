@@ -280,7 +280,10 @@ def damaged(f: Path) -> Path:
     (lambda f: ("--stages", "16:100%"), "--stages: first length: got 16"),
     (lambda f: ("--length", 4096), "--text: tokens: got"),
     (lambda f: ("--lr", "nan"), "--lr: value: got nan"),
+    (lambda f: ("--minutes", "nan"), "--minutes: value: got nan"),
+    (lambda f: ("--eval-every", 0), "--eval-every: value: got 0"),
     (lambda f: ("--device", "cuda:77"), "--device: cuda:77: got "),
+    (lambda f: ("--device", "meta"), "--device: meta: got "),
     (lambda f: ("--work", damaged(f)), "state.pt: content: got a damaged file"),
     (lambda f: ("-o", f / "model"), "output: got an existing folder"),
 ])

@@ -20,6 +20,7 @@ import corpus  # noqa: E402
 import train  # noqa: E402
 from ngram import KneserNey  # noqa: E402
 from sb_convert.config import Config  # noqa: E402
+from sb_convert.errors import ConvertError  # noqa: E402
 from sb_convert.reference import Model, Spike, spiked  # noqa: E402
 
 TINY = Config(hidden_size=32, num_hidden_layers=2, intermediate_size=32, vocab_size=64, num_attention_heads=4, num_key_value_heads=2,
@@ -111,8 +112,17 @@ def test_every_second_micro_batch_spikes(tokens):
 
 def test_other_options_do_not_go_on(tokens, tmp_path):
     run(tokens, tmp_path, stop_at=2)
-    with pytest.raises(SystemExit, match="recipe: got"):
+    with pytest.raises(ConvertError, match="recipe: got"):
         run(tokens, tmp_path, recipe=dataclasses.replace(RECIPE, lr=1.0))
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--steps", "0"), "--steps: value: got 0"), (("--steps", "1", "--threads", "0"), "--threads: value: got 0"), (("--steps", "1", "--eval-every", "0"), "--eval-every: value: got 0"),
+    (("--minutes", "nan"), "--minutes: value: got nan"), (("--steps", "1", "--eval-tokens", "512"), "--eval-tokens: value: got 512, expected 513 to")])
+def test_a_value_that_no_run_can_have_is_refused(tmp_path, options, words):
+    with pytest.raises(SystemExit, match=words):
+        train.main(["--data", str(tmp_path), *options])
+    assert not [*tmp_path.iterdir()]
 
 
 def test_it_learns_and_says_when_it_spikes(straight):

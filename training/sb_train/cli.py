@@ -21,7 +21,7 @@ from sb_convert.version import add_version
 from sb_convert.whole_folder import check_folder, whole_folder
 from sb_init.write import TEXTS
 
-from .recipe import Recipe, parse_stages
+from .recipe import OF_THE_LOOP, RANGES, Recipe, check_ranges, parse_stages
 
 MAX_SHARD = 5 * 10**9
 SMALL = 100 * 10**6  # weights; below it two threads in one operator are slower than two rows at once
@@ -143,14 +143,7 @@ def checked(args: argparse.Namespace) -> tuple[Recipe, Config]:
     for path in [*args.text, *(args.held_out or [])]:
         if not path.is_file():
             raise bad(path, "text", "no such file", "a UTF-8 text file", "correct --text or --held-out")
-    for name, low, high in (("steps", 1, 2**31), ("batch", 1, 2**20), ("length", 2, 2**24), ("micro", 1, 2**20), ("piece", 16, 2**24), ("threads", 1, 1024), ("replicas", 1, args.threads), ("warmup", 0, 2**31),
-                            ("eval_every", 1, 2**31), ("distill", 0, 1), ("match", 0, 1), ("spike_from", 0, 1), ("lr", 0, 10), ("match_lr", 0, 10), ("spike_k", 1e-3, 1e3),
-                            ("decay", 0, 10), ("clip", 1e-6, 1e6), ("seed", 0, 2**63 - 1)):
-        value = getattr(args, name)
-        if value is None:
-            continue
-        if not low <= value <= high:
-            raise bad(f"--{name.replace('_', '-')}", "value", value, f"{low} to {high}", "correct it")
+    check_ranges(vars(args), RANGES | OF_THE_LOOP | ({} if args.replicas is None else {"replicas": (1, args.threads)}))
     for name in ("distill", "match"):
         if getattr(args, name) and args.teacher is None:
             raise bad(f"--{name}", "teacher", "none", "--teacher FOLDER", f"give one, or leave --{name} out")
@@ -170,7 +163,7 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()  # "meta" has no values
     except (RuntimeError, AssertionError) as e:
         raise bad("--device", name, str(e).splitlines()[0], "a device of this machine", "give --device cpu") from None
     return name

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sb_convert.constants import DEFAULT_K
 from sb_convert.errors import bad
 
+RANGES = {"steps": (1, 2**31), "batch": (1, 2**20), "length": (2, 2**24), "micro": (1, 2**20), "piece": (16, 2**24), "threads": (1, 1024), "warmup": (0, 2**31), "distill": (0, 1), "match": (0, 1),
+          "spike_from": (0, 1), "lr": (0, 10), "match_lr": (0, 10), "spike_k": (1e-3, 1e3), "decay": (0, 10), "clip": (1e-6, 1e6), "seed": (0, 2**63 - 1)}
+OF_THE_LOOP = {"eval_every": (1, 2**31), "minutes": (0, math.inf)}
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
+    """ConvertError: a value out of its range, or NaN."""
+    for name, (low, high) in ranges.items():
+        if not low <= values[name] <= high:
+            raise bad(f"--{name.replace('_', '-')}", "value", values[name], f"{low} to {high}", "correct it")
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Tokens per step: batch * length. The defaults train from nothing; a converted model wants a smaller lr (README.md)."""
+    """Tokens per step: batch * length. The defaults train from nothing; a converted model wants a smaller lr (README.md). ConvertError: a value out of its range."""
     steps: int
     seed: int = 1
     batch: int = 16            # rows of a step, at the first length
@@ -33,6 +46,7 @@ class Recipe:
     match_lr: float = 3e-3
 
     def __post_init__(self) -> None:
+        check_ranges(vars(self), RANGES)
         shares = sum(share for _, share in self.stages)
         if self.stages and (abs(shares - 1) > 1e-6 or min(share for _, share in self.stages) <= 0):
             raise bad("--stages", "shares", f"{shares:.0%} in all", "shares above 0 that are 100% in all", "correct them")
