@@ -135,7 +135,7 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
     t = n_batch*SPK_BATCH;
 #endif
 #ifdef SPK_UNPACKED
-    if (W::OFFSET > 0 && n_tok >= SPK_BATCH) {
+    if (W::OFFSET > 0 && n_tok >= SPK_UNPACK_FROM<W>) {
         float out[SPK_TOGETHER*SPK_ROWS];
         unpacked_sums<W, Q8>(n, tile, act, n_tok, out);
         return put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);

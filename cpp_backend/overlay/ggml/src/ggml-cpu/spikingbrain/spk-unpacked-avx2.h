@@ -1,12 +1,15 @@
 #pragma once
 
 // Tile products of many tokens with weights of 4 and 5 bits: unpacked once for all tokens of a call, 256 columns at a time, which stay in the
-// first cache. In float the operations of tile_sums, in the same order. Unpacked for every four tokens, as in tile_sums, 4 bits take a sixth of the
+// first cache. In float the operations of tile_sums, in the same order. Unpacked for every four tokens, as in tile_sums, 4 bits take an eighth of the
 // vector instructions, 5 bits more. Included inside the namespace of the instruction set.
 
 #include "spk-sums.h"
 
 static const int64_t SPK_UNPACKED_BLOCKS = 8; // of 32 columns
+
+// tokens from which on this is faster: while weights are unpacked the memory is waited for, and with fewer tokens that is a larger part
+template <class W> constexpr int SPK_UNPACK_FROM = W::OFFSET == 8 ? 32 : SPK_BATCH;
 
 struct spk_unpacked {
     alignas(64) uint8_t codes[SPK_UNPACKED_BLOCKS][8][64]; // [block][step]: 4 columns of 16 rows
