@@ -84,9 +84,11 @@ def test_the_plan_goes_on_where_it_stopped_and_ends_in_table_and_picture(tmp_pat
 def test_the_page_shows_the_rows_that_are_kept():
     rows = demo.results(ROOT / "examples" / "from_transformer")
     assert demo.table(rows) in (ROOT / "examples" / "README.md").read_text()
-    assert [*rows] == ["Transformer", "H", "random", "random-half", "H+S", "M", "H+M+S"]
+    assert [*rows] == [run.name for run in demo.RUNS]
     assert rows["random"]["tokens"] / rows["H"]["tokens"] == pytest.approx(4, rel=1e-3)
     assert rows["random"]["tokens"] / rows["random-half"]["tokens"] == pytest.approx(2, rel=1e-3)
+    eighth = next(tokens for tokens, ppl in rows["H-long"]["curve"] if ppl < rows["random"]["perplexity"]) / rows["random"]["tokens"]
+    assert eighth == pytest.approx(1 / 8, abs=0.01) and rows["H-long"]["perplexity"] < rows["Transformer-long"]["perplexity"]
 
 
 def test_rows_come_in_the_plans_order_and_none_is_left_out(tmp_path):
