@@ -106,8 +106,9 @@ def make(run: Run, args: argparse.Namespace, held_out: np.ndarray) -> Trainer:
     """The run's trainer, where it begins; what a converted model is worth there is kept in start.json."""
     folder, base = args.data / run.name, args.data / run.of / "checkpoint"
     if isinstance(run.start, Config):
-        model = Model(run.start) if run.goes_on else None
-        if model is not None:
+        model = None
+        if run.goes_on:
+            model = Model(run.start)
             model.load_state_dict(load_teacher(base, run.start, base).state_dict())
         return Trainer(run.start, recipe(run, args), model, device=args.device)
     brain = folder / "brain"
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
         p.add_argument(f"--{name}", type=float, default=value, help="of the converted runs (default %(default)s)")
     args = p.parse_args(argv)
     args.device = device_of(args.device)
-    check_ranges(vars(args), OF_THE_LOOP)
+    check_ranges(vars(args), OF_THE_LOOP | {"tokens": (4 * BATCH * LENGTH, 2**40)})  # a step of the shortest runs
     for run in RUNS:
         recipe(run, args)
     torch.set_num_threads(args.threads)

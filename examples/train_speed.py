@@ -80,10 +80,11 @@ def main(argv: list[str] | None = None) -> None:
         p.error(f"--steps, --lengths: got {args.steps} and {args.lengths}, expected at least 2 of each; correct them")
     device = device_of(args.device)
     base = config_of(SHAPES[args.shape], args.shape)
+    recipes = [Recipe(steps=args.steps, batch=max(1, args.tokens // length), length=length, micro=max(1, args.micro // length), piece=args.piece, threads=1,
+                      bf16=args.bf16, distill=0.5, lr=1e-4, spike_from=0.0 if spikes else 1.0)
+               for length, spikes in itertools.product(args.lengths, (False, True)[:1 + args.spikes])]
     model, teacher = new_model(converted(base), 1), new_model(dataclasses.replace(base, sliding_window=ENDLESS), 2)
-    for length, spikes in itertools.product(args.lengths, (False, True)[:1 + args.spikes]):
-        recipe = Recipe(steps=args.steps, batch=max(1, args.tokens // length), length=length, micro=max(1, args.micro // length), piece=args.piece, threads=1,
-                        bf16=args.bf16, distill=0.5, lr=1e-4, spike_from=0.0 if spikes else 1.0)
+    for recipe in recipes:
         print(json.dumps({"shape": args.shape, **measure(model, teacher, recipe, device)}), flush=True)
 
 

@@ -111,7 +111,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (("--tokens", "0"), "--steps: value: got 0"), (("--threads", "0"), "--threads: value: got 0"), (("--eval-every", "0"), "--eval-every: value: got 0"),
+    (("--tokens", "0"), "--tokens: value: got 0.0, expected 256 to"), (("--tokens", "nan"), "--tokens: value: got nan"), (("--threads", "0"), "--threads: value: got 0"), (("--eval-every", "0"), "--eval-every: value: got 0"),
     (("--minutes", "nan"), "--minutes: value: got nan"), (("--micro", "0"), "--micro: value: got 0"), (("--lr", "-1"), "--lr: value: got -1.0"), (("--match", "2"), "--match: value: got 2.0")])
 def test_a_value_that_no_run_can_have_is_refused_before_the_first(tmp_path, options, words):
     with pytest.raises(SystemExit, match=words):

@@ -143,7 +143,7 @@ def checked(args: argparse.Namespace) -> tuple[Recipe, Config]:
     for path in [*args.text, *(args.held_out or [])]:
         if not path.is_file():
             raise bad(path, "text", "no such file", "a UTF-8 text file", "correct --text or --held-out")
-    check_ranges(vars(args), RANGES | OF_THE_LOOP | ({} if args.replicas is None else {"replicas": (1, args.threads)}))
+    check_ranges(vars(args), OF_THE_LOOP | {"threads": RANGES["threads"]} | ({} if args.replicas is None else {"replicas": (1, args.threads)}))
     for name in ("distill", "match"):
         if getattr(args, name) and args.teacher is None:
             raise bad(f"--{name}", "teacher", "none", "--teacher FOLDER", f"give one, or leave --{name} out")
