@@ -25,9 +25,16 @@
 #include "spk-pairs-avx512.h"
 #endif
 
+// whether more tokens of a tile ask for its weights anew, which lie in the second cache by then
+#ifdef SPK_UNPACKED
+static const bool SPK_AHEAD_AGAIN = false;
+#else
+static const bool SPK_AHEAD_AGAIN = true;
+#endif
+
 // 16 rows times NT tokens, PARTS passes over them; a group is summed in integers, then scaled and added in float
 template <class W, int NT, bool Q8, int PART = 0>
-static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, float * out) {
+static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, bool ahead, float * out) {
     constexpr int N_BLOCK = Q8 ? 1 : W::GROUP/32;
 
     spk_sums<W, NT, PART> sums;
@@ -38,7 +45,7 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
         sums.template start<N_BLOCK>(x, b);
         for (int j = 0; j < N_BLOCK; ++j) {
             const uint8_t * block = tile + spk_block_at(b + j, W::BLOCK, W::TILE_SCALES);
-            if (NT > 1 && PART == 0) {
+            if (NT > 1 && PART == 0 && ahead) {
                 prefetch_ahead<W>(block, b + j);
             }
             W::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) {
@@ -49,7 +56,7 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
     }
     sums.store(out, total);
     if constexpr (PART + 1 < spk_sums<W, NT, PART>::PARTS) {
-        tile_sums<W, NT, Q8, PART + 1>(n, tile, scales, act, batch, out);
+        tile_sums<W, NT, Q8, PART + 1>(n, tile, scales, act, batch, ahead, out);
     }
 }
 
@@ -79,7 +86,7 @@ __attribute__((noinline)) static void tile_one(int64_t n, const uint8_t * tile, 
 #endif
 
 template <class W, int NT, bool Q8>
-static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch,
+static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, bool ahead,
                         const double * corr, float * y, int64_t stride_y, int n_rows) {
 #ifdef SPK_DOTPROD
     if constexpr (NT == 1 && one_token<W>::THERE) {
@@ -98,7 +105,7 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
         pair_sums(n, tile, batch, out);
     } else
 #endif
-    tile_sums<W, NT, Q8>(n, tile, scales, act, batch, out);
+    tile_sums<W, NT, Q8>(n, tile, scales, act, batch, ahead, out);
     put_tokens(out, act, NT, corr, y, stride_y, n_rows);
 }
 
@@ -107,7 +114,7 @@ static void tile_all(int64_t n, const uint8_t * tile, const float * scales, cons
                      const double * corr, float * y, int64_t stride_y, int n_rows) {
     int t = 0;
     for (; t + NT <= n_tok; t += NT) {
-        tile_tokens<W, NT, Q8>(n, tile, scales, act + t, batch, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
+        tile_tokens<W, NT, Q8>(n, tile, scales, act + t, batch, SPK_AHEAD_AGAIN || t == 0, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
     }
     if constexpr (NT > 1) {
         if (t < n_tok) {
@@ -122,7 +129,7 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
     int t = 0;
 #ifdef SPK_DOTPROD
     if (n_tok == 1) {
-        return tile_tokens<W, 1, Q8>(n, tile, scales, act, nullptr, corr, y, stride_y, n_rows);
+        return tile_tokens<W, 1, Q8>(n, tile, scales, act, nullptr, true, corr, y, stride_y, n_rows);
     }
     const int n_batch = n_tok/SPK_BATCH;
     if (n_batch > 0 && !corr && n_rows == SPK_ROWS) {

@@ -6,6 +6,8 @@
 
 static const int SPK_REG = 16; // floats of a register
 static const int SPK_NT = 8; // tokens whose sums stay in registers together
+// bytes of weights that are asked for ahead (spk-few.h). One token does without: it is no slower than the processor looks ahead.
+template <int NT> constexpr int SPK_AHEAD_FEW = NT == 1 ? 0 : 4096;
 
 struct spk_w { __m512i v; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_i { __m512i v; }; // 16 int32, one per row

@@ -121,10 +121,10 @@ SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
     return bias;
 }
 
-// Asks for what will be read soon; block b lies at `block`. One token does without: it is no slower than the processor looks ahead.
-template <class W>
+// Asks for what will be read soon, AHEAD bytes further on; block b lies at `block`.
+template <class W, int AHEAD = 4096>
 SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
-    const uint8_t * ahead = block + 4096;
+    const uint8_t * ahead = block + AHEAD;
     SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
         __builtin_prefetch(ahead + i);
     }
