@@ -8,14 +8,16 @@
 #include <cstring>
 
 // Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter (spk-chunks.h), without a barrier before the
-// work of one token. A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level
-// cache. Its results lie side by side in a buffer until what follows the product is done to them.
+// work of one token. Chunks are large first, since memory is waited for where one begins, and small at last, so that threads end together.
+// A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level cache. Its results lie side by side in
+// a buffer until what follows the product is done to them.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
 namespace {
 
-constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens go over together
-constexpr int64_t MIN_CHUNKS  = 64;       // enough for every thread to get some
+constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
+constexpr int64_t LEAST_SIZE  = 32*1024;
+constexpr int64_t SHARES      = 3;        // chunks that a thread's share of what is left has
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -29,7 +31,8 @@ struct mul_mat_sizes {
     bool      pack;        // to be interleaved on the way
     int64_t   n_batches;   // of tokens that are packed side by side
     bool      has_rest;
-    int64_t   chunk;       // tiles
+    int64_t   most;        // tiles of a chunk
+    int64_t   least;
     int64_t   part;        // tokens
     int       width;       // tokens side by side in what the rest is multiplied with
 
@@ -54,18 +57,18 @@ struct mul_mat_sizes {
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
         part  = std::max<int64_t>(1, pack ? n_tok : std::min(n_tok, PART)); // no tokens: none is asked for its logits
-        chunk = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles*n_parts()/MIN_CHUNKS));
+        most  = std::max<int64_t>(1, std::min<int64_t>(MOST_SIZE/tile_size, n_tiles));
+        least = std::max<int64_t>(1, std::min<int64_t>(LEAST_SIZE/tile_size, n_tiles));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
-    int64_t n_parts()  const { return (n_tok + part - 1)/part; }
-    int64_t n_chunks() const { return (n_tiles + chunk - 1)/chunk; }
+    int64_t n_parts() const { return (n_tok + part - 1)/part; }
 
     // per thread: interleaved tiles of a chunk, their scales (I8), results of isa.n_tok tokens
-    size_t pack_size()   const { return pack ? GGML_PAD(chunk*tile_size, 64) : 0; }
-    size_t scales_size() const { return type == GGML_TYPE_I8 ? chunk*n_groups*SPK_ROWS*sizeof(float) : 0; }
+    size_t pack_size()   const { return pack ? GGML_PAD(most*tile_size, 64) : 0; }
+    size_t scales_size() const { return type == GGML_TYPE_I8 ? most*n_groups*SPK_ROWS*sizeof(float) : 0; }
     size_t results_at()  const { return GGML_PAD(pack_size() + scales_size(), 64); }
-    size_t thread_size() const { return GGML_PAD(results_at() + spk_get_isa().n_tok*chunk*SPK_ROWS*sizeof(float), 64) + 64; }
+    size_t thread_size() const { return GGML_PAD(results_at() + spk_get_isa().n_tok*most*SPK_ROWS*sizeof(float), 64) + 64; }
 
     // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
     size_t batch_size()   const { return n/32*spk_get_isa().batch_block; }
@@ -80,6 +83,30 @@ struct mul_mat_sizes {
     size_t batches_at(int n_threads) const { return n_threads*thread_size(); }
     size_t spread_at (int n_threads) const { return batches_at(n_threads) + (own_batch()  ? n_threads : 1)*batches_size(); }
     size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : 1)*spread_size(); }
+};
+
+// the chunks of n_threads, one after the other
+struct mul_mat_chunks {
+    const mul_mat_sizes & sizes;
+    int64_t n_threads;
+    int64_t index = 0, begin = 0; // of the chunk, in tiles
+
+    int64_t end() const {
+        const int64_t left = sizes.n_tiles - begin;
+        return begin + std::min(left, std::clamp(left*sizes.n_parts()/(SHARES*n_threads), sizes.least, sizes.most));
+    }
+    void go_to(int64_t i) {
+        for (; index < i; ++index) {
+            begin = end();
+        }
+    }
+    int64_t count() const {
+        mul_mat_chunks last = *this;
+        while (last.begin < sizes.n_tiles) {
+            last.go_to(last.index + 1);
+        }
+        return last.index;
+    }
 };
 
 struct mul_mat {
@@ -149,8 +176,8 @@ struct mul_mat {
     }
 
     // asks for the scales of a chunk that this thread will likely take next, where all of them are read before its first weights
-    void prefetch_scales(int64_t tile0) const {
-        const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + sizes.chunk)*SPK_ROWS, sizes.m);
+    void prefetch_scales(int64_t tile0, int64_t n_tiles) const {
+        const int64_t first = tile0*SPK_ROWS, last = std::min((tile0 + n_tiles)*SPK_ROWS, sizes.m);
         for (int64_t i = first*sizes.n_groups; scales && !product.interleaved_scales && i < last*sizes.n_groups; i += 64/sizeof(float)) {
             __builtin_prefetch(scales + i, 0, 2);
         }
@@ -222,11 +249,13 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         ggml_barrier(params->threadpool);
     }
 
-    const int64_t n_parts = sizes.n_parts(), n_items = sizes.n_chunks()*n_parts;
-    const spk_chunks chunks(params, n_items);
-    for (int64_t i = chunks.take(); i < n_items; i = chunks.take()) {
-        const int64_t tile = i/n_parts*sizes.chunk, token = i % n_parts*sizes.part;
-        mm.prefetch_scales(tile + nth*sizes.chunk);
-        mm.run_chunk(tile, std::min(tile + sizes.chunk, sizes.n_tiles), token, std::min(token + sizes.part, sizes.n_tok));
+    mul_mat_chunks chunk = { sizes, nth };
+    const int64_t n_parts = sizes.n_parts(), n_items = chunk.count()*n_parts;
+    const spk_chunks items(params, n_items);
+    for (int64_t i = items.take(); i < n_items; i = items.take()) {
+        chunk.go_to(i/n_parts);
+        const int64_t token = i % n_parts*sizes.part, size = chunk.end() - chunk.begin;
+        mm.prefetch_scales(chunk.begin + nth*size, size);
+        mm.run_chunk(chunk.begin, chunk.end(), token, std::min(token + sizes.part, sizes.n_tok));
     }
 }
