@@ -16,8 +16,9 @@
 namespace {
 
 constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
-constexpr int64_t LEAST_SIZE  = 32*1024;
+constexpr int64_t LEAST_SIZE  = 32*1024;  // where a small matrix leaves enough for every thread
 constexpr int64_t SHARES      = 3;        // chunks that a thread's share of what is left has
+constexpr int64_t MOST_SHARES = 8;        // of all
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -32,7 +33,6 @@ struct mul_mat_sizes {
     int64_t   n_batches;   // of tokens that are packed side by side
     bool      has_rest;
     int64_t   most;        // tiles of a chunk
-    int64_t   least;
     int64_t   part;        // tokens
     int       width;       // tokens side by side in what the rest is multiplied with
 
@@ -58,7 +58,6 @@ struct mul_mat_sizes {
 
         part  = std::max<int64_t>(1, pack ? n_tok : std::min(n_tok, PART)); // no tokens: none is asked for its logits
         most  = std::max<int64_t>(1, std::min<int64_t>(MOST_SIZE/tile_size, n_tiles));
-        least = std::max<int64_t>(1, std::min<int64_t>(LEAST_SIZE/tile_size, n_tiles));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
@@ -91,9 +90,13 @@ struct mul_mat_chunks {
     int64_t n_threads;
     int64_t index = 0, begin = 0; // of the chunk, in tiles
 
+    // a share of n tiles, where a thread's has so many
+    int64_t share(int64_t n, int64_t shares) const { return n*sizes.n_parts()/(shares*n_threads); }
+
     int64_t end() const {
-        const int64_t left = sizes.n_tiles - begin;
-        return begin + std::min(left, std::clamp(left*sizes.n_parts()/(SHARES*n_threads), sizes.least, sizes.most));
+        const int64_t left  = sizes.n_tiles - begin;
+        const int64_t least = std::min<int64_t>(LEAST_SIZE/sizes.tile_size, share(sizes.n_tiles, MOST_SHARES));
+        return begin + std::min({ left, sizes.most, std::max<int64_t>({ 1, least, share(left, SHARES) }) });
     }
     void go_to(int64_t i) {
         for (; index < i; ++index) {
