@@ -231,10 +231,15 @@ def tiny_case(case: Case) -> Case:
     return replace(case, players=players, params=p, seconds=1)
 
 
-def select(form: str, only: list[str], n_threads: int, small: bool = False) -> list[Case]:
-    """Cases of a form (`quick` or `full`), or those whose id begins with one of `only`. Raises BenchError where none does."""
+def check_threads(n_threads: int) -> None:
+    """Raises BenchError where there are not so many CPUs."""
     if not 1 <= n_threads <= len(os.sched_getaffinity(0)):
         raise BenchError(f"bench: threads: got {n_threads}, expected 1 .. {len(os.sched_getaffinity(0))}; do correct --threads")
+
+
+def select(form: str, only: list[str], n_threads: int, small: bool = False) -> list[Case]:
+    """Cases of a form (`quick` or `full`), or those whose id begins with one of `only`. Raises BenchError where none does."""
+    check_threads(n_threads)
     cases = all_cases(n_threads)
     for prefix in only:
         if not any(c.id.startswith(prefix) for c in cases):

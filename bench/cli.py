@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def cmd_targets(args: argparse.Namespace) -> int:
 
 
 def cmd_cases(args: argparse.Namespace) -> int:
+    cases.check_threads(args.threads)
     for c in cases.all_cases(args.threads):
         print(f"{'quick ' if c.quick else '      '} {c.id:24} {c.kind:10} ~{c.seconds:4.0f} s {c.disk() / 2**30:5.1f} GiB  " + ", ".join(p.name for p in c.players))
     return 0
@@ -135,12 +137,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 well; 1 a case failed, a row got worse, a README differs; 2 it could not be done; 130 interrupted."""
+    """Exit codes: 0 well; 1 a case failed, a row got worse, a README differs; 2 it could not be done; 130 interrupted; 141 nobody reads the output."""
     args = parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except BenchError as e:
         print(e, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has enough of it (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return 130

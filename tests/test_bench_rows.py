@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +278,17 @@ def test_cases_have_names_of_their_own_and_fit_the_disk() -> None:
 def test_options_that_cannot_work_are_refused(only: list[str], threads: int, message: str) -> None:
     with pytest.raises(BenchError, match=message):
         select("full", only, threads)
+
+
+def test_the_list_of_cases_ends_with_its_reader_and_refuses_threads() -> None:
+    command = [sys.executable, "-m", "bench", "cases", "--threads"]
+    refused = subprocess.run([*command, "0"], cwd=ROOT, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "") and "got 0, expected 1 .." in refused.stderr and "Traceback" not in refused.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    cut = subprocess.run([*command, "1"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (cut.returncode, cut.stderr) == (141, b"")
 
 
 def test_a_busy_machine_is_called_noisy() -> None:
