@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
+
+from sb_convert.command import nobody_reads
 
 from . import cases, quality, rows
 from .checkout import RESULTS
@@ -146,8 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     except BenchError as e:
         print(e, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read the output has enough of it (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:  # a driver's is an error of its own
+        return nobody_reads()
     except KeyboardInterrupt:
         return 130

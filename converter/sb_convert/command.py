@@ -26,9 +26,8 @@ def exit_code(program: str, run: Callable[[], int], where: str | Path, verbose: 
             raise
         print(f"{program}: {str(e) or 'out of memory'}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a shell tells SIGPIPE
+    except BrokenPipeError:
+        return nobody_reads()
     except OSError as e:
         if system.is_closed_pipe(e):
             return 141
@@ -39,6 +38,12 @@ def exit_code(program: str, run: Callable[[], int], where: str | Path, verbose: 
     except KeyboardInterrupt as e:
         print(f"{program}: interrupted; {str(e) or unfinished}", file=sys.stderr)
         return 130
+
+
+def nobody_reads() -> int:
+    """The exit code where whoever read the output has enough of it, as a shell tells SIGPIPE; what is left of the output goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 @contextmanager

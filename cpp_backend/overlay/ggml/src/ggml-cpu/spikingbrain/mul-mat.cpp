@@ -16,9 +16,9 @@
 namespace {
 
 constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
-constexpr int64_t LEAST_SIZE  = 32*1024;  // where a small matrix leaves enough for every thread
-constexpr int64_t SHARES      = 3;        // chunks that a thread's share of what is left has
-constexpr int64_t MOST_SHARES = 8;        // of all
+constexpr int64_t LEAST_SIZE  = 32*1024;
+constexpr int64_t OF_LEFT     = 3;        // a chunk is a third of a thread's share of what is left
+constexpr int64_t OF_ALL      = 8;        // or LEAST_SIZE, where that is less than an eighth of its share of all
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -86,17 +86,16 @@ struct mul_mat_sizes {
 
 // the chunks of n_threads, one after the other
 struct mul_mat_chunks {
-    const mul_mat_sizes & sizes;
-    int64_t n_threads;
+    const int64_t n_tiles, n_parts, n_threads, most, least;
     int64_t index = 0, begin = 0; // of the chunk, in tiles
 
-    // a share of n tiles, where a thread's has so many
-    int64_t share(int64_t n, int64_t shares) const { return n*sizes.n_parts()/(shares*n_threads); }
+    mul_mat_chunks(const mul_mat_sizes & sizes, int64_t n_threads)
+        : n_tiles(sizes.n_tiles), n_parts(sizes.n_parts()), n_threads(n_threads), most(sizes.most),
+          least(std::max<int64_t>(1, std::min<int64_t>(LEAST_SIZE/sizes.tile_size, n_tiles*n_parts/(OF_ALL*n_threads)))) {}
 
     int64_t end() const {
-        const int64_t left  = sizes.n_tiles - begin;
-        const int64_t least = std::min<int64_t>(LEAST_SIZE/sizes.tile_size, share(sizes.n_tiles, MOST_SHARES));
-        return begin + std::min({ left, sizes.most, std::max<int64_t>({ 1, least, share(left, SHARES) }) });
+        const int64_t left = n_tiles - begin;
+        return begin + std::min({ left, most, std::max(least, left*n_parts/(OF_LEFT*n_threads)) });
     }
     void go_to(int64_t i) {
         for (; index < i; ++index) {
@@ -105,7 +104,7 @@ struct mul_mat_chunks {
     }
     int64_t count() const {
         mul_mat_chunks last = *this;
-        while (last.begin < sizes.n_tiles) {
+        while (last.begin < n_tiles) {
             last.go_to(last.index + 1);
         }
         return last.index;
@@ -252,13 +251,13 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         ggml_barrier(params->threadpool);
     }
 
-    mul_mat_chunks chunk = { sizes, nth };
-    const int64_t n_parts = sizes.n_parts(), n_items = chunk.count()*n_parts;
+    mul_mat_chunks chunk(sizes, nth);
+    const int64_t n_items = chunk.count()*chunk.n_parts;
     const spk_chunks items(params, n_items);
     for (int64_t i = items.take(); i < n_items; i = items.take()) {
-        chunk.go_to(i/n_parts);
-        const int64_t token = i % n_parts*sizes.part, size = chunk.end() - chunk.begin;
+        chunk.go_to(i/chunk.n_parts);
+        const int64_t token = i % chunk.n_parts*sizes.part, end = chunk.end(), size = end - chunk.begin;
         mm.prefetch_scales(chunk.begin + nth*size, size);
-        mm.run_chunk(chunk.begin, chunk.end(), token, std::min(token + sizes.part, sizes.n_tok));
+        mm.run_chunk(chunk.begin, end, token, std::min(token + sizes.part, sizes.n_tok));
     }
 }
