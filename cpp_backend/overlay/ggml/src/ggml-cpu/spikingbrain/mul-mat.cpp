@@ -8,8 +8,7 @@
 #include <cstring>
 
 // Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter (spk-chunks.h), without a barrier before the
-// work of one token. Chunks are large first, since memory is waited for where one begins, and small at last, so that threads end together.
-// A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level cache. Its results lie side by side in
+// work of one token. A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level cache. Its results lie side by side in
 // a buffer until what follows the product is done to them.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
@@ -17,8 +16,7 @@ namespace {
 
 constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
 constexpr int64_t LEAST_SIZE  = 32*1024;
-constexpr int64_t OF_LEFT     = 3;        // a chunk is a third of a thread's share of what is left
-constexpr int64_t OF_ALL      = 8;        // or LEAST_SIZE, where that is less than an eighth of its share of all
+constexpr int64_t OF_ALL      = 8;        // or an eighth of a thread's share of all, where that is less
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -82,33 +80,6 @@ struct mul_mat_sizes {
     size_t batches_at(int n_threads) const { return n_threads*thread_size(); }
     size_t spread_at (int n_threads) const { return batches_at(n_threads) + (own_batch()  ? n_threads : 1)*batches_size(); }
     size_t end_at    (int n_threads) const { return spread_at (n_threads) + (own_spread() ? n_threads : 1)*spread_size(); }
-};
-
-// the chunks of n_threads, one after the other
-struct mul_mat_chunks {
-    const int64_t n_tiles, n_parts, n_threads, most, least;
-    int64_t index = 0, begin = 0; // of the chunk, in tiles
-
-    mul_mat_chunks(const mul_mat_sizes & sizes, int64_t n_threads)
-        : n_tiles(sizes.n_tiles), n_parts(sizes.n_parts()), n_threads(n_threads), most(sizes.most),
-          least(std::max<int64_t>(1, std::min<int64_t>(LEAST_SIZE/sizes.tile_size, n_tiles*n_parts/(OF_ALL*n_threads)))) {}
-
-    int64_t end() const {
-        const int64_t left = n_tiles - begin;
-        return begin + std::min({ left, most, std::max(least, left*n_parts/(OF_LEFT*n_threads)) });
-    }
-    void go_to(int64_t i) {
-        for (; index < i; ++index) {
-            begin = end();
-        }
-    }
-    int64_t count() const {
-        mul_mat_chunks last = *this;
-        while (last.begin < n_tiles) {
-            last.go_to(last.index + 1);
-        }
-        return last.index;
-    }
 };
 
 struct mul_mat {
@@ -251,12 +222,13 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         ggml_barrier(params->threadpool);
     }
 
-    mul_mat_chunks chunk(sizes, nth);
-    const int64_t n_items = chunk.count()*chunk.n_parts;
+    const int64_t n_parts = sizes.n_parts(), least = std::min<int64_t>(LEAST_SIZE/sizes.tile_size, sizes.n_tiles*n_parts/(OF_ALL*nth));
+    spk_runs chunk(sizes.n_tiles, nth, least, sizes.most, n_parts);
+    const int64_t n_items = chunk.count()*n_parts;
     const spk_chunks items(params, n_items);
     for (int64_t i = items.take(); i < n_items; i = items.take()) {
-        chunk.go_to(i/chunk.n_parts);
-        const int64_t token = i % chunk.n_parts*sizes.part, end = chunk.end(), size = end - chunk.begin;
+        chunk.go_to(i/n_parts);
+        const int64_t token = i % n_parts*sizes.part, end = chunk.end(), size = end - chunk.begin;
         mm.prefetch_scales(chunk.begin + nth*size, size);
         mm.run_chunk(chunk.begin, end, token, std::min(token + sizes.part, sizes.n_tok));
     }

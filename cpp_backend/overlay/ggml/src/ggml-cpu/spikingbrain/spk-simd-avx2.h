@@ -3,7 +3,6 @@
 // AVX2 with FMA and F16C: 16 rows are two registers. Included inside the namespace of its instruction set.
 
 #include "spk-simd-ymm.h"
-#include "spk-swa-bytes.h"
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
@@ -150,7 +149,21 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 #define SWA_CODES  8 // so many rows multiply with values where they lie
 static const int  SWA_BITS = 6;
 static const bool SWA_FLIP = true;
-SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
+static const int  SWA_LOADED = 8; // keys that are turned together, four in each half of a register
+typedef int8_t swa_bytes __attribute__((vector_size(16)));
+SPK_INLINE void   a_store_keys(char * p, const char * rows, int64_t stride) {
+    __m256i x[4];
+    SPK_UNROLL for (int r = 0; r < 4; ++r) {
+        const __m128i a = _mm_loadu_si128((const __m128i *) (rows + r*stride)), b = _mm_loadu_si128((const __m128i *) (rows + (r + 4)*stride));
+        x[r] = _mm256_xor_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1), _mm256_set1_epi8(-128));
+    }
+    const __m256i a = _mm256_unpacklo_epi32(x[0], x[1]), b = _mm256_unpacklo_epi32(x[2], x[3]);
+    const __m256i c = _mm256_unpackhi_epi32(x[0], x[1]), d = _mm256_unpackhi_epi32(x[2], x[3]);
+    const __m256i out[4] = { _mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b), _mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d) };
+    SPK_UNROLL for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_si256((__m256i *) (p + 64*i), out[i]);
+    }
+}
 
 SPK_INLINE __m256 r_codes(const int8_t * p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p))); }
 SPK_INLINE __m256 r_half(const ggml_fp16_t * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }

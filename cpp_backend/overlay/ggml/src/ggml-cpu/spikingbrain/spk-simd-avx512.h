@@ -105,21 +105,23 @@ SPK_INLINE swa_block a_four(const void * a, const void * b, const void * c, cons
     return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
 }
 // words of 4 columns, those of the rows side by side
-SPK_INLINE __m512i   a_words(swa_block x) {
+SPK_INLINE __m512i   a_words(const char * rows, int64_t stride) {
+    const swa_block x = a_four(rows, rows + stride, rows + 2*stride, rows + 3*stride);
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
 }
 // 64 bytes from each word to the next
-SPK_INLINE void      a_store_keys(char * p, swa_block x) {
-    const __m512i y = _mm512_xor_si512(a_words(x), _mm512_set1_epi8(-128));
+static const int     SWA_LOADED = 4; // keys that are turned together
+SPK_INLINE void      a_store_keys(char * p, const char * rows, int64_t stride) {
+    const __m512i y = _mm512_xor_si512(a_words(rows, stride), _mm512_set1_epi8(-128));
     _mm_storeu_si128((__m128i *) p, _mm512_castsi512_si128(y));
     _mm_storeu_si128((__m128i *) (p +  64), _mm512_extracti32x4_epi32(y, 1));
     _mm_storeu_si128((__m128i *) (p + 128), _mm512_extracti32x4_epi32(y, 2));
     _mm_storeu_si128((__m128i *) (p + 192), _mm512_extracti32x4_epi32(y, 3));
 }
 // 16 columns, the bytes of the rows side by side
-SPK_INLINE void      a_store_values(char * p, swa_block x) {
+SPK_INLINE void      a_store_values(char * p, const char * rows, int64_t stride) {
     const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    _mm512_storeu_si512(p, _mm512_shuffle_epi8(a_words(x), order));
+    _mm512_storeu_si512(p, _mm512_shuffle_epi8(a_words(rows, stride), order));
 }
 
 SPK_INLINE __m512i  words4(const void * p) {

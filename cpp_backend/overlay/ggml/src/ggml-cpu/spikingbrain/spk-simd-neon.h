@@ -136,7 +136,8 @@ SPK_INLINE float  lf_sum(spk_lf a) { return vaddvq_f32(a.v); }
 // window attention (spk-swa.h, spk-swa-int.h)
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = false;
-SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
+static const int  SWA_LOADED = 4; // keys that are turned together
+SPK_INLINE void   a_store_keys(char * p, const char * rows, int64_t stride) { a_store_words<SWA_FLIP>(p, a_four(rows, stride)); }
 
 SPK_INLINE float32x4_t r_half(const ggml_fp16_t * p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 

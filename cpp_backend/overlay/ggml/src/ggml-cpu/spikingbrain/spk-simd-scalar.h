@@ -119,7 +119,8 @@ SPK_INLINE float  lf_sum(spk_lf a) { return a.v; }
 #define SWA_DIRECT 0
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = false;
-SPK_INLINE void   a_store_keys(char * p, swa_block x) { a_store_words<SWA_FLIP>(p, x); }
+static const int  SWA_LOADED = 4; // keys that are turned together
+SPK_INLINE void   a_store_keys(char * p, const char * rows, int64_t stride) { a_store_words<SWA_FLIP>(p, a_four(rows, stride)); }
 
 typedef float half_reg __attribute__((vector_size(4*SPK_REG)));
 SPK_INLINE half_reg r_half(const ggml_fp16_t * p) {

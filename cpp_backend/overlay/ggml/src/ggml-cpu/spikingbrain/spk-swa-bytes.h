@@ -10,12 +10,11 @@ typedef int32_t swa_words __attribute__((vector_size(16)));
 
 struct swa_block { swa_bytes v[4]; };
 
-SPK_INLINE swa_block a_four(const void * a, const void * b, const void * c, const void * d) {
+SPK_INLINE swa_block a_four(const char * rows, int64_t stride) {
     swa_block x;
-    memcpy(&x.v[0], a, 16);
-    memcpy(&x.v[1], b, 16);
-    memcpy(&x.v[2], c, 16);
-    memcpy(&x.v[3], d, 16);
+    SPK_UNROLL for (int r = 0; r < 4; ++r) {
+        memcpy(&x.v[r], rows + r*stride, 16);
+    }
     return x;
 }
 
@@ -38,7 +37,8 @@ SPK_INLINE void a_store_words(char * p, swa_block x) {
 }
 
 // 16 columns, the bytes of the rows side by side
-SPK_INLINE void a_store_values(char * p, swa_block x) {
+SPK_INLINE void a_store_values(char * p, const char * rows, int64_t stride) {
+    const swa_block x = a_four(rows, stride);
     const swa_bytes a = SWA_ZIP_BYTES(x.v[0], x.v[1], 0), b = SWA_ZIP_BYTES(x.v[2], x.v[3], 0);
     const swa_bytes c = SWA_ZIP_BYTES(x.v[0], x.v[1], 8), d = SWA_ZIP_BYTES(x.v[2], x.v[3], 8);
     const swa_pairs out[4] = { SWA_ZIP_PAIRS(a, b, 0), SWA_ZIP_PAIRS(a, b, 4), SWA_ZIP_PAIRS(c, d, 0), SWA_ZIP_PAIRS(c, d, 4) };

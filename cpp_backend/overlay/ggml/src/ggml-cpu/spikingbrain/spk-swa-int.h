@@ -15,19 +15,20 @@ SPK_INLINE swa_bytes swa_columns(const char * row, int64_t i, int64_t stride) {
     return x;
 }
 
-// 4 rows, 16 columns at a time: f(column, their bytes)
-template <typename F>
-SPK_INLINE void swa_four_rows(const char * const * rows, int64_t stride, int64_t d, F f) {
+// n <= N rows as N, 16 columns at a time: f(column, their bytes, from a row's to the next one's). Behind the last row that again: there is
+// room, and nobody reads it.
+template <int N, typename F>
+SPK_INLINE void swa_each_16(const char * rows, int64_t stride, int64_t n, int64_t d, F f) {
     int64_t i = 0;
-    for (; i + 16 <= d; i += 16) {
-        f(i, a_four(rows[0] + i, rows[1] + i, rows[2] + i, rows[3] + i));
+    for (; n >= N && i + 16 <= d; i += 16) {
+        f(i, rows + i, stride);
     }
-    if (i < d) {
-        swa_bytes x[4];
-        for (int r = 0; r < 4; ++r) {
-            x[r] = swa_columns(rows[r], i, stride);
+    for (; i < d; i += 16) {
+        swa_bytes x[N];
+        for (int64_t r = 0; r < N; ++r) {
+            x[r] = swa_columns(rows + (r < n ? r : n - 1)*stride, i, stride);
         }
-        f(i, a_four(x, x + 1, x + 2, x + 3));
+        f(i, (const char *) x, sizeof(x[0]));
     }
 }
 
@@ -38,7 +39,7 @@ static void swa_load_scales(float * scale, const char * rows, int64_t stride, in
     }
 }
 
-// N rows of a tile from j on; behind its last one that again: there is room, and nobody reads it
+// N rows of a tile from j on; behind its last one that again
 template <int N>
 SPK_INLINE void swa_pointers(const char ** p, const char * rows, int64_t stride, int64_t n, int64_t j) {
     const char * row = rows + j*stride;
@@ -51,31 +52,30 @@ SPK_INLINE void swa_pointers(const char ** p, const char * rows, int64_t stride,
 // codes in steps of 4 columns, 16 keys of a step side by side
 static void swa_load_keys(const spk_swa_work & w) {
     const int64_t width = spk_swa_width(w.d);
-    for (int64_t j = 0; j < w.n; j += 4) {
-        const char * rows[4];
-        swa_pointers<4>(rows, w.keys, w.stride_k, w.n, j);
+    for (int64_t j = 0; j < w.n; j += SWA_LOADED) {
         char * out = (char *) w.k + j/16*16*width + j % 16*4;
-        swa_four_rows(rows, w.stride_k, w.d, [&](int64_t i, swa_block x) SWA_INLINE { a_store_keys(out + i*16, x); });
+        swa_each_16<SWA_LOADED>(w.keys + j*w.stride_k, w.stride_k, w.n - j, w.d,
+            [&](int64_t i, const char * rows, int64_t stride) SWA_INLINE { a_store_keys(out + i*16, rows, stride); });
     }
 }
 
 // codes as floats, or those of a column of 4 values side by side
 static void swa_load_values(const spk_swa_work & w) {
-    for (int64_t j = 0; j < w.n; j += 4) {
-        const char * rows[4];
-        swa_pointers<4>(rows, w.values, w.stride_v, w.n, j);
 #if SWA_PIECES > 0
+    for (int64_t j = 0; j < w.n; j += 4) {
         char * out = (char *) w.v + j*spk_swa_width(w.d);
-        swa_four_rows(rows, w.stride_v, w.d, [&](int64_t i, swa_block x) SWA_INLINE { a_store_values(out + 4*i, x); });
-#else
-        for (int r = 0; r < 4; ++r) {
-            float * out = w.v + (j + r)*w.d;
-            for (int64_t i = 0; i < w.d; ++i) {
-                out[i] = ((const int8_t *) rows[r])[i];
-            }
-        }
-#endif
+        swa_each_16<4>(w.values + j*w.stride_v, w.stride_v, w.n - j, w.d,
+            [&](int64_t i, const char * rows, int64_t stride) SWA_INLINE { a_store_values(out + 4*i, rows, stride); });
     }
+#else
+    for (int64_t j = 0; j < w.n; ++j) {
+        const int8_t * row = (const int8_t *) (w.values + j*w.stride_v);
+        float * out = w.v + j*w.d;
+        for (int64_t i = 0; i < w.d; ++i) {
+            out[i] = row[i];
+        }
+    }
+#endif
 }
 
 // few rows multiply with keys where they lie
@@ -322,8 +322,8 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
 static void swa_pieces(const spk_swa_work &, int64_t, const spk_vec *) {}
 static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
     const char * v = (const char *) w.v;
-    const int64_t stride = w.d*sizeof(float), next = 2*SPK_SWA_TILE*w.stride_v, pass = SWA_C*SPK_REG;
-    // keys to come during the first pass, values during the second; what is asked for later is there
+    const int64_t stride = w.d*sizeof(float), next = SPK_SWA_TILE*w.stride_v, pass = SWA_C*SPK_REG;
+    // the next tile's keys during the first pass, its values during the second; what is asked for later is there
     const auto ahead = [&](int64_t i) {
         return i < pass ? swa_rows_ahead { w.keys + next, w.stride_k } : i < 2*pass ? swa_rows_ahead { w.values + next, w.stride_v } : swa_rows_ahead { v, 0 };
     };

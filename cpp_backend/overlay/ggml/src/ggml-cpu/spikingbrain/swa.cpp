@@ -1,3 +1,4 @@
+#include "spk-chunks.h"
 #include "spk-isa.h"
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 // Softmax attention over the window ring, one pass over the keys with a running maximum.
 // A work item is (sequence, key/value head, block of tokens): all query heads of the group and all tokens of the block share each
 // tile of keys. Of a few tokens (decode, drafts) the keys are split into chunks of fixed size, too, so that several threads share one
-// head; the partial results are merged in order after a barrier. Items are handed out in runs: a thread reads on where it was, and
-// prepares the queries of a head once. Arithmetic of rows and keys: spk-swa.h.
+// head; the partial results are merged in order after a barrier. Threads take items in runs (spk-chunks.h): they read on where they were, and
+// prepare the queries of a head once. Arithmetic of rows and keys: spk-swa.h.
 
 namespace {
 
@@ -85,6 +86,28 @@ struct swa_item {
     int64_t p0, p1;            // positions of the keys
     bool    sinks;             // those, too
 };
+
+swa_item swa_item_at(const swa_sizes & sizes, const ggml_tensor * dst, int64_t item) {
+    const int64_t chunk = item % sizes.n_chunk;
+    const int64_t block = item/sizes.n_chunk % sizes.n_block;
+
+    swa_item it;
+    it.head = item/(sizes.n_chunk*sizes.n_block) % sizes.n_kv;
+    it.seq  = item/(sizes.n_chunk*sizes.n_block*sizes.n_kv);
+    it.t0   = block*SWA_TOKENS;
+    it.t1   = std::min(it.t0 + SWA_TOKENS, sizes.n_tok);
+
+    const int32_t * pos   = (const int32_t *) dst->src[3]->data + it.seq*sizes.n_tok;
+    const int32_t   first = ((const int32_t *) dst->src[4]->data)[it.seq*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
+    it.p0 = std::max<int64_t>(first, pos[it.t0] - sizes.window + 1);
+    it.p1 = (int64_t) pos[it.t1 - 1] + 1;
+    it.sinks = chunk == 0;
+    if (sizes.n_chunk > 1) {
+        it.p0 = it.p0 + chunk*SWA_CHUNK;
+        it.p1 = std::min(it.p1, it.p0 + SWA_CHUNK);
+    }
+    return it;
+}
 
 // the queries of an item's sequence, head and tokens
 void swa_queries(const swa_sizes & sizes, const ggml_tensor * dst, const swa_item & it, spk_swa_work & w) {
@@ -203,36 +226,23 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
     const size_t size = swa_take(w, nullptr, sizes);
     swa_take(w, (char *) part + swa_partials_size(sizes, params->nth) + params->ith*size, sizes);
 
-    const int64_t begin = sizes.n_items()*params->ith/params->nth, end = sizes.n_items()*(params->ith + 1)/params->nth;
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t chunk = item % sizes.n_chunk;
-        const int64_t block = item/sizes.n_chunk % sizes.n_block;
+    spk_runs run(sizes.n_items(), params->nth, 1, sizes.n_items());
+    const int64_t n_runs = run.count();
+    const spk_chunks runs(params, n_runs);
+    for (int64_t i = runs.take(); i < n_runs; i = runs.take()) {
+        run.go_to(i);
+        for (int64_t item = run.begin, end = run.end(); item < end; ++item) {
+            const swa_item it = swa_item_at(sizes, dst, item);
+            if (item == run.begin || item % sizes.n_chunk == 0) {
+                swa_queries(sizes, dst, it, w);
+            }
+            float * x = part + (split ? item : params->ith)*sizes.partial_size();
+            swa_run(sizes, dst, it, x, w);
 
-        swa_item it;
-        it.head = item/(sizes.n_chunk*sizes.n_block) % sizes.n_kv;
-        it.seq  = item/(sizes.n_chunk*sizes.n_block*sizes.n_kv);
-        it.t0   = block*SWA_TOKENS;
-        it.t1   = std::min(it.t0 + SWA_TOKENS, sizes.n_tok);
-
-        const int32_t * pos   = (const int32_t *) dst->src[3]->data + it.seq*sizes.n_tok;
-        const int32_t   first = ((const int32_t *) dst->src[4]->data)[it.seq*GGML_SPK_SEQ_N_INFO + GGML_SPK_SEQ_POS_FIRST];
-        it.p0 = std::max<int64_t>(first, pos[it.t0] - sizes.window + 1);
-        it.p1 = (int64_t) pos[it.t1 - 1] + 1;
-        it.sinks = chunk == 0;
-        if (split) {
-            it.p0 = it.p0 + chunk*SWA_CHUNK;
-            it.p1 = std::min(it.p1, it.p0 + SWA_CHUNK);
-        }
-
-        if (item == begin || chunk == 0) {
-            swa_queries(sizes, dst, it, w);
-        }
-        float * x = part + (split ? item : params->ith)*sizes.partial_size();
-        swa_run(sizes, dst, it, x, w);
-
-        if (!split) {
-            for (int64_t r = 0; r < w.n_rows; ++r) {
-                swa_merge(swa_out(dst, sizes, it.seq, it.head, it.t0 + r/sizes.n_group, r % sizes.n_group), x + r*(sizes.d + 2), 1, 0, sizes.d);
+            if (!split) {
+                for (int64_t r = 0; r < w.n_rows; ++r) {
+                    swa_merge(swa_out(dst, sizes, it.seq, it.head, it.t0 + r/sizes.n_group, r % sizes.n_group), x + r*(sizes.d + 2), 1, 0, sizes.d);
+                }
             }
         }
     }
