@@ -58,6 +58,10 @@ def test_experts_and_sinks_agree_with_plain_loops(isa: str) -> None:
     assert " 0 failed" in run(built("test-spk-experts"), env={"SPIKINGBRAIN_ISA": isa})
 
 
+def test_threads_share_an_operator() -> None:
+    assert " 0 failed" in run(built("test-spk-runs"))
+
+
 def converted(checkpoint: Path, model: Path, *options: str) -> Path:
     from sb_convert.cli import main
 

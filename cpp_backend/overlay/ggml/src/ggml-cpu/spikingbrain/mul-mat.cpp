@@ -1,22 +1,22 @@
 #include "mul-mat-tile.h"
 #include "spk-buffer.h"
 #include "spk-chunks.h"
+#include "spk-runs.h"
 #include "ggml-backend-impl.h"
 #include "vec.h"
 
 #include <algorithm>
 #include <cstring>
 
-// Threads take chunks of tiles (16 rows each) of a part of the tokens from a shared counter (spk-chunks.h), without a barrier before the
-// work of one token. A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level cache. Its results lie side by side in
-// a buffer until what follows the product is done to them.
+// Threads take chunks of tiles (16 rows each; spk-runs.h) of a part of the tokens from a shared counter (spk-chunks.h), without a barrier before
+// the work of one token. A chunk goes through its tokens, isa.n_tok at a time, while its weights stay in the second-level cache. Its results lie
+// side by side in a buffer until what follows the product is done to them.
 // Rows as they are on disk are interleaved on the way when there are enough tokens to pay for it.
 
 namespace {
 
 constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
 constexpr int64_t LEAST_SIZE  = 32*1024;
-constexpr int64_t OF_ALL      = 8;        // or an eighth of a thread's share of all, where that is less
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -222,8 +222,8 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         ggml_barrier(params->threadpool);
     }
 
-    const int64_t n_parts = sizes.n_parts(), least = std::min<int64_t>(LEAST_SIZE/sizes.tile_size, sizes.n_tiles*n_parts/(OF_ALL*nth));
-    spk_runs chunk(sizes.n_tiles, nth, least, sizes.most, n_parts);
+    const int64_t n_parts = sizes.n_parts();
+    spk_runs chunk(sizes.n_tiles, nth, LEAST_SIZE/sizes.tile_size, sizes.most, n_parts);
     const int64_t n_items = chunk.count()*n_parts;
     const spk_chunks items(params, n_items);
     for (int64_t i = items.take(); i < n_items; i = items.take()) {

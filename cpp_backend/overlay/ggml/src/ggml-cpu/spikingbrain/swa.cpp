@@ -1,5 +1,6 @@
 #include "spk-chunks.h"
 #include "spk-isa.h"
+#include "spk-runs.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -9,7 +10,7 @@
 // Softmax attention over the window ring, one pass over the keys with a running maximum.
 // A work item is (sequence, key/value head, block of tokens): all query heads of the group and all tokens of the block share each
 // tile of keys. Of a few tokens (decode, drafts) the keys are split into chunks of fixed size, too, so that several threads share one
-// head; the partial results are merged in order after a barrier. Threads take items in runs (spk-chunks.h): they read on where they were, and
+// head; the partial results are merged in order after a barrier. Threads take items in runs (spk-runs.h): they read on where they were, and
 // prepare the queries of a head once. Arithmetic of rows and keys: spk-swa.h.
 
 namespace {
@@ -226,7 +227,7 @@ void spk_swa(const ggml_compute_params * params, ggml_tensor * dst) {
     const size_t size = swa_take(w, nullptr, sizes);
     swa_take(w, (char *) part + swa_partials_size(sizes, params->nth) + params->ith*size, sizes);
 
-    spk_runs run(sizes.n_items(), params->nth, 1, sizes.n_items());
+    spk_runs run(sizes.n_items(), params->nth, 1, sizes.n_items(), 1);
     const int64_t n_runs = run.count();
     const spk_chunks runs(params, n_runs);
     for (int64_t i = runs.take(); i < n_runs; i = runs.take()) {
