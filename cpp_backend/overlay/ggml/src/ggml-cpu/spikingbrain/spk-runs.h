@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstdint>
 
-// Runs of n things, one after the other, which n_threads take from a counter (spk-chunks.h): large first, since memory is waited for where one
-// begins, and small at last, so that threads end together. Each is handed out n_times. A run is a third of a thread's share of what is left, and
-// in least .. most; where there is little, it may be less than least: an eighth of a thread's share of all.
+// Runs of n things, one after the other, which n_threads take from a counter (spk-chunks.h), each n_times: large first, since memory is waited
+// for where one begins, and small at last, so that threads end together. A run is a third of a thread's share of what is left, no less than
+// `least`, or an eighth of a thread's share of all where that is less, and no more than `most`.
 struct spk_runs {
     static constexpr int64_t OF_LEFT = 3, OF_ALL = 8;
 
