@@ -10,6 +10,8 @@
 #include <cstring>
 #include <type_traits>
 
+typedef int8_t swa_bytes __attribute__((vector_size(16))); // 16 columns of a key or value
+
 #define SPK_INLINE static inline __attribute__((always_inline))
 #define SPK_MEMBER inline __attribute__((always_inline))
 #define SPK_UNROLL   _Pragma("GCC unroll 8")

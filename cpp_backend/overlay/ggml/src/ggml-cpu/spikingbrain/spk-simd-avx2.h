@@ -150,7 +150,6 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 static const int  SWA_BITS = 6;
 static const bool SWA_FLIP = true;
 static const int  SWA_LOADED = 8; // keys that are turned together, four in each half of a register
-typedef int8_t swa_bytes __attribute__((vector_size(16)));
 SPK_INLINE void   a_store_keys(char * p, const char * rows, int64_t stride) {
     __m256i x[4];
     SPK_UNROLL for (int r = 0; r < 4; ++r) {

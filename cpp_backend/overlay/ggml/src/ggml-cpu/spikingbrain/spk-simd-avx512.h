@@ -85,7 +85,6 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 #define SWA_PIECES  3
 #define SWA_MOST    16776960.0f // below 2^24
 #define SWA_COLUMNS 2           // 16s of columns whose sums stay in registers together
-typedef int8_t    swa_bytes __attribute__((vector_size(16)));
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = true; // codes of keys as w + 128, which vpdpbusd takes
 

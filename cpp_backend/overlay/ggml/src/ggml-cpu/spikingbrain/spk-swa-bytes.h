@@ -4,7 +4,6 @@
 
 #include "spk-isa-common.h"
 
-typedef int8_t  swa_bytes __attribute__((vector_size(16)));
 typedef int16_t swa_pairs __attribute__((vector_size(16)));
 typedef int32_t swa_words __attribute__((vector_size(16)));
 
