@@ -121,6 +121,12 @@ def batch_cases(n_threads: int) -> list[Case]:
             for n in (1, 4, 16)]
 
 
+def shared_cases(n_threads: int) -> list[Case]:
+    """Two processes that do not know of each other: two servers, a server and a notebook."""
+    return [Case("shared-1b-p2", "shared", (LLAMA, *IK, PLAIN, SPIKES), {"depth": 512, "n_gen": N_GEN, "seconds": 2.0, "repetitions": 3,
+                                                                        "n_threads": n_threads, "processes": 2}, seconds=150)]
+
+
 def prefill_cases(n_threads: int) -> list[Case]:
     who = (LLAMA, PLAIN, SPIKES, *IK)
     return [
@@ -203,7 +209,7 @@ def all_cases(n_threads: int) -> list[Case]:
     return [
         *decode_cases(n_threads), *prefill_cases(n_threads),
         Case("validate-1b-d4096", "validate", (LLAMA, IK[-2], PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=200),
-        *batch_cases(n_threads),
+        *batch_cases(n_threads), *shared_cases(n_threads),
         Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
              quick=True, seconds=60),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),

@@ -14,7 +14,7 @@ from sb_convert.cli import main as sb_convert
 from sb_convert.constants import ARCH
 
 N_GOLDEN = 96  # tokens of golden.npz
-ONE = {"n_threads": 1, "n_threads_batch": 1}  # ggml's barriers spin: on a busy machine two threads take far longer
+ONE = {"n_threads": 1, "n_threads_batch": 1}  # of so small a model two would only wait for one another
 
 
 def convert(checkpoint: Path, out: Path, *options: str) -> Path:

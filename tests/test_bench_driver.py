@@ -218,16 +218,18 @@ def suite(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_measures_every_kind_of_case_and_cleans_up(suite: Path) -> None:
-    wanted = ("decode-1b-d1024", "prefill-1b-n512", "prefill-1b-at16384", "validate", "batch-1b-s4", "load", "roofline-1b-t1", "operators-1b-t1",
+    wanted = ("decode-1b-d1024", "prefill-1b-n512", "prefill-1b-at16384", "validate", "batch-1b-s4", "shared", "load", "roofline-1b-t1", "operators-1b-t1",
               "products-1b", "products-step", "python")
     assert run.run([tiny_case(c) for c in all_cases(1) if c.id.startswith(wanted)], suite, small=True) == 0
     found = rows.read(suite)
-    assert {r["case"].split("-")[0] for r in found} == {"decode", "prefill", "validate", "batch", "load", "roofline", "operators", "products", "python"}
+    assert {r["case"].split("-")[0] for r in found} == {"decode", "prefill", "validate", "batch", "shared", "load", "roofline", "operators", "products", "python"}
     for r in found:
         assert not r["skipped"] and r["median"] > 0 and r["repetitions"] == len(r["values"]) and r["machine"]["cpus"] and r["pin"] == "pin==1"
     decode = [r for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "decode"]
     assert len(decode) == 6 and all(r["model_hash"] and r["state_bytes"] and r["peak_resident_bytes"] and r["depth"] == 1024 for r in decode)
     assert [r["name"] for r in found if r["case"] == "decode-1b-d1024" and r["kind"] == "ratio"][0].startswith("SpikingBrain-1B-tiny q4_0 / Llama-3.2-1B-tiny q4_0")
+    both = [r for r in found if r["kind"] == "shared"]
+    assert len(both) == 4 and all(r["extra"]["bound"] > 0 for r in both) and tables.shared(found).count("x ±") == 4
     assert not list((suite.parent / "work" / "models").glob("*"))
 
 

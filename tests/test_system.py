@@ -32,6 +32,56 @@ def test_threads_are_physical_cores_where_no_affinity_is_told(monkeypatch: pytes
     assert system.threads() == want and n_threads() == min(8, want)
 
 
+# name of a file under /sys/fs/cgroup -> its text; /proc/self/cgroup; CPUs' worth of time
+GROUPS = [
+    ({}, "0::/\n", None),
+    ({"cpu.max": "max 100000\n"}, "0::/\n", None),
+    ({"cpu.max": "200000 100000\n"}, "0::/\n", 2),
+    ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
+    ({"cpu.max": "5000 100000\n"}, "0::/\n", 1),
+    ({"a.slice/cpu.max": "300000 100000\n", "a.slice/b/cpu.max": "max 100000\n"}, "0::/a.slice/b\n", 3),  # the group around counts, too
+    ({"a.slice/cpu.max": "300000 100000\n", "a.slice/b/cpu.max": "100000 50000\n", "cpu.max": "max 100000\n"}, "0::/a.slice/b\n", 2),
+    ({"cpu.max": "400000 100000\n"}, "0::/named/outside\n", 4),  # a container's root
+    ({"cpu,cpuacct/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, "5:cpuset:/\n4:cpu,cpuacct:/docker/f00\n", 3),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "1:cpu:/\n0::/\n", None),
+    ({"memory/cpu.max": "100000 100000\n"}, "4:memory:/\n", None),
+    ({"cpu.max": "100000 0\n"}, "0::/\n", None), ({"cpu.max": "what\n"}, "0::/\n", None), ({"cpu.max": ""}, "0::/\n", None),
+    ({"cpu.max": "100000 100000\n"}, "no colons\n", None), ({"cpu.max": "100000 100000\n"}, "", None), ({"cpu.max": "100000 100000\n"}, None, None),
+]
+
+
+@pytest.mark.parametrize("files, listed, want", GROUPS)
+def test_the_time_that_a_container_is_left_counts_as_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], listed: str | None, want: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    if listed is not None:
+        (tmp_path / "listed").write_text(listed)
+    monkeypatch.setattr(system, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(system, "OWN_CGROUPS", tmp_path / "listed")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert system._quota() == want and system.cpus() == system.threads() == (want or 8)
+
+
+@pytest.mark.parametrize("machine, allowed, cores, want", [(8, 8, 8, None), (8, 8, 4, None), (16, 4, 4, 4), (16, 4, 2, 2), (16, 4, None, 4)])
+def test_a_program_that_counts_by_itself_is_told_where_that_is_wrong(
+        monkeypatch: pytest.MonkeyPatch, machine: int, allowed: int, cores: int | None, want: int | None) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(system, "cpus", lambda: allowed)
+    monkeypatch.setattr(system, "_allowed_cores", lambda: cores)
+    assert system.threads_if_limited() == want
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be taken away from a process here")
+def test_cores_are_those_of_the_cpus_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.sched_getaffinity(0)
+    assert system._allowed_cores() is None or 1 <= (system._allowed_cores() or 0) <= len(here)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {min(here)})
+    assert system._allowed_cores() in (None, 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {10**6})
+    assert system._allowed_cores() is None
+
+
 def test_cpus_of_windows_are_those_of_its_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch, 16, 8)
     monkeypatch.setattr(system, "_windows_cpus", lambda: 3)

@@ -309,6 +309,7 @@ def test_wrapper_passes_defaults_that_the_user_can_override(monkeypatch):
     executed = {}
     monkeypatch.setattr(tools.os, "execv", lambda path, argv: executed.update(path=path, argv=argv))
     monkeypatch.setattr(tools.os, "environ", env := {"LLAMA_ARG_CACHE_RAM": "7"})
+    monkeypatch.setattr(tools.system, "threads_if_limited", lambda: None)
     monkeypatch.setattr(tools.sys, "argv", ["sb-server", "--no-cache-idle-slots", "--ctx-checkpoints", "9"])
     tools.server()
     assert env == {"LLAMA_ARG_CACHE_RAM": "7", "LLAMA_ARG_FIT": "off", "LLAMA_ARG_BATCH": "512"}

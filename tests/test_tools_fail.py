@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from binding_models import convert
 
+from sb_convert import system
 from spikingbrain_cpp import refusals, tools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +142,7 @@ def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
     became: list = []
     monkeypatch.setattr(sys, "argv", [f"sb-{name}", "x"])
     monkeypatch.setattr(os, "environ", {"HOME": "/"})
+    monkeypatch.setattr(system, "threads_if_limited", lambda: None)
     monkeypatch.setattr(os, "execv", lambda path, argv: became.append((path, argv)) or sys.exit(0))
     with pytest.raises(SystemExit, match="0"):
         getattr(tools, name.replace("-", "_"))()
@@ -148,7 +150,36 @@ def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
     assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-init", "sb-eval", "sb-spikes", "sb-train"}
 
 
+def became(monkeypatch, name: str, options: list[str], environ: dict[str, str], n_threads: int | None) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the tool, where n_threads are all that this process may use."""
+    ran: list = []
+    monkeypatch.setattr(sys, "argv", [f"sb-{name}", *options])
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(os, "execv", lambda path, argv: ran.append(argv) or sys.exit(0))
+    monkeypatch.setattr(system, "threads_if_limited", lambda: n_threads)
+    with pytest.raises(SystemExit):
+        getattr(tools, name.replace("-", "_"))()
+    return ran[0][1:], dict(os.environ)
+
+
+@pytest.mark.parametrize("name", BECOMES)
+def test_each_command_uses_the_cpus_it_may(name, monkeypatch):
+    argv, env = became(monkeypatch, name, ["x"], {}, 3)
+    if name in ("quantize", "gguf-split"):  # no operators
+        assert (argv, env) == (["x"], BECOMES[name])
+    elif name in ("bench", "rpc-server"):
+        assert (argv, env) == (["-t", "3", "x"], BECOMES[name])
+    else:
+        assert (argv, env) == (["x"], BECOMES[name] | {"LLAMA_ARG_THREADS": "3"})
+    for option in ("-t", "--threads"):
+        argv, env = became(monkeypatch, name, [option, "2"], {}, 3)
+        assert (argv, env) == ([option, "2"], BECOMES[name]), option
+    env = became(monkeypatch, name, ["x"], {"LLAMA_ARG_THREADS": "5"}, 3)[1]
+    assert env["LLAMA_ARG_THREADS"] == "5"
+
+
 def test_a_default_gives_way_to_its_options_and_variables(monkeypatch):
+    monkeypatch.setattr(system, "threads_if_limited", lambda: None)
     for options, gone in ((["-fit", "on"], FIT), (["--fit", "on"], FIT), (["--cache-idle-slots"], IDLE), (["-b", "9"], BATCH), (["--batch-size", "9"], BATCH), (["-ub", "9"], BATCH), (["--ubatch-size", "9"], BATCH)):
         monkeypatch.setattr(sys, "argv", ["sb-server", *options])
         monkeypatch.setattr(os, "environ", {})
@@ -169,6 +200,7 @@ def test_who_reads_the_room_of_checkpoints_refuses_a_wrong_one(command, monkeypa
 
 def test_help_says_what_differs_and_then_the_tools_own(monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["sb-server", "-h"])
+    monkeypatch.setattr(system, "threads_if_limited", lambda: None)
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it should have ended"))
     with pytest.raises(SystemExit, match="0"):
         tools.server()

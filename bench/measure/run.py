@@ -18,7 +18,7 @@ from . import build, conversion, drafts, events, machine, operators, python_shar
 from .session import Bench, Models
 
 MEASURE = {
-    "decode": whole_models.decode, "prefill": whole_models.prefill, "depths": whole_models.depths, "fit": whole_models.fit,
+    "decode": whole_models.decode, "prefill": whole_models.prefill, "depths": whole_models.depths, "shared": whole_models.shared, "fit": whole_models.fit,
     "validate": whole_models.validate, "load": whole_models.load,
     "operators": operators.operators, "products": operators.products, "step": operators.step, "convert": conversion.convert,
     "python": python_share.python, "verify": taking_back.verify, "rollback": taking_back.rollback, "before": taking_back.before,

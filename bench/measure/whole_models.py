@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,22 @@ def depths(bench: Bench, case: Case) -> list[Row]:
             share = ratio_row(row, base)
             out.append(make_row(**share | {"kind": f"share {row['depth']}", "name": row["name"], "values": [v / allowed for v in share["values"]]}))
     return rows + out
+
+
+def shared(bench: Bench, case: Case) -> list[Row]:
+    """Tokens per second of `processes` together, each with a model and as many threads as it would have alone."""
+    p = case.params
+    context = Context(p["depth"] + 2 * p["n_gen"] + 256)
+
+    def measure(bench: Bench, case: Case, seat: Seat) -> dict[str, Sample]:
+        n = p["processes"] - 1
+        with bench.seated((seat.player,) * n, context.n_ctx, p["n_threads"]) as others, ThreadPoolExecutor(n + 1) as pool:
+            for each in (seat, *others):
+                bench.fill(each, p["depth"])
+            found = list(pool.map(lambda each: steps_of(each, case.params), (seat, *others)))
+        return {"shared": Sample(sum(s.value for s in found), [t for s in found for t in s.steps], found[0].depth)}
+    rows = sampled(bench, case, context, measure, "tokens/s")
+    return rows + ratios(rows, case.players)
 
 
 def prefill(bench: Bench, case: Case) -> list[Row]:

@@ -250,6 +250,15 @@ def verify(rows: list[Row]) -> str:
     return table(["threads", "model", "ms for 1", *(f"{n} tokens" for n in sizes[1:])], body)
 
 
+def shared(rows: list[Row]) -> str:
+    """Tokens per second of all processes together, ours over the others'."""
+    found = [r for r in rows if r["kind"] == "shared" and r["median"]]
+    pairs = [r for r in rows if r["kind"] == "ratio shared" and r["median"]]
+    others = list(dict.fromkeys(r["name"].split(" / ")[1] for r in pairs))
+    body = [[r["name"], value(r), *(value(find(pairs, case=r["case"], name=f"{r['name']} / {other}")) for other in others)] for r in found]
+    return table(["model", "tokens/s of all", *(f"over {other}" for other in others)], body)
+
+
 def rollback(rows: list[Row]) -> str:
     """Milliseconds to take tokens back beside that of a decoded token."""
     found = [r for r in rows if r["kind"].startswith("rollback ") and r["median"]]
@@ -319,7 +328,7 @@ def event_driven(rows: list[Row]) -> str:
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
-    "step": step, "products": shapes_of_products, "batch": batch, "load": load, "validate": validate, "convert": convert, "python": python,
+    "step": step, "products": shapes_of_products, "batch": batch, "shared": shared, "load": load, "validate": validate, "convert": convert, "python": python,
     "big": big, "moe": moe, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "events": event_driven, "skipped": skipped,
 }
 
@@ -327,7 +336,8 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
 CAPTIONS = {
     "figure7": "Decode speed in tokens/s over depth, ratios to the fastest of the others and what the bytes of a token allow of them",
     "memory": "Memory over depth", "prefill": "Time to the first token", "roofline": "Roofline and threads",
-    "batch": "Several sequences, tokens/s of all together at a depth of 512", "big": "7B shapes",
+    "batch": "Several sequences, tokens/s of all together at a depth of 512", "shared": "Two processes at once, each with as many threads as there are cores",
+    "big": "7B shapes",
     "moe": "SpikingBrain-76B-small, a mixture of experts, beside upstream's dense and mixture models of that size; bytes of the weights that a token chooses",
     "validate": "What is filled or fitted against what was run", "python": "Python's share of the time per token", "load": "Load time",
     "convert": "Conversion of a checkpoint of Qwen2.5-1.5B's dimensions (3.1 GB; Qwen2 layout beside ours) to Q4_0",

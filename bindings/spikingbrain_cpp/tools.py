@@ -9,7 +9,9 @@ variable set by the user overrides:
   slots of constant size do not share, and a slot asked for by its number would read its prompt again;
 - LLAMA_ARG_BATCH=512 (upstream 2048): between two batches a server cancels what nobody waits for and serves the other
   slots, and a bar moves; 512 is one micro-batch, so larger batches gain nothing;
-- LLAMA_ARG_REPACK=off for sb-imatrix: importance is gathered from float inputs, interleaved weights multiply integers.
+- LLAMA_ARG_REPACK=off for sb-imatrix: importance is gathered from float inputs, interleaved weights multiply integers;
+- LLAMA_ARG_THREADS (where the tool reads no variable: -t) if this process may not use the whole machine (a container, `taskset`,
+  a batch system): upstream counts the cores of the machine.
 
 SPIKINGBRAIN_CHECKPOINT_RAM (MiB, read by the fork's server; 512 if unset) bounds what the checkpoints of one slot hold:
 each is up to a whole window (115 MiB for the 7B), and upstream bounds their number only.
@@ -45,6 +47,7 @@ FIT: Defaults = {"LLAMA_ARG_FIT": ("off", ("-fit", "--fit"))}
 IDLE: Defaults = {"LLAMA_ARG_CACHE_IDLE_SLOTS": ("off", ("--cache-idle-slots", "--no-cache-idle-slots", "LLAMA_ARG_NO_CACHE_IDLE_SLOTS"))}
 BATCH: Defaults = {"LLAMA_ARG_BATCH": ("512", ("-b", "--batch-size", "-ub", "--ubatch-size", "LLAMA_ARG_UBATCH"))}
 REPACK: Defaults = {"LLAMA_ARG_REPACK": ("off", ("-nr", "--repack", "--no-repack", "LLAMA_ARG_NO_REPACK"))}
+THREADS = ("-t", "--threads")
 CHECKPOINTS = """\
 One more environment variable:
   SPIKINGBRAIN_CHECKPOINT_RAM=512: MiB that the checkpoints of one slot may take; beyond that the oldest are dropped, never the newest
@@ -98,6 +101,18 @@ def run(tool: str, defaults: Defaults | None = None, note: str = "") -> NoReturn
         become(path, defaults or {}, note)
 
 
+def thread_defaults() -> Defaults:
+    """None where the tool itself counts right."""
+    n = system.threads_if_limited()
+    return {} if n is None else {"LLAMA_ARG_THREADS": (str(n), THREADS)}
+
+
+def with_threads(argv: Sequence[str]) -> list[str]:
+    """The arguments of a tool that has the option only. It stands first: a last option may lack its value."""
+    n = system.threads_if_limited()
+    return [*argv] if n is None or {*THREADS, "-h", "--help", "--version"} & {*argv[1:]} else [argv[0], "-t", str(n), *argv[1:]]
+
+
 def tool_path(tool: str) -> Path:
     """Where a tool of llama.cpp lies. Exits with a sentence where it is not."""
     path: Path = system.program(LIB / tool)
@@ -126,12 +141,13 @@ def renamed(text: str) -> str:
 @dataclass(frozen=True)
 class Tool:
     """defaults: see run(); note: for --help; refused: reasons why the arguments must not reach the tool, or None of each;
-    versioned: it has a --version of its own."""
+    versioned: it has a --version of its own; threads: by what it is told their number, "variable", "option" or nothing."""
 
     defaults: Defaults = field(default_factory=dict)
     note: str = ""
     refused: tuple[Callable[[Sequence[str]], str | None], ...] = ()
     versioned: bool = True
+    threads: str = ""
 
 
 def _common(command: str) -> tuple[Callable[[Sequence[str]], str | None], ...]:
@@ -140,14 +156,14 @@ def _common(command: str) -> tuple[Callable[[Sequence[str]], str | None], ...]:
 
 CHAT = LIMIT + CACHE + CHECKPOINTS
 TOOLS = {
-    "sb-cli": Tool(FIT | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-cli"), *_common("sb-cli"))),
-    "sb-server": Tool(FIT | IDLE | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-server"), *_common("sb-server"))),
-    "sb-completion": Tool(FIT | BATCH, LIMIT, (*_common("sb-completion"), refusals.self_extend)),
+    "sb-cli": Tool(FIT | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-cli"), *_common("sb-cli")), threads="variable"),
+    "sb-server": Tool(FIT | IDLE | BATCH, CHAT, (lambda _: refusals.checkpoint_ram("sb-server"), *_common("sb-server")), threads="variable"),
+    "sb-completion": Tool(FIT | BATCH, LIMIT, (*_common("sb-completion"), refusals.self_extend), threads="variable"),
     "sb-quantize": Tool(refused=(refusals.quantize, refusals.quantize_output), versioned=False),
-    "sb-perplexity": Tool(FIT, refused=(partial(refusals.numbers, "sb-perplexity"), refusals.perplexity)),
-    "sb-bench": Tool(refused=(partial(refusals.numbers, "sb-bench"),)),
-    "sb-batched-bench": Tool(FIT, refused=(partial(refusals.numbers, "sb-batched-bench"), refusals.context)),
-    "sb-imatrix": Tool(FIT | REPACK, refused=(partial(refusals.numbers, "sb-imatrix"), refusals.imatrix)),
+    "sb-perplexity": Tool(FIT, refused=(partial(refusals.numbers, "sb-perplexity"), refusals.perplexity), threads="variable"),
+    "sb-bench": Tool(refused=(partial(refusals.numbers, "sb-bench"),), threads="option"),
+    "sb-batched-bench": Tool(FIT, refused=(partial(refusals.numbers, "sb-batched-bench"), refusals.context), threads="variable"),
+    "sb-imatrix": Tool(FIT | REPACK, refused=(partial(refusals.numbers, "sb-imatrix"), refusals.imatrix), threads="variable"),
     "sb-gguf-split": Tool(refused=(refusals.merge_output,)),
 }
 
@@ -159,10 +175,12 @@ def start(command: str) -> NoReturn:
     for refused in tool.refused:
         if reason := refused(argv):
             sys.exit(reason)
+    if tool.threads == "option":
+        sys.argv = with_threads(sys.argv)
     name = command.replace("sb-", "llama-")
     if command == "sb-gguf-split" and refusals.deletes_parts(argv):
         merge_and_delete(tool_path(name), argv)
-    run(name, tool.defaults, tool.note)
+    run(name, tool.defaults | (thread_defaults() if tool.threads == "variable" else {}), tool.note)
 
 
 def tell_version(command: str, versioned: bool) -> None:
@@ -198,4 +216,4 @@ gguf_split = partial(start, "sb-gguf-split")
 def rpc_server() -> NoReturn:
     """The entry point sb-rpc-server."""
     tell_version("sb-rpc-server", True)
-    _exec(tool_path("llama-rpc-server"), sys.argv)
+    _exec(tool_path("llama-rpc-server"), with_threads(sys.argv))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -23,9 +24,9 @@ MAX_THREADS = 512
 
 
 def cpus() -> int:
-    """CPUs that this process may use, at least 1."""
+    """CPUs that this process may use, or whose time it may (`docker --cpus`), at least 1."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), _quota() or MAX_THREADS)
     counted = getattr(os, "process_cpu_count", os.cpu_count)()  # on Windows without the process's mask
     return max(1, min(counted or 1, _windows_cpus() or MAX_THREADS))
 
@@ -36,6 +37,59 @@ def threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(cpus(), MAX_THREADS)
     return max(1, min(cpus(), _cores() or MAX_THREADS, MAX_THREADS))
+
+
+def threads_if_limited() -> Optional[int]:
+    """Threads for a program that counts the machine's cores by itself; None: it may use them all."""
+    if cpus() >= (os.cpu_count() or 1):
+        return None
+    return min(threads(), _allowed_cores() or MAX_THREADS)
+
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _quota() -> Optional[int]:
+    """How many CPUs' time the control groups of this process leave it, rounded up; None: no limit, or none that can be read.
+
+    Linux: the least of each group and those around it, of both versions. A container sees its own group as the root, whatever its name outside."""
+    limits: list[float] = []
+    try:
+        groups = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+    except (OSError, ValueError):
+        return None
+    for controllers, name in (group[1:] for group in groups if len(group) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = CGROUPS / controllers
+        group = mounted / name.lstrip("/")
+        for folder in [group, *group.parents]:
+            if folder.is_relative_to(mounted):
+                limits += _limit(folder)
+    return max(1, math.ceil(min(limits))) if limits else None
+
+
+def _limit(folder: Path) -> list[float]:
+    """[CPUs' time] of one control group, [] without a limit."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return [int(quota) / int(period)] if int(quota) > 0 else []
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
+        return []
+
+
+def _allowed_cores() -> Optional[int]:
+    """Physical cores of which this process may use a CPU; None: the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return _cores()
+    try:
+        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings"
+        return len({Path(siblings.format(cpu)).read_text() for cpu in os.sched_getaffinity(0)})
+    except OSError:
+        return None
 
 
 def _cores() -> Optional[int]:

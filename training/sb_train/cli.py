@@ -6,12 +6,12 @@ import argparse
 import functools
 import json
 import math
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from sb_convert import system
 from sb_convert.command import exit_code
 from sb_convert.config import Config, ModelConfig
 from sb_convert.errors import bad
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: cuda where there is one)")
     g.add_argument("--bf16", action="store_true", help="matrix products in bfloat16; weights and optimiser stay float32")
-    g.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the CPU (default: all)")
+    g.add_argument("--threads", type=int, default=system.cpus(), metavar="N", help="of the CPU (default: those this process may use)")
     g.add_argument("--replicas", type=int, metavar="N", help="groups of threads that each compute their share of the rows, with gradients of their own, 4 bytes a weight "
                    f"(default: as many as threads below {SMALL // 10**6} million weights, else 1)")
     recipe(g, "micro", "rows of one forward")

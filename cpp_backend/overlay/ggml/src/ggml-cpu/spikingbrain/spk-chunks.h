@@ -1,7 +1,7 @@
 #pragma once
 
 // Numbers 0 .. n - 1 of an operator's chunks, which its threads take from a shared counter, so that slow cores take fewer. It is ggml's own
-// of a threadpool, but no barrier stands before the first one: it costs milliseconds where threads are more than free cores. Between our operators
+// of a threadpool, but no barrier stands before the first one: it costs another turn of each thread where they are more than free cores. Between our operators
 // the counter stands at FIRST; whoever takes the last number of all puts it back. llama.cpp's operators leave small ones: then, and in
 // a threadpool's first operator, every thread sees that by its first number, and they set it together.
 
