@@ -602,6 +602,7 @@ int main() {
         test_exact(type, 256, 80, 1,  0, 0.03, { 2, 3, 4 });
         test_exact(type, 256, 80, 20, 0, 0.03, { 2, 3, 4 });
         test_exact(type, 512, 528, 67, 0, 0.01, { 1, 2 });
+        test_exact(type, 1024, 1040, 1, 0, 0.0, { 2 }); // loaded by several threads, in shares of which the last is smaller
         test_then(type, 48, 1,  1);
         test_then(type, 64, 11, 2);
         test_then(type, 21, 3,  1);

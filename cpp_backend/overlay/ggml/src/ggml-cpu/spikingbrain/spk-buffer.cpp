@@ -3,7 +3,16 @@
 
 #include "traits.h"
 
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+#include <vector>
+
 namespace {
+
+constexpr size_t MOST_THREADS = 8;        // that load: more do not read memory faster
+constexpr size_t SHARE_SIZE   = 256*1024; // bytes that a thread takes at once
 
 // a matrix, or a stack of them: of each expert one
 bool can_hold(const ggml_tensor * w) {
@@ -15,6 +24,23 @@ bool can_hold_scales(const ggml_tensor * scales) {
     return scales->type == GGML_TYPE_F32 && scales->ne[1] % SPK_ROWS == 0 && scales->ne[2] == 1 && scales->ne[3] == 1;
 }
 
+// `work` at once on as many threads as share n things. Memory that is new is cleared page by page when it is first written, a file's pages are
+// read when they are: both wait less on several
+template <class F> void on_threads(size_t n, F work) {
+    const size_t n_threads = std::min({ n, (size_t) std::thread::hardware_concurrency(), MOST_THREADS });
+    std::vector<std::thread> others;
+    try {
+        for (size_t i = 1; i < n_threads; ++i) {
+            others.emplace_back(work);
+        }
+    } catch (const std::exception &) { // no more threads: those that are there do it
+    }
+    work();
+    for (auto & other : others) {
+        other.join();
+    }
+}
+
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     const bool scales = can_hold_scales(tensor);
     if (!(can_hold(tensor) || scales) || offset != 0 || size != ggml_nbytes(tensor)) {
@@ -22,13 +48,22 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, 
             tensor->name, ggml_type_name(tensor->type), (long long) tensor->ne[0], (long long) tensor->ne[1], size, offset);
     }
     const size_t tile_size = SPK_ROWS*ggml_row_size(tensor->type, tensor->ne[0]);
-    for (size_t i = 0; i < size; i += tile_size) {
+    const auto pack = [=](size_t at) {
         if (scales) {
-            spk_pack_scales((float *) ((char *) tensor->data + i), (const float *) ((const char *) data + i), tensor->ne[0], SPK_ROWS);
-            continue;
+            spk_pack_scales((float *) ((char *) tensor->data + at), (const float *) ((const char *) data + at), tensor->ne[0], SPK_ROWS);
+        } else {
+            spk_pack_tile(tensor->type, (uint8_t *) tensor->data + at, (const uint8_t *) data + at, tensor->ne[0], SPK_ROWS);
         }
-        spk_pack_tile(tensor->type, (uint8_t *) tensor->data + i, (const uint8_t *) data + i, tensor->ne[0], SPK_ROWS);
-    }
+    };
+    const size_t share = std::max(tile_size, SHARE_SIZE/tile_size*tile_size);
+    std::atomic<size_t> next = 0;
+    on_threads((size + share - 1)/share, [&] {
+        for (size_t begin = next.fetch_add(share); begin < size; begin = next.fetch_add(share)) {
+            for (size_t at = begin; at < std::min(begin + share, size); at += tile_size) {
+                pack(at);
+            }
+        }
+    });
 }
 
 const char * get_name(ggml_backend_buffer_type_t) {
