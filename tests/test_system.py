@@ -61,6 +61,8 @@ def test_the_time_that_a_container_is_left_counts_as_cpus(monkeypatch: pytest.Mo
     monkeypatch.setattr(system, "OWN_CGROUPS", tmp_path / "listed")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert system._quota() == want and system.cpus() == system.threads() == (want or 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1024)))
+    assert (system.cpus(), system.threads()) == ((want, want) if want else (1024, 512))
 
 
 @pytest.mark.parametrize("machine, allowed, cores, want", [(8, 8, 8, None), (8, 8, 4, None), (16, 4, 4, 4), (16, 4, 2, 2), (16, 4, None, 4)])

@@ -26,7 +26,8 @@ MAX_THREADS = 512
 def cpus() -> int:
     """CPUs that this process may use, or whose time it may (`docker --cpus`), at least 1."""
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), _quota() or MAX_THREADS)
+        allowed = len(os.sched_getaffinity(0))
+        return min(allowed, _quota() or allowed)
     counted = getattr(os, "process_cpu_count", os.cpu_count)()  # on Windows without the process's mask
     return max(1, min(counted or 1, _windows_cpus() or MAX_THREADS))
 
