@@ -74,14 +74,14 @@ def test_a_program_that_counts_by_itself_is_told_where_that_is_wrong(
     assert system.threads_if_limited() == want
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPUs cannot be taken away from a process here")
-def test_cores_are_those_of_the_cpus_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = os.sched_getaffinity(0)
-    assert system._allowed_cores() is None or 1 <= (system._allowed_cores() or 0) <= len(here)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {min(here)})
-    assert system._allowed_cores() in (None, 1)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {10**6})
-    assert system._allowed_cores() is None
+@pytest.mark.parametrize("allowed, want", [({0}, 1), ({0, 2}, 1), ({0, 1}, 2), ({0, 1, 2, 3}, 2), ({0, 9}, None)])
+def test_cores_are_those_of_the_cpus_it_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: set[int], want: int | None) -> None:
+    for cpu, siblings in enumerate(("5", "a", "5", "a")):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings").write_text(f"{siblings}\n")
+    monkeypatch.setattr(system, "CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed, raising=False)
+    assert system._allowed_cores() == want
 
 
 def test_cpus_of_windows_are_those_of_its_affinity_mask(monkeypatch: pytest.MonkeyPatch) -> None:

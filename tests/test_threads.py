@@ -1,4 +1,4 @@
-"""Threads of more number than CPUs, of one process or of several: slower than one thread each, not by the time slices of the system."""
+"""More threads than CPUs, of one process or of several: they share what there is, and do not wait for time slices of the system."""
 
 from __future__ import annotations
 

@@ -137,29 +137,24 @@ FIT, IDLE, BATCH = {"LLAMA_ARG_FIT": "off"}, {"LLAMA_ARG_CACHE_IDLE_SLOTS": "off
 BECOMES = {"cli": FIT | BATCH, "completion": FIT | BATCH, "server": FIT | IDLE | BATCH, "quantize": {}, "perplexity": FIT, "bench": {}, "batched-bench": FIT, "imatrix": FIT | {"LLAMA_ARG_REPACK": "off"}, "gguf-split": {}, "rpc-server": {}}
 
 
-@pytest.mark.parametrize("name", BECOMES)
-def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
-    became: list = []
-    monkeypatch.setattr(sys, "argv", [f"sb-{name}", "x"])
-    monkeypatch.setattr(os, "environ", {"HOME": "/"})
-    monkeypatch.setattr(system, "threads_if_limited", lambda: None)
-    monkeypatch.setattr(os, "execv", lambda path, argv: became.append((path, argv)) or sys.exit(0))
-    with pytest.raises(SystemExit, match="0"):
-        getattr(tools, name.replace("-", "_"))()
-    assert became == [(tools.LIB / f"llama-{name}", [f"sb-{name}", "x"])] and os.environ == {"HOME": "/", **BECOMES[name]}
-    assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-init", "sb-eval", "sb-spikes", "sb-train"}
-
-
-def became(monkeypatch, name: str, options: list[str], environ: dict[str, str], n_threads: int | None) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment of the tool, where n_threads are all that this process may use."""
+def became(monkeypatch, name: str, options: list[str], environ: dict[str, str], n_threads: int | None = None) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the tool; n_threads: all that this process may use, None where it may use the machine."""
     ran: list = []
     monkeypatch.setattr(sys, "argv", [f"sb-{name}", *options])
     monkeypatch.setattr(os, "environ", environ)
-    monkeypatch.setattr(os, "execv", lambda path, argv: ran.append(argv) or sys.exit(0))
     monkeypatch.setattr(system, "threads_if_limited", lambda: n_threads)
-    with pytest.raises(SystemExit):
+    monkeypatch.setattr(os, "execv", lambda path, argv: ran.append((path, argv[0], argv[1:])) or sys.exit(0))
+    with pytest.raises(SystemExit, match="0"):
         getattr(tools, name.replace("-", "_"))()
-    return ran[0][1:], dict(os.environ)
+    ((path, zero, argv),) = ran
+    assert (path, zero) == (tools.LIB / f"llama-{name}", f"sb-{name}")
+    return argv, dict(os.environ)
+
+
+@pytest.mark.parametrize("name", BECOMES)
+def test_each_command_becomes_its_tool_with_its_defaults(name, monkeypatch):
+    assert became(monkeypatch, name, ["x"], {"HOME": "/"}) == (["x"], {"HOME": "/", **BECOMES[name]})
+    assert {f"sb-{n}" for n in BECOMES} == {*tools.COMMANDS} - {"sb-convert", "sb-init", "sb-eval", "sb-spikes", "sb-train"}
 
 
 @pytest.mark.parametrize("name", BECOMES)
@@ -179,14 +174,8 @@ def test_each_command_uses_the_cpus_it_may(name, monkeypatch):
 
 
 def test_a_default_gives_way_to_its_options_and_variables(monkeypatch):
-    monkeypatch.setattr(system, "threads_if_limited", lambda: None)
     for options, gone in ((["-fit", "on"], FIT), (["--fit", "on"], FIT), (["--cache-idle-slots"], IDLE), (["-b", "9"], BATCH), (["--batch-size", "9"], BATCH), (["-ub", "9"], BATCH), (["--ubatch-size", "9"], BATCH)):
-        monkeypatch.setattr(sys, "argv", ["sb-server", *options])
-        monkeypatch.setattr(os, "environ", {})
-        monkeypatch.setattr(os, "execv", lambda *_: sys.exit(0))
-        with pytest.raises(SystemExit):
-            tools.server()
-        assert os.environ == {k: v for k, v in (FIT | IDLE | BATCH).items() if k not in gone}, options
+        assert became(monkeypatch, "server", options, {}) == (options, {k: v for k, v in (FIT | IDLE | BATCH).items() if k not in gone}), options
 
 
 @pytest.mark.parametrize("command", ["sb-cli", "sb-server", "sb-completion"])

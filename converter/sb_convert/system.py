@@ -47,7 +47,7 @@ def threads_if_limited() -> Optional[int]:
     return min(threads(), _allowed_cores() or MAX_THREADS)
 
 
-CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+CPUS, CGROUPS, OWN_CGROUPS = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def _quota() -> Optional[int]:
@@ -87,8 +87,7 @@ def _allowed_cores() -> Optional[int]:
     if not hasattr(os, "sched_getaffinity"):
         return _cores()
     try:
-        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings"
-        return len({Path(siblings.format(cpu)).read_text() for cpu in os.sched_getaffinity(0)})
+        return len({(CPUS / f"cpu{cpu}/topology/thread_siblings").read_text() for cpu in os.sched_getaffinity(0)})
     except OSError:
         return None
 
