@@ -53,6 +53,12 @@ def test_integer_products_are_exact(isa: str) -> None:
     assert " 0 failed" in found
 
 
+def test_products_with_k_quants_agree_with_plain_loops_and_between_instruction_sets() -> None:
+    said = {isa: run(built("test-spk-k"), env={"SPIKINGBRAIN_ISA": isa}) for isa in ("zen4", "avx512", "avx2", "generic")}
+    assert all(" 0 failed" in text for text in said.values())
+    assert len({line for text in said.values() for line in text.splitlines() if line.startswith("fingerprint")}) == 1
+
+
 @pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "generic"])
 def test_experts_and_sinks_agree_with_plain_loops(isa: str) -> None:
     assert " 0 failed" in run(built("test-spk-experts"), env={"SPIKINGBRAIN_ISA": isa})

@@ -139,13 +139,13 @@ static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
 
         bool bias = true;
         for (int64_t b = 0; b < n/32; ++b) {
-            int sum = 0;
+            int sum[2] = {};
             for (int i = 0; i < 32; ++i) {
-                sum += row.s8[32*b + i];
+                sum[i/16] += row.s8[32*b + i];
             }
-            bias &= row.bias[b] == -8*sum;
+            bias &= row.bias[b] == -8*(sum[0] + sum[1]) && row.sums[2*b] == sum[0] && row.sums[2*b + 1] == sum[1];
         }
-        check(bias, std::string(name) + " bias");
+        check(bias, std::string(name) + " bias and sums");
 
         const auto q8 = ggml_spk_row_get((const char *) tq->data + t*tq->nb[1], n);
         bool close = true;

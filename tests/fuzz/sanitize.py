@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 FLAGS = "-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize=vptr"
 OURS = re.compile(r"spikingbrain|/spk-|/gla\.cpp|/swa\.cpp|tests/cpp|runtime/")
 N_CORPUS = int(os.environ.get("SANITIZE_FILES", "600"))
-PROGRAMS = ("test-spk-ops", "test-spk-matmul", "test-spk-experts", "test-sequences", "test-storage", "test-memory", "test-history", "fuzz-files")
+PROGRAMS = ("test-spk-ops", "test-spk-matmul", "test-spk-k", "test-spk-experts", "test-sequences", "test-storage", "test-memory", "test-history", "fuzz-files")
 
 
 def build() -> None:

@@ -131,6 +131,7 @@ enum ggml_spk_encoding {
 // A row of activations, packed: what GGML_OP_SPK_ENCODE writes and GGML_OP_SPK_MUL_MAT reads.
 // s8    the counts s, clamped to +-127 (-128 never occurs)
 // bias  -8 times the sum of each 32 of s8: where a kernel with weights stored as w + 8 (or 16, 128) starts
+// sums  of each 16 of s8
 // outliers  those with |s| > 127, ascending index: s = s8[index] + excess; there is room for all n
 // GGML_SPK_SPIKE: x ~ v_th*s, scales are not written. GGML_SPK_Q8: x ~ scales[i/32]*s8[i], v_th = 1, no outliers.
 // A row that cannot be encoded (NaN, infinity, a count beyond int32) has v_th = NaN and all counts 0.
@@ -153,6 +154,7 @@ struct ggml_spk_row {
     const int8_t                  * s8;       // [n]
     const int32_t                 * bias;     // [n/32]
     const float                   * scales;   // [n/32]
+    const int16_t                 * sums;     // [n/16]
     const struct ggml_spk_outlier * outliers; // [n_outliers]
 };
 
@@ -198,7 +200,8 @@ GGML_API struct ggml_tensor * ggml_spk_decode(
 
 // y = W x on packed activations. A group is 128 columns for I8 and 32 for the others; with GGML_SPK_Q8 it is 32.
 //   y[r][t] = V_th * sum over groups g of scale[r][g] * (sum over the group's columns of w[r][i]*s[t][i])
-// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m
+// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m; on x86 Q4_K, Q5_K, Q6_K in CPU_SPK, whose integer sums
+//   over 256 columns are scaled by d, and a minimum times the sum of s taken away
 //   I8: scales F32 {n/128, m}; optionally a sparse rest of the weights: out_index I32 {c}, ascending row*n + column,
 //   out_value I16 {c}: w = code + value there. Others: all three NULL. act as ggml_spk_encode made it; returns F32 {m, T}
 // Integer sums are exact: int32 for codes times s8, double (below 2^53) for outliers and for the weights' rest.
@@ -280,6 +283,9 @@ GGML_API void ggml_spk_advise_huge_pages(void * data, size_t size);
 // name of the instruction set that SPK_MUL_MAT, SPK_ENCODE, SPK_GLA and SPK_SWA run on: "zen4", "avx512", "avx2", "i8mm", "dotprod" or "generic";
 // the environment variable SPIKINGBRAIN_ISA overrides the choice. The CPU backend's get_proc_address has it as "ggml_spk_isa".
 typedef const char * (*ggml_spk_isa_t)(void);
+
+// whether SPK_MUL_MAT has vector instructions of ours on this CPU for weights of that type: then it is faster than MUL_MAT. "ggml_spk_has_kernels"
+typedef bool (*ggml_spk_has_kernels_t)(enum ggml_type type);
 
 #ifdef __cplusplus
 }

@@ -172,18 +172,18 @@ struct ggml_tensor * ggml_spk_store(
 }
 
 //
-// packed activation rows: header, s8, bias, scales, outliers
+// packed activation rows: header, s8, bias, scales, sums, outliers
 //
 
 #define SPK_ROW_ALIGN 64
+#define SPK_ROW_BLOCK (sizeof(int32_t) + sizeof(float) + 2*sizeof(int16_t)) // of 32 columns, beside s8
 
 static size_t spk_row_s8_size(int64_t n) {
     return GGML_PAD(n, SPK_ROW_ALIGN);
 }
 
 size_t ggml_spk_row_size(int64_t n) {
-    const size_t block = sizeof(int32_t) + sizeof(float);
-    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*block + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
+    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*SPK_ROW_BLOCK + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
 }
 
 struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
@@ -198,7 +198,8 @@ struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
         (const int8_t  *) s8,
         (const int32_t *) bias,
         (const float   *) bias + n/32,
-        (const struct ggml_spk_outlier *) (bias + n/32*(sizeof(int32_t) + sizeof(float))),
+        (const int16_t *) ((const float *) bias + 2*(n/32)),
+        (const struct ggml_spk_outlier *) (bias + n/32*SPK_ROW_BLOCK),
     };
     return result;
 }
@@ -281,7 +282,8 @@ static void check_mul_mat(
         GGML_ASSERT(scales && scales->type == GGML_TYPE_F32 && ggml_is_contiguous(scales));
         GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1] && scales->ne[2] == w->ne[2]);
     } else {
-        GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0);
+        GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0 ||
+                    w->type == GGML_TYPE_Q4_K || w->type == GGML_TYPE_Q5_K || w->type == GGML_TYPE_Q6_K);
         GGML_ASSERT(!scales && !out_index);
     }
     if (out_index) {

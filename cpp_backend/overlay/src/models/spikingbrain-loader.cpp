@@ -111,30 +111,38 @@ void llama_spikingbrain_check_all_read(const llama_model_loader & ml) {
 }
 
 // without vector instructions of ours llama.cpp's product of ordinary activations is the faster one
-static bool has_kernels() {
-    static const bool found = [] {
+static bool has_kernels(ggml_type type) {
+    static const ggml_spk_has_kernels_t has = [] {
         ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-        auto isa = cpu ? (ggml_spk_isa_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_spk_isa") : nullptr;
-        return isa && strcmp(isa(), "generic") != 0;
+        return cpu ? (ggml_spk_has_kernels_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ggml_spk_has_kernels") : nullptr;
     }();
-    return found;
+    return has && has(type);
+}
+
+// K-quants have a product where they are interleaved only: their rows on disk take llama.cpp's
+static bool is_k_quant(ggml_type type) {
+    return type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K;
 }
 
 static bool has_product(ggml_type type) {
-    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0;
+    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || is_k_quant(type);
 }
 
 int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking) {
     if (!meta || !has_product(meta->type)) {
         return 0;
     }
-    const bool always = meta->type == GGML_TYPE_I8 || spiking;
-    return always || (has_kernels() && meta->ne[1] % 16 == 0) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0; // 16 rows: what CPU_SPK interleaves
+    const bool always = meta->type == GGML_TYPE_I8 || (spiking && !is_k_quant(meta->type));
+    return always || (has_kernels(meta->type) && meta->ne[1] % 16 == 0) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0; // 16 rows: what CPU_SPK interleaves
 }
 
-bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking) {
+bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking, bool in_file) {
     const bool interleaved = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_SPK") == 0;
-    return has_product(w->type) && (w->type == GGML_TYPE_I8 || spiking || interleaved);
+    if (is_k_quant(w->type)) {
+        return interleaved;
+    }
+    const bool stays = in_file && (llama_spikingbrain_weight_flags(w, spiking) & LLAMA_SPIKINGBRAIN_TENSOR_SPK);
+    return has_product(w->type) && (w->type == GGML_TYPE_I8 || spiking || interleaved || stays);
 }
 
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {

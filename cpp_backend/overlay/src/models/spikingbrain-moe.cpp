@@ -59,8 +59,7 @@ void llama_model_spikingbrain::choose_lazy_mode(llama_model_loader & ml) {
 }
 
 bool llama_model_spikingbrain::in_integers(const ggml_tensor * w, bool spiking) const {
-    const bool stays = experts_in_file && w->ne[2] > 1 && (llama_spikingbrain_weight_flags(w, spiking) & LLAMA_SPIKINGBRAIN_TENSOR_SPK);
-    return stays || llama_spikingbrain_in_integers(w, spiking);
+    return llama_spikingbrain_in_integers(w, spiking, experts_in_file && w->ne[2] > 1);
 }
 
 void llama_model_spikingbrain::load_expert_tensors(llama_model_loader & ml, int il) {

@@ -20,7 +20,7 @@ ggml_backend_buffer_type_t ggml_spikingbrain_buffer_type(void);
 // a thread that has looked n_looks times for others: lets them have its CPU if that is long; returns in how many looks' time
 uint64_t ggml_spikingbrain_wait(uint64_t n_looks);
 
-// what ggml_backend_reg_get_proc_address finds: "ggml_spk_isa"
+// what ggml_backend_reg_get_proc_address finds: "ggml_spk_isa", "ggml_spk_has_kernels"
 void * ggml_spikingbrain_proc_address(const char * name);
 
 #ifdef __cplusplus

@@ -26,6 +26,7 @@ struct row_writer {
     int8_t           * s8;
     int32_t          * bias;
     float            * scales;
+    int16_t          * sums;
     ggml_spk_outlier * outliers;
     int32_t            n_outliers;
 };
@@ -42,7 +43,10 @@ SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi, bool outlie
     int8_t * s8 = row.s8 + 32*b;
     i_store_s8(s8,      s[0]);
     i_store_s8(s8 + 16, s[1]);
-    row.bias[b] = -8*i_sum(s[0], s[1]);
+    const int32_t sum = i_sum(s[0], s[1]), first = i_sum(s[0], s[0])/2;
+    row.bias[b]       = -8*sum;
+    row.sums[2*b]     = (int16_t) first;
+    row.sums[2*b + 1] = (int16_t) (sum - first);
 
     if (!outliers) {
         return;
@@ -120,7 +124,7 @@ SPK_INLINE row_sum norm_row(const float * x, int64_t n, const spk_norm & norm) {
 static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm) {
     ggml_spk_row_header * header = (ggml_spk_row_header *) dst;
     const ggml_spk_row    view   = ggml_spk_row_get(dst, n);
-    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.outliers), 0 };
+    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.sums), in_row(dst, view.outliers), 0 };
 
     const row_sum magnitudes = norm.weight ? norm_row(x, n, norm) : sum_row(x, n);
     x = norm.weight ? norm.room : x;
@@ -132,6 +136,7 @@ static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk
         memset(row.s8,     0, n);
         memset(row.bias,   0, n/32*sizeof(int32_t));
         memset(row.scales, 0, n/32*sizeof(float));
+        memset(row.sums,   0, n/16*sizeof(int16_t));
         return;
     }
 

@@ -1,4 +1,5 @@
 #include "spk-isa.h"
+#include "spk-layout.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -147,6 +148,11 @@ static const char * isa_name() {
     return spk_get_isa().name;
 }
 
+static bool has_kernels(ggml_type type) {
+    const spk_isa & isa = spk_get_isa();
+    return &isa != spk_isa_generic() && (isa.k_quants || !spk_is_k_quant(type));
+}
+
 void * ggml_spikingbrain_proc_address(const char * name) {
-    return strcmp(name, "ggml_spk_isa") == 0 ? (void *) isa_name : nullptr;
+    return strcmp(name, "ggml_spk_isa") == 0 ? (void *) isa_name : strcmp(name, "ggml_spk_has_kernels") == 0 ? (void *) has_kernels : nullptr;
 }

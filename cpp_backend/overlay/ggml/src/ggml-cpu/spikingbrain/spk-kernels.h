@@ -12,6 +12,7 @@
 #include "spk-sums-neon.h"
 #else
 #include "spk-few.h"
+#include "spk-k.h"
 #include "spk-sums.h"
 #endif
 #ifdef SPK_UNPACKED
@@ -174,6 +175,32 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
     }
 }
 
+#ifdef __aarch64__
+static const bool SPK_K_QUANTS = false;
+#else
+static const bool SPK_K_QUANTS = true;
+
+template <class W, bool Q8>
+static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    float out[SPK_TOGETHER*SPK_ROWS];
+    k_sums<W, Q8>(n, tile, act, (const spk_batch_block *) batch, n_tok, out);
+    put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);
+}
+#endif
+
+// returns where the type is a K-quant
+#ifdef __aarch64__
+#define SPK_FOR_K_TYPE(type, call)
+#else
+#define SPK_FOR_K_TYPE(type, call)                                           \
+    switch (type) {                                                          \
+        case GGML_TYPE_Q4_K: { using W = weights_q4_K; return call; }        \
+        case GGML_TYPE_Q5_K: { using W = weights_q5_K; return call; }        \
+        case GGML_TYPE_Q6_K: { using W = weights_q6_K; return call; }        \
+        default: break;                                                      \
+    }
+#endif
+
 #define SPK_FOR_TYPE(type, call)                                             \
     switch (type) {                                                          \
         case GGML_TYPE_I8:   { using W = weights_i8;   return call; }        \
@@ -185,7 +212,9 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
 
 static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
                      const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
-    if (act->encoding == GGML_SPK_Q8) {
+    const bool q8 = act->encoding == GGML_SPK_Q8;
+    SPK_FOR_K_TYPE(type, ((q8 ? k_batches<W, true> : k_batches<W, false>)(n, tile, act, batch, n_tok, corr, y, stride_y, n_rows)))
+    if (q8) {
         SPK_FOR_TYPE(type, (tile_batches<W, true>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
     }
     SPK_FOR_TYPE(type, (tile_batches<W, false>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
@@ -230,6 +259,7 @@ static void rows_outliers_all(int64_t n, const uint8_t * rows, const float * sca
 }
 
 static void tile_outliers(ggml_type type, int64_t n, const uint8_t * tile, const float * scales, int, const ggml_spk_row * act, double * corr) {
+    SPK_FOR_K_TYPE(type, (k_outliers<W>(tile, act, corr)))
     SPK_FOR_TYPE(type, (tile_outliers_all<W>(n, tile, scales, act, corr)))
 }
 

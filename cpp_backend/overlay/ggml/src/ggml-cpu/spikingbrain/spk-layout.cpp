@@ -1,4 +1,5 @@
 #include "spk-layout.h"
+#include "spk-isa.h"
 
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"
@@ -19,6 +20,9 @@ bool spk_can_interleave(ggml_type type, int64_t n, int64_t m) {
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q5_0:
         case GGML_TYPE_Q4_0: return m % SPK_ROWS == 0 && n % 32 == 0;
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+        case GGML_TYPE_Q6_K: return m % SPK_ROWS == 0 && n % QK_K == 0 && spk_get_isa().k_quants;
         default:             return false;
     }
 }
@@ -59,9 +63,129 @@ void pack_fifth_bits(uint8_t * block, const uint8_t * qh, int row) {
     }
 }
 
+//
+// K-quants: the codes, scales and minima of a row's superblock, one byte each, then interleaved
+//
+
+struct k_row {
+    uint8_t q[QK_K], scale[16], min[8];
+    ggml_half d[2]; // d, dmin
+};
+
+void read_scales(k_row & r, const uint8_t * s) {
+    for (int b = 0; b < 4; ++b) {
+        r.scale[b]     = s[b] & 63;
+        r.min[b]       = s[b + 4] & 63;
+        r.scale[b + 4] = (s[b + 8] & 15) | s[b] >> 6 << 4;
+        r.min[b + 4]   = s[b + 8] >> 4 | s[b + 4] >> 6 << 4;
+    }
+}
+
+k_row read(const block_q4_K & x) {
+    k_row r;
+    memcpy(r.d, &x, sizeof(r.d));
+    read_scales(r, x.scales);
+    for (int j = 0; j < 4; ++j) {
+        for (int i = 0; i < 32; ++i) {
+            r.q[64*j + i]      = x.qs[32*j + i] & 15;
+            r.q[64*j + 32 + i] = x.qs[32*j + i] >> 4;
+        }
+    }
+    return r;
+}
+
+k_row read(const block_q5_K & x) {
+    k_row r;
+    memcpy(r.d, &x, sizeof(r.d));
+    read_scales(r, x.scales);
+    for (int j = 0; j < 4; ++j) {
+        for (int i = 0; i < 32; ++i) {
+            r.q[64*j + i]      = (x.qs[32*j + i] & 15) | (x.qh[i] >> 2*j & 1) << 4;
+            r.q[64*j + 32 + i] = x.qs[32*j + i] >> 4   | (x.qh[i] >> (2*j + 1) & 1) << 4;
+        }
+    }
+    return r;
+}
+
+k_row read(const block_q6_K & x) {
+    k_row r;
+    r.d[0] = x.d;
+    memcpy(r.scale, x.scales, sizeof(r.scale));
+    for (int j = 0; j < 2; ++j) {
+        const uint8_t * ql = x.ql + 64*j, * qh = x.qh + 32*j;
+        for (int i = 0; i < 32; ++i) {
+            r.q[128*j + i]      = (ql[i] & 15)      | (qh[i] & 3) << 4;
+            r.q[128*j + 32 + i] = (ql[32 + i] & 15) | (qh[i] >> 2 & 3) << 4;
+            r.q[128*j + 64 + i] = ql[i] >> 4        | (qh[i] >> 4 & 3) << 4;
+            r.q[128*j + 96 + i] = ql[32 + i] >> 4   | (qh[i] >> 6) << 4;
+        }
+    }
+    return r;
+}
+
+// 32 codes of a row
+void put_codes(uint8_t * block, int row, const uint8_t * q, int bits) {
+    uint32_t x[8], upper[2] = {};
+    memcpy(x, q, sizeof(x));
+    for (int i = 0; i < 8; ++i) {
+        const uint32_t high = x[i] >> 4 & 0x03030303;
+        upper[i/4] |= high << i % 4*2;
+        if (bits == 5) {
+            block[256 + 8*i + row/2] |= ((high | high >> 7 | high >> 14 | high >> 21) & 15) << row % 2*4;
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t two = (x[2*i] & 0x0f0f0f0f) | (x[2*i + 1] & 0x0f0f0f0f) << 4;
+        memcpy(step(block, i, row), &two, 4);
+    }
+    for (int i = 0; bits == 6 && i < 2; ++i) {
+        memcpy(step(block + 256, i, row), &upper[i], 4);
+    }
+}
+
+template <class B>
+void pack_super(uint8_t * super, const B * blocks, size_t row_size, int n_rows, int bits) {
+    memset(super, 0, SPK_ROWS*sizeof(B));
+    uint8_t   * codes  = super + SPK_ROWS*(sizeof(B) - QK_K*bits/8);
+    ggml_half * d      = (ggml_half *) super;
+    uint8_t   * scales = (uint8_t *) (d + (bits == 6 ? 1 : 2)*SPK_ROWS);
+    for (int r = 0; r < n_rows; ++r) {
+        const k_row row = read(*(const B *) ((const uint8_t *) blocks + r*row_size));
+        d[r] = row.d[0];
+        if (bits == 6) {
+            for (int j = 0; j < 16; ++j) {
+                scales[j*SPK_ROWS + r] = row.scale[j];
+            }
+        } else {
+            d[SPK_ROWS + r] = row.d[1];
+            uint8_t * upper = scales + SPK_SUPER*SPK_ROWS;
+            for (int b = 0; b < SPK_SUPER; ++b) {
+                scales[b*SPK_ROWS + r]    = (row.scale[b] & 15) | (row.min[b] & 15) << 4;
+                upper[b/2*SPK_ROWS + r] |= (row.scale[b] >> 4 | row.min[b] >> 4 << 2) << b % 2*4;
+            }
+        }
+        for (int b = 0; b < SPK_SUPER; ++b) {
+            put_codes(codes + b*32*SPK_ROWS*bits/8, r, row.q + 32*b, bits);
+        }
+    }
+}
+
+template <class B>
+void pack_k_tile(uint8_t * tile, const uint8_t * rows, int64_t n, size_t row_size, int n_rows, int bits) {
+    for (int64_t s = 0; s < n/QK_K; ++s) {
+        pack_super(tile + s*SPK_ROWS*sizeof(B), (const B *) rows + s, row_size, n_rows, bits);
+    }
+}
+
 } // namespace
 
 void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t n, int n_rows) {
+    switch (type) {
+        case GGML_TYPE_Q4_K: return pack_k_tile<block_q4_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 4);
+        case GGML_TYPE_Q5_K: return pack_k_tile<block_q5_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 5);
+        case GGML_TYPE_Q6_K: return pack_k_tile<block_q6_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 6);
+        default: break;
+    }
     const int64_t n_block    = n/32;
     const size_t  row_size   = ggml_row_size(type, n);
     const size_t  block_size = spk_block_size(type);
@@ -95,7 +219,7 @@ void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t
                     pack_nibbles(block, q->qs, r);
                     memcpy(scale, &q->d, sizeof(q->d));
                 } break;
-                default: GGML_ABORT("spikingbrain: interleaved layout: got type %s, expected i8, q8_0, q5_0 or q4_0", ggml_type_name(type));
+                default: GGML_ABORT("spikingbrain: interleaved layout: got type %s, expected i8, q8_0, q5_0, q4_0 or a K-quant of 4 to 6 bits", ggml_type_name(type));
             }
         }
     }

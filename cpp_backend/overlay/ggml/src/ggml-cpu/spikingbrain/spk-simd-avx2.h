@@ -75,9 +75,29 @@ SPK_INLINE spk_i h_add(spk_h acc, spk_i sum) {
     return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), sum.a), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), sum.b) };
 }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) { return h_add(acc, i_set(bias)); }
+
+// K-quants (spk-k.h)
+struct spk_s { __m256i a, b; }; // two int16 of each row
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 5 ? 4 : 2; // steps whose sums fit in a spk_h: 2*2*63*127, too
+template <int J> SPK_INLINE __m256i upper_bits(__m256i w, const uint8_t * p) {
+    const __m256i x = load256(p), at = J == 0 ? _mm256_slli_epi16(x, 4) : J == 1 ? _mm256_slli_epi16(x, 2) : J == 2 ? x : _mm256_srli_epi16(x, 2);
+    return _mm256_or_si256(w, _mm256_and_si256(at, _mm256_set1_epi8(0x30)));
+}
+template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) { return { upper_bits<J>(w.a, p), upper_bits<J>(w.b, p + 32) }; }
+SPK_INLINE spk_s s_load(const int16_t * p) { return { load256(p), load256(p + 16) }; }
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) {
+    return { kept(_mm256_add_epi32(_mm256_madd_epi16(acc.a, s.a), sum.a)), kept(_mm256_add_epi32(_mm256_madd_epi16(acc.b, s.b), sum.b)) };
+}
+SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
+    const __m256i two = bytes4((const int8_t *) x);
+    return { _mm256_add_epi32(sum.a, _mm256_madd_epi16(s.a, two)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(s.b, two)) };
+}
+SPK_INLINE spk_i i_less_32(spk_i x, spk_i y) { return { _mm256_sub_epi32(x.a, _mm256_slli_epi32(y.a, 5)), _mm256_sub_epi32(x.b, _mm256_slli_epi32(y.b, 5)) }; }
+
 SPK_INLINE spk_f i_float(spk_i x) { return { _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
 
 SPK_INLINE spk_f f_zero()                { return { _mm256_setzero_ps(), _mm256_setzero_ps() }; }
+SPK_INLINE spk_f f_set(float x)          { return { _mm256_set1_ps(x), _mm256_set1_ps(x) }; }
 SPK_INLINE spk_f f_load(const float * p) { return { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; }
 SPK_INLINE spk_f f_load_half(const uint8_t * p) {
     return { _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p + 1)) };

@@ -30,6 +30,7 @@ SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) {
 }
 
 // integer sums, started so that w + 8, w + 16 and what w_signed returns give the sum over w
+SPK_INLINE spk_i i_set         (int32_t x)    { return { _mm512_set1_epi32(x) }; }
 SPK_INLINE spk_i i_start_4bit  (int32_t bias) { return { _mm512_set1_epi32(bias) }; }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return { _mm512_set1_epi32(2*bias) }; }
 SPK_INLINE spk_i i_start_signed(int32_t bias) { return { _mm512_set1_epi32(16*bias) }; }
@@ -47,7 +48,26 @@ SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_
 SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 
+// K-quants (spk-k.h)
+struct spk_s { __m512i v; }; // two int16 of each row
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
+    const __m512i x = _mm512_loadu_si512(p), at = J == 0 ? _mm512_slli_epi16(x, 4) : J == 1 ? _mm512_slli_epi16(x, 2) : J == 2 ? x : _mm512_srli_epi16(x, 2);
+    return { _mm512_or_si512(w.v, _mm512_and_si512(at, _mm512_set1_epi8(0x30))) };
+}
+SPK_INLINE spk_s s_load(const int16_t * p) { return { _mm512_loadu_si512(p) }; }
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { // both int16 of a row are its scale
+    return { _mm512_add_epi32(_mm512_mullo_epi32(acc.v, _mm512_srai_epi32(s.v, 16)), sum.v) };
+}
+SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
+    int32_t two;
+    memcpy(&two, x, 4);
+    return { _mm512_add_epi32(sum.v, _mm512_madd_epi16(s.v, _mm512_set1_epi32(two))) };
+}
+SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { return { _mm512_sub_epi32(a.v, _mm512_slli_epi32(b.v, 5)) }; }
+
 SPK_INLINE spk_f f_zero()                        { return { _mm512_setzero_ps() }; }
+SPK_INLINE spk_f f_set(float x)                  { return { _mm512_set1_ps(x) }; }
 SPK_INLINE spk_f f_load(const float * p)         { return { _mm512_loadu_ps(p) }; }
 SPK_INLINE spk_f f_load_half(const uint8_t * p)  { return { _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)) }; }
 SPK_INLINE void  f_store(float * p, spk_f a)     { _mm512_storeu_ps(p, a.v); }

@@ -49,6 +49,22 @@ typedef spk_i spk_h; // sums of nibbles over a block
 SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_4bit(bias); }
 SPK_INLINE void  h_dot(spk_h & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
+
+// K-quants (spk-k.h)
+struct spk_s { int16_t v[32]; }; // two whole numbers of each row
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
+    for (int j = 0; j < 64; ++j) {
+        w.v[j] += (p[j] >> 2*J & 3) << 4;
+    }
+    return w;
+}
+template <class B> SPK_INLINE void s_store(int16_t * p, B a, B b) { SPK_EACH p[2*r] = (int8_t) a[r], p[2*r + 1] = (int8_t) b[r]; } // of each row one of a, one of b
+SPK_INLINE spk_s s_load(const int16_t * p) { spk_s s; memcpy(s.v, p, 64); return s; }
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { SPK_EACH sum.v[r] += s.v[2*r]*acc.v[r]; return sum; }
+SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) { SPK_EACH sum.v[r] += s.v[2*r]*x[0] + s.v[2*r + 1]*x[1]; return sum; }
+SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { SPK_EACH a.v[r] -= 32*b.v[r]; return a; }
+
 SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[r] = (float) a.v[r]; return x; }
 
 SPK_INLINE float half_to_float(const uint8_t * p) {
@@ -57,6 +73,7 @@ SPK_INLINE float half_to_float(const uint8_t * p) {
     return GGML_FP16_TO_FP32(h);
 }
 SPK_INLINE spk_f f_zero()                         { spk_f x; SPK_EACH x.v[r] = 0.0f; return x; }
+SPK_INLINE spk_f f_set(float x)                   { spk_f a; SPK_EACH a.v[r] = x; return a; }
 SPK_INLINE spk_f f_load(const float * p)          { spk_f x; memcpy(x.v, p, 64); return x; }
 SPK_INLINE spk_f f_load_half(const uint8_t * p)   { spk_f x; SPK_EACH x.v[r] = half_to_float(p + 2*r); return x; }
 SPK_INLINE void  f_store(float * p, spk_f a)      { memcpy(p, a.v, 64); }

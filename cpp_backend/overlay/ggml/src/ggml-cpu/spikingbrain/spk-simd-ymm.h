@@ -34,6 +34,12 @@ SPK_INLINE spk_p p_5bit(const uint8_t * qs, const uint8_t * qh) {
     return { _mm256_or_si256(p_unpack(qs), _mm256_andnot_si256(p_bits(qh), _mm256_set1_epi8((char) 0xf0))) };
 }
 
+// K-quants (spk-k.h): of each of 16 rows one byte of a, one of b
+template <class B> SPK_INLINE void s_store(int16_t * p, B a, B b) {
+    _mm256_storeu_si256((__m256i *) p,     _mm256_cvtepi8_epi16(_mm_unpacklo_epi8((__m128i) a, (__m128i) b)));
+    _mm256_storeu_si256((__m256i *) p + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8((__m128i) a, (__m128i) b)));
+}
+
 SPK_INLINE float half_to_float(const uint8_t * p) {
     uint16_t h;
     memcpy(&h, p, 2);
