@@ -21,7 +21,8 @@ from sb_convert.tensors import PROJECTIONS, targets
 
 from .errors import BenchError
 
-TYPES = ("q4_0", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
+TYPES = ("q4_0", "q4_k_m", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
+MORE_BITS = ("attn_v", "ffn_down")  # of q4_k_m Q6_K in half of the layers (stored)
 OUTLIER = 64.0           # against ones
 OUTLIERS = "-outliers"   # of a name
 
@@ -150,7 +151,7 @@ def check(shape: Shape, type_: str, spikes: bool) -> None:
         raise BenchError(f"{where}: type: got {type_!r}, expected one of {', '.join(TYPES)}; do name one of these")
     if (spikes or is_int8(type_)) and not shape.window:
         raise BenchError(f"{where}: got spikes or INT8 for {shape.arch}, expected a SpikingBrain shape; do use q4_0 or q8_0")
-    block = GROUP if is_int8(type_) else 32
+    block = GROUP if is_int8(type_) else 256 if type_ == "q4_k_m" else 32
     for what, n in (("n_embd", shape.n_embd), ("n_ff", shape.n_ff)):
         if n < block or n % block:
             raise BenchError(f"{where}: {what}: got {n}, expected a multiple of {block}; do correct the shape")
@@ -164,17 +165,26 @@ def check(shape: Shape, type_: str, spikes: bool) -> None:
                          "size, at least 1 layer and 259 tokens; do correct the shape")
 
 
-def matrix(name: str, shape: tuple[int, ...], type_: str) -> list[Tensor]:
-    """One tensor, or INT8 codes and their scales; `shape` with the experts first, where they are stacked."""
+def stored(type_: str, name: str, layer: int, n_layer: int) -> str:
+    """Of a matrix of a layer, as upstream's quantiser chooses it."""
+    if type_ != "q4_k_m":
+        return type_.upper()
+    more = layer < n_layer // 8 or layer >= 7 * n_layer // 8 or (layer - n_layer // 8) % 3 == 2
+    return "Q6_K" if more and name in MORE_BITS else "Q4_K"
+
+
+def matrix(name: str, shape: tuple[int, ...], type_: str, n_layer: int) -> list[Tensor]:
+    """One tensor, or INT8 codes and their scales; `shape` with the experts first, where they are stacked. name: blk.LAYER.PART"""
     n_in = shape[-1]
+    _, layer, part = name.split(".")
     if is_int8(type_):
         return [Tensor(f"{name}.weight", shape, "I8", n_in), Tensor(f"{name}.scales", (*shape[:-1], n_in // GROUP), "F32", n_in)]
-    return [Tensor(f"{name}.weight", shape, type_.upper(), n_in)]
+    return [Tensor(f"{name}.weight", shape, stored(type_, part.removesuffix("_exps"), int(layer), n_layer), n_in)]
 
 
 def outer_types(type_: str) -> tuple[str, str]:
     """Of the embedding and the output."""
-    return {"int8": ("BF16", "F16"), "int8-q8": ("Q8_0", "Q8_0")}.get(type_, (type_.upper(), type_.upper()))
+    return {"int8": ("BF16", "F16"), "int8-q8": ("Q8_0", "Q8_0"), "q4_k_m": ("Q6_K", "Q6_K")}.get(type_, (type_.upper(), type_.upper()))
 
 
 def parallel_tensors(shape: Shape, type_: str) -> list[Tensor]:
@@ -183,7 +193,7 @@ def parallel_tensors(shape: Shape, type_: str) -> list[Tensor]:
     out: list[Tensor] = []
     for t in targets(config(shape)):
         if t.kind in PROJECTIONS:
-            out += matrix(t.gguf.removesuffix(".weight"), t.shape, type_)
+            out += matrix(t.gguf.removesuffix(".weight"), t.shape, type_, shape.n_layer)
         else:
             ones = t.gguf.endswith(("norm.weight", "time_mix_decay.weight"))
             stored = {"embedding": embedding, "output": output}.get(t.kind, "F32")
@@ -210,7 +220,7 @@ def tensors(shape: Shape, type_: str) -> list[Tensor]:
         for name, n_out, n_in in (("attn_q", e, e), ("attn_k", kv, e), ("attn_v", kv, e), ("attn_output", e, e),
                                   ("ffn_gate", ff, e), ("ffn_up", ff, e), ("ffn_down", e, ff)):
             routed = bool(stacked) and name.startswith("ffn")
-            out += matrix(b + name + "_exps" * routed, (*(stacked if routed else ()), n_out, n_in), type_)
+            out += matrix(b + name + "_exps" * routed, (*(stacked if routed else ()), n_out, n_in), type_, shape.n_layer)
             if shape.qkv_bias and name in ("attn_q", "attn_k", "attn_v"):
                 out.append(Tensor(f"{b}{name}.bias", (n_out,), "F32", e))
         if gla:
