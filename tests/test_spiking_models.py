@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -85,11 +86,11 @@ def test_other_models_keep_upstreams_buffers(tmp_path: Path) -> None:
 
 
 # llama.cpp's kernels compute the other side, in a process of its own: the choice is made once
-@pytest.mark.parametrize("type_", ["q8_0", "q4_0"])
-def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: str) -> None:
+def interleaved_and_not(model: Path, tmp_path: Path) -> float:
+    """The divergence of the logits; with kernels of ours weights lie in CPU_SPK."""
     from spikingbrain_cpp import system_info
 
-    model, found = converted(tmp_path, "--outtype", type_), {}
+    found = {}
     for isa in ("", "generic"):
         code = (f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import numpy as np; from pathlib import Path; from test_spiking_models import logits; "
                 f"np.save({str(tmp_path / 'logits.npy')!r}, logits(Path({str(model)!r}), verbose=True))")
@@ -98,7 +99,21 @@ def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: 
         assert done.returncode == 0, done.stderr
         assert ("CPU_SPK model buffer" in done.stderr) == (isa == "" and system_info()["spike_kernels"] != "generic")
         found[isa] = np.load(tmp_path / "logits.npy")
-    assert divergence(found["generic"], found[""]) < 5e-4  # each is 1e-4 from float activations
+    return divergence(found["generic"], found[""])
+
+
+@pytest.mark.parametrize("type_", ["q8_0", "q4_0"])
+def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: str) -> None:
+    assert interleaved_and_not(converted(tmp_path, "--outtype", type_), tmp_path) < 5e-4  # each is 1e-4 from float activations
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="K-quants have kernels of ours on x86")
+@pytest.mark.parametrize("spikes", [(), ("--spike",)], ids=["ordinary", "spikes"])
+@pytest.mark.parametrize("type_", ["Q4_K_M", "Q5_K_M", "Q6_K"])
+def test_k_quants_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:
+    tool("sb-quantize", converted(tmp_path, "--outtype", "f16", *spikes), tmp_path / "k.gguf", type_)
+    got = interleaved_and_not(tmp_path / "k.gguf", tmp_path)
+    assert got < 5e-4, got
 
 
 # --- overrides and bad keys -----------------------------------------------------------------------------------

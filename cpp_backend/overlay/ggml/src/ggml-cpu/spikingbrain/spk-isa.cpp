@@ -1,5 +1,4 @@
 #include "spk-isa.h"
-#include "spk-layout.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -150,7 +149,16 @@ static const char * isa_name() {
 
 static bool has_kernels(ggml_type type) {
     const spk_isa & isa = spk_get_isa();
-    return &isa != spk_isa_generic() && (isa.k_quants || !spk_is_k_quant(type));
+    switch (type) {
+        case GGML_TYPE_I8:
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q4_0: return &isa != spk_isa_generic();
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+        case GGML_TYPE_Q6_K: return &isa != spk_isa_generic() && isa.k_quants;
+        default:             return false;
+    }
 }
 
 void * ggml_spikingbrain_proc_address(const char * name) {

@@ -19,8 +19,6 @@ static const int SPK_ROWS = 16;
 
 static const int SPK_SUPER = 8; // blocks of a K-quant that share d
 
-static inline bool spk_is_k_quant(ggml_type type) { return type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K; }
-
 size_t spk_block_size(ggml_type type); // bytes of a block of 32 columns x 16 rows, without scales
 
 // where block b of n_block lies in its tile, and its scales; size: of a block, scales: bytes of a block's scales
