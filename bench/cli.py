@@ -13,7 +13,7 @@ from .checkout import RESULTS
 from .errors import BenchError
 from .measure import build, machine, reread, run
 from .report import compare, files, targets
-from .shapes import SHAPES, TYPES, is_int8, model_bytes, state_bytes_per_token, weight_bytes_per_token
+from .shapes import SHAPES, TYPES, check, is_int8, model_bytes, state_bytes_per_token, weight_bytes_per_token
 from .sides import SIDES
 
 
@@ -51,7 +51,9 @@ def cmd_shapes(args: argparse.Namespace) -> int:
     print("shape                  type   file       read per token, of it context at 4096 and 262144")
     for shape in SHAPES.values():
         for type_ in TYPES:
-            if is_int8(type_) and not shape.window:
+            try:
+                check(shape, type_, False)
+            except BenchError:
                 continue
             at = [state_bytes_per_token(shape, d, is_int8(type_)) for d in (4096, 262144)]
             print(f"{shape.name:22} {type_:6} {model_bytes(shape, type_) / 2**20:6.0f} MiB {weight_bytes_per_token(shape, type_) / 2**20:7.0f} MiB"
