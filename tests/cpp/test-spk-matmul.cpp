@@ -143,7 +143,7 @@ static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
             for (int i = 0; i < 32; ++i) {
                 sum[i/16] += row.s8[32*b + i];
             }
-            bias &= row.bias[b] == -8*(sum[0] + sum[1]) && row.sums[2*b] == sum[0] && row.sums[2*b + 1] == sum[1];
+            bias &= row.bias[b] == -8*(sum[0] + sum[1]) && row.sums[2*b] == sum[0] && row.sums[2*b + 1] == sum[1] && row.sums[n/16 + b] == sum[0] + sum[1];
         }
         check(bias, std::string(name) + " bias and sums");
 
@@ -155,6 +155,9 @@ static void test_encode(int64_t n, int64_t T, float k, int n_threads) {
                 max = std::max(max, std::fabs(x[t*n + j]));
             }
             close &= std::fabs(q8.scales[i/32]*q8.s8[i] - x[t*n + i]) <= max/254*1.0001f + 1e-30f;
+        }
+        for (int64_t b = 0; b < n/32; ++b) {
+            close &= q8.scaled[b] == q8.scales[b]*q8.sums[n/16 + b];
         }
         check(close && q8.n_outliers == 0, std::string(name) + " q8");
         check(std::isnan(q8.v_th) == (t % N_KINDS >= 6 && t % N_KINDS <= 8), std::string(name) + " q8 refuses NaN and infinities");

@@ -131,7 +131,8 @@ enum ggml_spk_encoding {
 // A row of activations, packed: what GGML_OP_SPK_ENCODE writes and GGML_OP_SPK_MUL_MAT reads.
 // s8    the counts s, clamped to +-127 (-128 never occurs)
 // bias  -8 times the sum of each 32 of s8: where a kernel with weights stored as w + 8 (or 16, 128) starts
-// sums  of each 16 of s8
+// sums  of each 16 of s8, then of each 32
+// scaled  with GGML_SPK_Q8: the sum of each 32 of s8 times their scale
 // outliers  those with |s| > 127, ascending index: s = s8[index] + excess; there is room for all n
 // GGML_SPK_SPIKE: x ~ v_th*s, scales are not written. GGML_SPK_Q8: x ~ scales[i/32]*s8[i], v_th = 1, no outliers.
 // A row that cannot be encoded (NaN, infinity, a count beyond int32) has v_th = NaN and all counts 0.
@@ -154,8 +155,9 @@ struct ggml_spk_row {
     const int8_t                  * s8;       // [n]
     const int32_t                 * bias;     // [n/32]
     const float                   * scales;   // [n/32]
-    const int16_t                 * sums;     // [n/16]
+    const float                   * scaled;   // [n/32]
     const struct ggml_spk_outlier * outliers; // [n_outliers]
+    const int16_t                 * sums;     // [n/16 + n/32]
 };
 
 GGML_API size_t              ggml_spk_row_size(int64_t n); // bytes, a multiple of 64

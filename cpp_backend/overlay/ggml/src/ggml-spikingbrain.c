@@ -172,24 +172,25 @@ struct ggml_tensor * ggml_spk_store(
 }
 
 //
-// packed activation rows: header, s8, bias, scales, sums, outliers
+// packed activation rows: header, s8, bias, scales, scaled sums, outliers, sums
 //
 
 #define SPK_ROW_ALIGN 64
-#define SPK_ROW_BLOCK (sizeof(int32_t) + sizeof(float) + 2*sizeof(int16_t)) // of 32 columns, beside s8
+#define SPK_ROW_BLOCK (sizeof(int32_t) + 2*sizeof(float)) // of 32 columns, between s8 and outliers
 
 static size_t spk_row_s8_size(int64_t n) {
     return GGML_PAD(n, SPK_ROW_ALIGN);
 }
 
 size_t ggml_spk_row_size(int64_t n) {
-    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*SPK_ROW_BLOCK + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
+    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*(SPK_ROW_BLOCK + 3*sizeof(int16_t)) + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
 }
 
 struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
     const struct ggml_spk_row_header * header = row;
     const char * s8   = (const char *) row + SPK_ROW_ALIGN;
     const char * bias = s8 + spk_row_s8_size(n);
+    const struct ggml_spk_outlier * outliers = (const struct ggml_spk_outlier *) (bias + n/32*SPK_ROW_BLOCK);
 
     struct ggml_spk_row result = {
         header->v_th,
@@ -198,8 +199,9 @@ struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
         (const int8_t  *) s8,
         (const int32_t *) bias,
         (const float   *) bias + n/32,
-        (const int16_t *) ((const float *) bias + 2*(n/32)),
-        (const struct ggml_spk_outlier *) (bias + n/32*SPK_ROW_BLOCK),
+        (const float   *) bias + 2*(n/32),
+        outliers,
+        (const int16_t *) (outliers + n),
     };
     return result;
 }

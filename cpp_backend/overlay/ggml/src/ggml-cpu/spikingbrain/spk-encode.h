@@ -26,7 +26,8 @@ struct row_writer {
     int8_t           * s8;
     int32_t          * bias;
     float            * scales;
-    int16_t          * sums;
+    float            * scaled;
+    int16_t          * sums, * sums_of_32;
     ggml_spk_outlier * outliers;
     int32_t            n_outliers;
 };
@@ -47,6 +48,7 @@ SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi, bool outlie
     row.bias[b]       = -8*sum;
     row.sums[2*b]     = (int16_t) first;
     row.sums[2*b + 1] = (int16_t) (sum - first);
+    row.sums_of_32[b] = (int16_t) sum;
 
     if (!outliers) {
         return;
@@ -78,6 +80,7 @@ static void write_q8(row_writer & row, const float * x, int64_t n) {
         const float by    = scale > 0.0f ? scale : 1.0f;
         row.scales[b] = scale;
         write_block(row, b, f_quotient(lo, by), f_quotient(hi, by), false);
+        row.scaled[b] = scale*row.sums_of_32[b];
     }
 }
 
@@ -124,7 +127,7 @@ SPK_INLINE row_sum norm_row(const float * x, int64_t n, const spk_norm & norm) {
 static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm) {
     ggml_spk_row_header * header = (ggml_spk_row_header *) dst;
     const ggml_spk_row    view   = ggml_spk_row_get(dst, n);
-    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.sums), in_row(dst, view.outliers), 0 };
+    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.scaled), in_row(dst, view.sums), in_row(dst, view.sums) + n/16, in_row(dst, view.outliers), 0 };
 
     const row_sum magnitudes = norm.weight ? norm_row(x, n, norm) : sum_row(x, n);
     x = norm.weight ? norm.room : x;
@@ -136,7 +139,8 @@ static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk
         memset(row.s8,     0, n);
         memset(row.bias,   0, n/32*sizeof(int32_t));
         memset(row.scales, 0, n/32*sizeof(float));
-        memset(row.sums,   0, n/16*sizeof(int16_t));
+        memset(row.scaled, 0, n/32*sizeof(float));
+        memset(row.sums,   0, (n/16 + n/32)*sizeof(int16_t));
         return;
     }
 

@@ -63,11 +63,12 @@ struct weights_q6_K {
     }
 };
 
-// what the tokens share of 256 columns: each row's numbers twice, or those of both halves of a block
-template <class W>
+// what the tokens share of 256 columns; Q8: whether they are ordinary activations
+template <class W, bool Q8>
 struct spk_k_scales {
-    alignas(64) int16_t scale[SPK_SUPER*32/W::COLUMNS][2*SPK_ROWS];
-    alignas(64) int16_t low[SPK_SUPER][2*SPK_ROWS]; // of the sums of s
+    alignas(64) int16_t scale[SPK_SUPER*32/W::COLUMNS][2*SPK_ROWS]; // each row's twice
+    alignas(64) int16_t low[SPK_SUPER][2*SPK_ROWS]; // centred: scales of both halves of a block; else minima of two blocks
+    alignas(64) float   min[SPK_SUPER][SPK_ROWS];   // minima, for ordinary activations
     spk_f d, dmin;
 
     SPK_MEMBER explicit spk_k_scales(const uint8_t * super) {
@@ -81,20 +82,21 @@ struct spk_k_scales {
             }
         } else {
             dmin = f_scale(f_load_half(super + 2*SPK_ROWS), -1.0f);
-            for (int b = 0; b < SPK_SUPER; ++b) {
-                const k_bytes own = W::row_scales(super, b), min = W::row_mins(super, b);
-                s_store(scale[b], own, own);
-                s_store(low[b],   min, min);
+            for (int b = 0; b < SPK_SUPER; b += 2) {
+                const k_bytes first = W::row_scales(super, b), second = W::row_scales(super, b + 1);
+                s_store(scale[b],     first,  first);
+                s_store(scale[b + 1], second, second);
+                const k_bytes min_first = W::row_mins(super, b), min_second = W::row_mins(super, b + 1);
+                if constexpr (Q8) {
+                    s_store_floats(min[b],     min_first);
+                    s_store_floats(min[b + 1], min_second);
+                } else {
+                    s_store(low[b/2], min_first, min_second);
+                }
             }
         }
     }
 };
-
-// sum + what block b of a token's sums adds
-template <class W>
-SPK_INLINE spk_i low_sum(const spk_k_scales<W> & k, const ggml_spk_row & act, int64_t b0, int b, spk_i sum) {
-    return s_dot(sum, s_load(k.low[b]), act.sums + 2*(b0 + b));
-}
 
 // the codes of 256 columns: as a tile has them
 template <class W>
@@ -136,7 +138,7 @@ SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
 
 // out [NT][SPK_ROWS] += 256 columns from block b0 on of NT tokens; super: where they lie, to ask for what follows, or NULL
 template <class W, int NT, bool Q8, class Codes>
-static __attribute__((noinline)) void k_tokens(const uint8_t * super, const spk_k_scales<W> & k, const Codes & codes, const ggml_spk_row * act,
+static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super, const spk_k_scales<W, Q8> & k, const Codes & codes, const ggml_spk_row * act,
                                                const spk_batch_block * batch, int64_t b0, float * out) {
     constexpr int CHAIN = SPK_CHAIN<W::BITS, W::COLUMNS>;
 
@@ -160,30 +162,31 @@ static __attribute__((noinline)) void k_tokens(const uint8_t * super, const spk_
             if (step % CHAIN == CHAIN - 1) {
                 const spk_s scale = s_load(k.scale[(32*b + 4*step)/W::COLUMNS]);
                 SPK_UNROLL for (int t = 0; t < NT; ++t) {
-                    sum[t] = h_scaled(acc[t], scale, Q8 && step < CHAIN ? i_set(0) : sum[t]);
+                    sum[t] = Q8 && step < CHAIN ? h_times(acc[t], scale) : h_scaled(acc[t], scale, sum[t]);
                 }
             }
         });
         if constexpr (Q8) {
             SPK_UNROLL for (int t = 0; t < NT; ++t) {
-                const spk_i own = W::CENTRED ? i_less_32(sum[t], low_sum(k, act[t], b0, b, i_set(0))) : sum[t];
+                const spk_i own = W::CENTRED ? i_less_32(sum[t], s_times(s_load(k.low[b]), act[t].sums + 2*(b0 + b))) : sum[t];
                 y[t] = f_fma(i_float(own), f_set(act[t].scales[b0 + b]), y[t]);
             }
         }
     }
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
-        spk_i low = i_set(0);
         z[t] = f_zero();
-        for (int b = 0; b < SPK_SUPER && !(Q8 && W::CENTRED); ++b) {
-            if constexpr (Q8) {
-                z[t] = f_fma(i_float(low_sum(k, act[t], b0, b, low)), f_set(act[t].scales[b0 + b]), z[t]);
-            } else {
-                low = low_sum(k, act[t], b0, b, low);
-            }
-        }
         if constexpr (!Q8) {
+            const int16_t * sums = act[t].sums + (W::CENTRED ? 2*b0 : n/16 + b0);
+            spk_i low = s_times(s_load(k.low[0]), sums);
+            for (int b = 1; b < (W::CENTRED ? SPK_SUPER : SPK_SUPER/2); ++b) {
+                low = s_dot(low, s_load(k.low[b]), sums + 2*b);
+            }
             y[t] = i_float(W::CENTRED ? i_less_32(sum[t], low) : sum[t]);
             z[t] = i_float(low);
+        } else if constexpr (!W::CENTRED) {
+            for (int b = 0; b < SPK_SUPER; ++b) {
+                z[t] = f_fma(f_load(k.min[b]), f_set(act[t].scaled[b0 + b]), z[t]);
+            }
         }
         float * to = out + t*SPK_ROWS;
         spk_f total = f_fma(y[t], k.d, f_load(to));
@@ -195,14 +198,14 @@ static __attribute__((noinline)) void k_tokens(const uint8_t * super, const spk_
 }
 
 template <class W, int NT, bool Q8, class Codes>
-SPK_INLINE void k_groups(const uint8_t * super, const spk_k_scales<W> & k, const Codes & codes, const ggml_spk_row * act, const spk_batch_block * batch,
+SPK_INLINE void k_groups(int64_t n, const uint8_t * super, const spk_k_scales<W, Q8> & k, const Codes & codes, const ggml_spk_row * act, const spk_batch_block * batch,
                          int64_t b0, int n_tok, int t, float * out) {
     for (; t + NT <= n_tok; t += NT) {
-        k_tokens<W, NT, Q8>(t == 0 ? super : nullptr, k, codes, act + t, batch, b0, out + t*SPK_ROWS);
+        k_tokens<W, NT, Q8>(n, t == 0 ? super : nullptr, k, codes, act + t, batch, b0, out + t*SPK_ROWS);
     }
     if constexpr (NT > 1) {
         if (t < n_tok) {
-            k_groups<W, NT/2, Q8>(super, k, codes, act, batch, b0, n_tok, t, out);
+            k_groups<W, NT/2, Q8>(n, super, k, codes, act, batch, b0, n_tok, t, out);
         }
     }
 }
@@ -212,15 +215,15 @@ template <class W, bool Q8>
 static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, float * out) {
     memset(out, 0, n_tok*SPK_ROWS*sizeof(float));
     for (int64_t b0 = 0; b0 < n/32; b0 += SPK_SUPER, tile += W::SUPER) {
-        const spk_k_scales<W> k(tile);
+        const spk_k_scales<W, Q8> k(tile);
 #ifdef SPK_UNPACKED
         if (n_tok > SPK_NT) {
             const spk_k_unpacked<W> codes(tile);
-            k_groups<W, SPK_NT, Q8>(tile, k, codes, act, batch, b0, n_tok, 0, out);
+            k_groups<W, SPK_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
             continue;
         }
 #endif
-        k_groups<W, SPK_NT, Q8>(tile, k, spk_k_codes<W>{ tile }, act, batch, b0, n_tok, 0, out);
+        k_groups<W, SPK_NT, Q8>(n, tile, k, spk_k_codes<W>{ tile }, act, batch, b0, n_tok, 0, out);
     }
 }
 

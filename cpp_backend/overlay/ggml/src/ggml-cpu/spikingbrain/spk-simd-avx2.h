@@ -85,12 +85,17 @@ template <int J> SPK_INLINE __m256i upper_bits(__m256i w, const uint8_t * p) {
 }
 template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) { return { upper_bits<J>(w.a, p), upper_bits<J>(w.b, p + 32) }; }
 SPK_INLINE spk_s s_load(const int16_t * p) { return { load256(p), load256(p + 16) }; }
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm256_madd_epi16(acc.a, s.a), _mm256_madd_epi16(acc.b, s.b) }; }
 SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) {
     return { kept(_mm256_add_epi32(_mm256_madd_epi16(acc.a, s.a), sum.a)), kept(_mm256_add_epi32(_mm256_madd_epi16(acc.b, s.b), sum.b)) };
 }
-SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
+SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     const __m256i two = bytes4((const int8_t *) x);
-    return { _mm256_add_epi32(sum.a, _mm256_madd_epi16(s.a, two)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(s.b, two)) };
+    return { _mm256_madd_epi16(s.a, two), _mm256_madd_epi16(s.b, two) };
+}
+SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
+    const spk_i y = s_times(s, x);
+    return { _mm256_add_epi32(sum.a, y.a), _mm256_add_epi32(sum.b, y.b) };
 }
 SPK_INLINE spk_i i_less_32(spk_i x, spk_i y) { return { _mm256_sub_epi32(x.a, _mm256_slli_epi32(y.a, 5)), _mm256_sub_epi32(x.b, _mm256_slli_epi32(y.b, 5)) }; }
 

@@ -56,14 +56,14 @@ template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
     return { _mm512_or_si512(w.v, _mm512_and_si512(at, _mm512_set1_epi8(0x30))) };
 }
 SPK_INLINE spk_s s_load(const int16_t * p) { return { _mm512_loadu_si512(p) }; }
-SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { // both int16 of a row are its scale
-    return { _mm512_add_epi32(_mm512_mullo_epi32(acc.v, _mm512_srai_epi32(s.v, 16)), sum.v) };
-}
-SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm512_mullo_epi32(acc.v, _mm512_srai_epi32(s.v, 16)) }; } // both int16 of a row are its scale
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { return { _mm512_add_epi32(h_times(acc, s).v, sum.v) }; }
+SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     int32_t two;
     memcpy(&two, x, 4);
-    return { _mm512_add_epi32(sum.v, _mm512_madd_epi16(s.v, _mm512_set1_epi32(two))) };
+    return { _mm512_madd_epi16(s.v, _mm512_set1_epi32(two)) };
 }
+SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) { return { _mm512_add_epi32(sum.v, s_times(s, x).v) }; }
 SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { return { _mm512_sub_epi32(a.v, _mm512_slli_epi32(b.v, 5)) }; }
 
 SPK_INLINE spk_f f_zero()                        { return { _mm512_setzero_ps() }; }

@@ -61,8 +61,11 @@ template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
 }
 template <class B> SPK_INLINE void s_store(int16_t * p, B a, B b) { SPK_EACH p[2*r] = (int8_t) a[r], p[2*r + 1] = (int8_t) b[r]; } // of each row one of a, one of b
 SPK_INLINE spk_s s_load(const int16_t * p) { spk_s s; memcpy(s.v, p, 64); return s; }
+template <class B> SPK_INLINE void s_store_floats(float * p, B a) { SPK_EACH p[r] = a[r]; }
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { SPK_EACH acc.v[r] *= s.v[2*r]; return acc; }
 SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { SPK_EACH sum.v[r] += s.v[2*r]*acc.v[r]; return sum; }
 SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) { SPK_EACH sum.v[r] += s.v[2*r]*x[0] + s.v[2*r + 1]*x[1]; return sum; }
+SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) { return s_dot(i_set(0), s, x); }
 SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { SPK_EACH a.v[r] -= 32*b.v[r]; return a; }
 
 SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[r] = (float) a.v[r]; return x; }
@@ -78,7 +81,11 @@ SPK_INLINE spk_f f_load(const float * p)          { spk_f x; memcpy(x.v, p, 64);
 SPK_INLINE spk_f f_load_half(const uint8_t * p)   { spk_f x; SPK_EACH x.v[r] = half_to_float(p + 2*r); return x; }
 SPK_INLINE void  f_store(float * p, spk_f a)      { memcpy(p, a.v, 64); }
 SPK_INLINE spk_f f_scale(spk_f a, float b)        { SPK_EACH a.v[r] *= b; return a; }
+#ifdef __FMA__ // as the other instruction sets, whatever a compiler makes of a sum
+SPK_INLINE spk_f f_fma(spk_f a, spk_f b, spk_f c) { SPK_EACH c.v[r] = __builtin_fmaf(a.v[r], b.v[r], c.v[r]); return c; }
+#else
 SPK_INLINE spk_f f_fma(spk_f a, spk_f b, spk_f c) { SPK_EACH c.v[r] += a.v[r]*b.v[r]; return c; }
+#endif
 
 // encoding
 SPK_INLINE spk_d d_zero()                    { spk_d a; SPK_EACH a.v[r] = 0.0; return a; }

@@ -39,6 +39,10 @@ template <class B> SPK_INLINE void s_store(int16_t * p, B a, B b) {
     _mm256_storeu_si256((__m256i *) p,     _mm256_cvtepi8_epi16(_mm_unpacklo_epi8((__m128i) a, (__m128i) b)));
     _mm256_storeu_si256((__m256i *) p + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8((__m128i) a, (__m128i) b)));
 }
+template <class B> SPK_INLINE void s_store_floats(float * p, B a) {
+    _mm256_storeu_ps(p,     _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32((__m128i) a)));
+    _mm256_storeu_ps(p + 8, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_bsrli_si128((__m128i) a, 8))));
+}
 
 SPK_INLINE float half_to_float(const uint8_t * p) {
     uint16_t h;
