@@ -110,7 +110,7 @@ def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="K-quants have kernels of ours on x86")
 @pytest.mark.parametrize("spikes", [(), ("--spike",)], ids=["ordinary", "spikes"])
-@pytest.mark.parametrize("type_", ["Q4_K_M", "Q5_K_M", "Q6_K"])
+@pytest.mark.parametrize("type_", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"])
 def test_k_quants_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:
     tool("sb-quantize", converted(tmp_path, "--outtype", "f16", *spikes), tmp_path / "k.gguf", type_)
     tool("sb-quantize", "--allow-requantize", tmp_path / "k.gguf", tmp_path / "floats.gguf", "F32")  # the same weights

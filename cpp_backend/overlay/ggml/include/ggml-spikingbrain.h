@@ -202,7 +202,7 @@ GGML_API struct ggml_tensor * ggml_spk_decode(
 
 // y = W x on packed activations. A group is 128 columns for I8 and 32 for the others; with GGML_SPK_Q8 it is 32.
 //   y[r][t] = V_th * sum over groups g of scale[r][g] * (sum over the group's columns of w[r][i]*s[t][i])
-// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m; on x86 Q4_K, Q5_K, Q6_K in CPU_SPK, whose integer sums
+// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m; on x86 Q2_K to Q6_K in CPU_SPK, whose integer sums
 //   over 256 columns are scaled by d, and a minimum times the sum of s taken away
 //   I8: scales F32 {n/128, m}; optionally a sparse rest of the weights: out_index I32 {c}, ascending row*n + column,
 //   out_value I16 {c}: w = code + value there. Others: all three NULL. act as ggml_spk_encode made it; returns F32 {m, T}

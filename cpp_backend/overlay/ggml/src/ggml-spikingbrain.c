@@ -285,7 +285,7 @@ static void check_mul_mat(
         GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1] && scales->ne[2] == w->ne[2]);
     } else {
         GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0 ||
-                    w->type == GGML_TYPE_Q4_K || w->type == GGML_TYPE_Q5_K || w->type == GGML_TYPE_Q6_K);
+                    w->type == GGML_TYPE_Q2_K || w->type == GGML_TYPE_Q3_K || w->type == GGML_TYPE_Q4_K || w->type == GGML_TYPE_Q5_K || w->type == GGML_TYPE_Q6_K);
         GGML_ASSERT(!scales && !out_index);
     }
     if (out_index) {

@@ -121,7 +121,7 @@ static bool has_kernels(ggml_type type) {
 
 // K-quants have a product where they are interleaved only: their rows on disk take llama.cpp's
 static bool is_k_quant(ggml_type type) {
-    return type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K;
+    return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K;
 }
 
 static bool has_product(ggml_type type) {

@@ -17,7 +17,7 @@ ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
 
 // The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, Q8_0, Q5_0
-// and Q4_0 when their input spikes or this CPU has kernels of ours, Q4_K, Q5_K and Q6_K when it has.
+// and Q4_0 when their input spikes or this CPU has kernels of ours, K-quants when it has.
 int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking);
 
 // Whether the product with a matrix, as it was loaded, is one in integers: INT8 codes always, Q8_0, Q5_0 and Q4_0 when their input spikes or

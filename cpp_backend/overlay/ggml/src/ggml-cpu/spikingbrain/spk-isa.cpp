@@ -154,6 +154,8 @@ static bool has_kernels(ggml_type type) {
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q5_0:
         case GGML_TYPE_Q4_0: return &isa != spk_isa_generic();
+        case GGML_TYPE_Q2_K:
+        case GGML_TYPE_Q3_K:
         case GGML_TYPE_Q4_K:
         case GGML_TYPE_Q5_K:
         case GGML_TYPE_Q6_K: return &isa != spk_isa_generic() && isa.k_quants;

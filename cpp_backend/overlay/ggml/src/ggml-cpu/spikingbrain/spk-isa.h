@@ -76,7 +76,7 @@ static inline int64_t spk_swa_width(int64_t d) { return (d + 15) & ~(int64_t) 15
 
 struct spk_isa {
     const char * name;
-    bool         k_quants; // mul_tile and tile_outliers take Q4_K, Q5_K and Q6_K, too; mul_rows does not
+    bool         k_quants; // mul_tile and tile_outliers take Q2_K to Q6_K, too; mul_rows does not
 
     void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm);
 

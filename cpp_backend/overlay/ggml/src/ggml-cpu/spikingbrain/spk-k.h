@@ -1,9 +1,9 @@
 #pragma once
 
-// Tile products with K-quants: Q4_K, Q5_K, Q6_K. 256 columns of a row share d (and dmin), 32 or 16 of them an integer scale, so that counts are summed
-// in integers over all 256: d*(sum of scale*code*s) - dmin*(sum of min*s), where Q6_K has 32*scale*d for a minimum. Ordinary activations have a scale
-// per 32 columns: floats from there on. The operations of one token are those of many, in the same order. Tiles: spk-layout.h.
-// x86 only: ARM takes llama.cpp's kernels. Included inside the namespace of the instruction set.
+// Tile products with K-quants, Q2_K to Q6_K. 256 columns of a row share d (and dmin), 32 or 16 of them an integer scale (and minimum), so that counts are
+// summed in integers over all 256: d*(sum of scale*code*s) - dmin*(sum of min*s). Where codes are centred, stored as code + CENTRE, CENTRE*(sum of scale*s)
+// is taken away instead. Ordinary activations have a scale per 32 columns: floats from there on. The operations of one token are those of many, in the
+// same order. Tiles: spk-layout.h. x86 only: ARM takes llama.cpp's kernels. Included inside the namespace of the instruction set.
 
 #include "spk-sums.h"
 
@@ -15,34 +15,59 @@ SPK_INLINE k_bytes k_load(const uint8_t * p) {
 }
 
 // BITS of a code; COLUMNS share a scale; SUPER: bytes of 256 columns of a tile, SCALES come first
-template <int BITS_>
-struct weights_nibbles_k {
-    static constexpr int BITS = BITS_, COLUMNS = 32, BLOCK = 64*BITS, SCALES = 256, SUPER = SCALES + SPK_SUPER*BLOCK;
-    static constexpr bool CENTRED = false;
+template <int BITS_, int COLUMNS_, int CENTRE_, int SCALES_>
+struct weights_k {
+    static constexpr int BITS = BITS_, COLUMNS = COLUMNS_, CENTRE = CENTRE_, SCALES = SCALES_, BLOCK = 64*BITS, SUPER = SCALES + SPK_SUPER*BLOCK;
+};
 
+// two numbers of 6 bits of each block, at p
+SPK_INLINE k_bytes k_upper (const uint8_t * p, int b) { return k_load(p + SPK_ROWS*(SPK_SUPER + b/2)) >> b % 2*4; }
+SPK_INLINE k_bytes k_first (const uint8_t * p, int b) { return (k_load(p + SPK_ROWS*b) & 15) | (k_upper(p, b) & 3) << 4; }
+SPK_INLINE k_bytes k_second(const uint8_t * p, int b) { return k_load(p + SPK_ROWS*b) >> 4   | (k_upper(p, b) & 12) << 2; }
+
+// of row r and column i of a block: a nibble, two bits, one bit
+SPK_INLINE int k_nibble(const uint8_t * p, int r, int i)   { return p[i/8*64 + r*4 + i % 4] >> i/4 % 2*4 & 15; }
+SPK_INLINE int k_two_bits(const uint8_t * p, int r, int i) { return p[i/16*64 + r*4 + i % 4] >> i/4 % 4*2 & 3; }
+SPK_INLINE int k_one_bit(const uint8_t * p, int r, int i)  { return p[r*4 + i % 4] >> i/4 & 1; }
+
+// of each type: row_scales, row_mins: of the j-th COLUMNS of 256, all rows; code: of row r and column i of a block
+struct weights_q2_K : weights_k<2, 16, 0, 320> {
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
-        typedef typename std::conditional<BITS == 4, weights_q4_0, weights_q5_0>::type plain;
-        plain::steps(block, f);
+        SPK_UNROLL for (int i = 0; i < 2; ++i) {
+            f(4*i,     w_two_bits<0>(block + 64*i));
+            f(4*i + 1, w_two_bits<1>(block + 64*i));
+            f(4*i + 2, w_two_bits<2>(block + 64*i));
+            f(4*i + 3, w_two_bits<3>(block + 64*i));
+        }
     }
-    // of block b of 8, all rows
-    SPK_INLINE k_bytes lower(const uint8_t * super, int b) { return k_load(super + 4*SPK_ROWS + SPK_ROWS*b); }
-    SPK_INLINE k_bytes upper(const uint8_t * super, int b) { return k_load(super + 4*SPK_ROWS + SPK_ROWS*(SPK_SUPER + b/2)) >> b % 2*4; }
-    SPK_INLINE k_bytes row_scales(const uint8_t * super, int b) { return (lower(super, b) & 15) | (upper(super, b) & 3) << 4; }
-    SPK_INLINE k_bytes row_mins  (const uint8_t * super, int b) { return lower(super, b) >> 4   | (upper(super, b) & 12) << 2; }
-    SPK_INLINE int scale(const uint8_t * super, int b, int, int r) { return row_scales(super, b)[r]; }
-    SPK_INLINE int min  (const uint8_t * super, int b, int r)      { return row_mins(super, b)[r]; }
-    SPK_INLINE int code(const uint8_t * block, int r, int i) {
-        const int q = block[i/8*64 + r*4 + i % 4] >> i/4 % 2*4 & 15, bit = 4*r + i % 4;
-        return BITS == 4 ? q : q + (block[256 + i/4*8 + bit/8] >> bit % 8 & 1)*16;
+    SPK_INLINE k_bytes row_scales(const uint8_t * super, int j) { return k_load(super + 4*SPK_ROWS + SPK_ROWS*j) & 15; }
+    SPK_INLINE k_bytes row_mins  (const uint8_t * super, int j) { return k_load(super + 4*SPK_ROWS + SPK_ROWS*j) >> 4; }
+    SPK_INLINE int code(const uint8_t * block, int r, int i) { return k_two_bits(block, r, i); }
+};
+
+struct weights_q3_K : weights_k<3, 16, 4, 224> {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_q2_K::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) { f(step, w_bit_plane<2>(w, block + 128, step)); });
     }
+    SPK_INLINE k_bytes row_scales(const uint8_t * super, int j) {
+        return (j % 2 ? k_second(super + 2*SPK_ROWS, j/2) : k_first(super + 2*SPK_ROWS, j/2)) - 32;
+    }
+    SPK_INLINE int code(const uint8_t * block, int r, int i) { return k_two_bits(block, r, i) + 4*k_one_bit(block + 128, r, i) - CENTRE; }
+};
+
+template <int BITS>
+struct weights_nibbles_k : weights_k<BITS, 32, 0, 256> {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_q4_0::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) { f(step, BITS == 5 ? w_bit_plane<4>(w, block + 256, step) : w); });
+    }
+    SPK_INLINE k_bytes row_scales(const uint8_t * super, int j) { return k_first (super + 4*SPK_ROWS, j); }
+    SPK_INLINE k_bytes row_mins  (const uint8_t * super, int j) { return k_second(super + 4*SPK_ROWS, j); }
+    SPK_INLINE int code(const uint8_t * block, int r, int i) { return k_nibble(block, r, i) + (BITS == 5 ? 16*k_one_bit(block + 256, r, i) : 0); }
 };
 typedef weights_nibbles_k<4> weights_q4_K;
 typedef weights_nibbles_k<5> weights_q5_K;
 
-struct weights_q6_K {
-    static constexpr int BITS = 6, COLUMNS = 16, BLOCK = 64*BITS, SCALES = 288, SUPER = SCALES + SPK_SUPER*BLOCK;
-    static constexpr bool CENTRED = true; // codes are stored as q + 32
-
+struct weights_q6_K : weights_k<6, 16, 32, 288> {
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_UNROLL for (int i = 0; i < 2; ++i) {
             const uint8_t * upper = block + 256 + 64*i;
@@ -55,44 +80,37 @@ struct weights_q6_K {
             f(4*i + 3, w_upper_bits<3>(d, upper));
         }
     }
-    // of 16 columns j, all rows
     SPK_INLINE k_bytes row_scales(const uint8_t * super, int j) { return k_load(super + 2*SPK_ROWS + SPK_ROWS*j); }
-    SPK_INLINE int scale(const uint8_t * super, int b, int half, int r) { return (int8_t) row_scales(super, 2*b + half)[r]; }
-    SPK_INLINE int code(const uint8_t * block, int r, int i) {
-        return (block[i/8*64 + r*4 + i % 4] >> i/4 % 2*4 & 15) + (block[256 + i/16*64 + r*4 + i % 4] >> i/4 % 4*2 & 3)*16 - 32;
-    }
+    SPK_INLINE int code(const uint8_t * block, int r, int i) { return k_nibble(block, r, i) + 16*k_two_bits(block + 256, r, i) - CENTRE; }
 };
 
 // what the tokens share of 256 columns; Q8: whether they are ordinary activations
 template <class W, bool Q8>
 struct spk_k_scales {
+    static constexpr bool HALVES = W::COLUMNS == 16;
+    static constexpr int  LOWS   = HALVES ? SPK_SUPER : SPK_SUPER/2;
+
     alignas(64) int16_t scale[SPK_SUPER*32/W::COLUMNS][2*SPK_ROWS]; // each row's twice
-    alignas(64) int16_t low[SPK_SUPER][2*SPK_ROWS]; // centred: scales of both halves of a block; else minima of two blocks
-    alignas(64) float   min[SPK_SUPER][SPK_ROWS];   // minima, for ordinary activations
+    alignas(64) int16_t low[LOWS][2*SPK_ROWS];    // of both halves of a block, or of two blocks: minima, where codes are centred scales
+    alignas(64) float   min[SPK_SUPER][SPK_ROWS]; // instead, of whole blocks and ordinary activations
     spk_f d, dmin;
 
     SPK_MEMBER explicit spk_k_scales(const uint8_t * super) {
         d = f_load_half(super);
-        if constexpr (W::CENTRED) {
-            for (int b = 0; b < SPK_SUPER; ++b) {
-                const k_bytes first = W::row_scales(super, 2*b), second = W::row_scales(super, 2*b + 1);
-                s_store(scale[2*b],     first,  first);
-                s_store(scale[2*b + 1], second, second);
-                s_store(low[b],         first,  second);
-            }
-        } else {
+        if constexpr (!W::CENTRE) {
             dmin = f_scale(f_load_half(super + 2*SPK_ROWS), -1.0f);
-            for (int b = 0; b < SPK_SUPER; b += 2) {
-                const k_bytes first = W::row_scales(super, b), second = W::row_scales(super, b + 1);
-                s_store(scale[b],     first,  first);
-                s_store(scale[b + 1], second, second);
-                const k_bytes min_first = W::row_mins(super, b), min_second = W::row_mins(super, b + 1);
-                if constexpr (Q8) {
-                    s_store_floats(min[b],     min_first);
-                    s_store_floats(min[b + 1], min_second);
-                } else {
-                    s_store(low[b/2], min_first, min_second);
-                }
+        }
+        for (int i = 0; i < LOWS; ++i) {
+            const k_bytes first = W::row_scales(super, 2*i), second = W::row_scales(super, 2*i + 1);
+            s_store(scale[2*i],     first,  first);
+            s_store(scale[2*i + 1], second, second);
+            if constexpr (W::CENTRE) {
+                s_store(low[i], first, second);
+            } else if constexpr (Q8 && !HALVES) {
+                s_store_floats(min[2*i],     W::row_mins(super, 2*i));
+                s_store_floats(min[2*i + 1], W::row_mins(super, 2*i + 1));
+            } else {
+                s_store(low[i], W::row_mins(super, 2*i), W::row_mins(super, 2*i + 1));
             }
         }
     }
@@ -140,14 +158,15 @@ SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
 template <class W, int NT, bool Q8, class Codes>
 static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super, const spk_k_scales<W, Q8> & k, const Codes & codes, const ggml_spk_row * act,
                                                const spk_batch_block * batch, int64_t b0, float * out) {
-    constexpr int CHAIN = SPK_CHAIN<W::BITS, W::COLUMNS>;
+    constexpr int  CHAIN  = SPK_CHAIN<W::BITS, W::COLUMNS>;
+    constexpr bool HALVES = W::COLUMNS == 16;
 
     const auto x = spk_tokens<NT == SPK_BATCH>::from(act, batch);
     spk_i sum[NT];
     spk_f y[NT], z[NT];
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
         sum[t] = i_set(0);
-        y[t] = f_zero();
+        y[t] = z[t] = f_zero();
     }
     for (int b = 0; b < SPK_SUPER; ++b) {
         spk_h acc[NT];
@@ -168,29 +187,33 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         });
         if constexpr (Q8) {
             SPK_UNROLL for (int t = 0; t < NT; ++t) {
-                const spk_i own = W::CENTRED ? i_less_32(sum[t], s_times(s_load(k.low[b]), act[t].sums + 2*(b0 + b))) : sum[t];
-                y[t] = f_fma(i_float(own), f_set(act[t].scales[b0 + b]), y[t]);
+                const spk_f scale = f_set(act[t].scales[b0 + b]);
+                if constexpr (HALVES) {
+                    const spk_i low = s_times(s_load(k.low[b]), act[t].sums + 2*(b0 + b));
+                    sum[t] = W::CENTRE ? i_less<W::CENTRE>(sum[t], low) : sum[t];
+                    z[t]   = W::CENTRE ? z[t] : f_fma(i_float(low), scale, z[t]);
+                }
+                y[t] = f_fma(i_float(sum[t]), scale, y[t]);
             }
         }
     }
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
-        z[t] = f_zero();
         if constexpr (!Q8) {
-            const int16_t * sums = act[t].sums + (W::CENTRED ? 2*b0 : n/16 + b0);
+            const int16_t * sums = act[t].sums + (HALVES ? 2*b0 : n/16 + b0);
             spk_i low = s_times(s_load(k.low[0]), sums);
-            for (int b = 1; b < (W::CENTRED ? SPK_SUPER : SPK_SUPER/2); ++b) {
-                low = s_dot(low, s_load(k.low[b]), sums + 2*b);
+            for (int i = 1; i < k.LOWS; ++i) {
+                low = s_dot(low, s_load(k.low[i]), sums + 2*i);
             }
-            y[t] = i_float(W::CENTRED ? i_less_32(sum[t], low) : sum[t]);
+            y[t] = i_float(W::CENTRE ? i_less<W::CENTRE>(sum[t], low) : sum[t]);
             z[t] = i_float(low);
-        } else if constexpr (!W::CENTRED) {
+        } else if constexpr (!HALVES) {
             for (int b = 0; b < SPK_SUPER; ++b) {
                 z[t] = f_fma(f_load(k.min[b]), f_set(act[t].scaled[b0 + b]), z[t]);
             }
         }
         float * to = out + t*SPK_ROWS;
         spk_f total = f_fma(y[t], k.d, f_load(to));
-        if constexpr (!W::CENTRED) {
+        if constexpr (!W::CENTRE) {
             total = f_fma(z[t], k.dmin, total);
         }
         f_store(to, total);
@@ -232,10 +255,11 @@ static void k_outliers(const uint8_t * tile, const ggml_spk_row * act, double * 
     for (int o = 0; o < act->n_outliers; ++o) {
         const int       i     = act->outliers[o].index % (32*SPK_SUPER), b = i/32;
         const uint8_t * super = tile + act->outliers[o].index/(32*SPK_SUPER)*W::SUPER;
+        const int       part  = i/W::COLUMNS;
         for (int r = 0; r < SPK_ROWS; ++r) {
-            double w = (double) half_to_float(super + 2*r)*W::scale(super, b, i/16 % 2, r)*W::code(super + W::SCALES + b*W::BLOCK, r, i % 32);
-            if constexpr (!W::CENTRED) {
-                w -= (double) half_to_float(super + 2*SPK_ROWS + 2*r)*W::min(super, b, r);
+            double w = (double) half_to_float(super + 2*r)*(int8_t) W::row_scales(super, part)[r]*W::code(super + W::SCALES + b*W::BLOCK, r, i % 32);
+            if constexpr (!W::CENTRE) {
+                w -= (double) half_to_float(super + 2*SPK_ROWS + 2*r)*W::row_mins(super, part)[r];
             }
             corr[r] += w*act->outliers[o].excess;
         }

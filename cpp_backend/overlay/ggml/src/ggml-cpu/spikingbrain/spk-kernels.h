@@ -194,6 +194,8 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
 #else
 #define SPK_FOR_K_TYPE(type, call)                                           \
     switch (type) {                                                          \
+        case GGML_TYPE_Q2_K: { using W = weights_q2_K; return call; }        \
+        case GGML_TYPE_Q3_K: { using W = weights_q3_K; return call; }        \
         case GGML_TYPE_Q4_K: { using W = weights_q4_K; return call; }        \
         case GGML_TYPE_Q5_K: { using W = weights_q5_K; return call; }        \
         case GGML_TYPE_Q6_K: { using W = weights_q6_K; return call; }        \

@@ -20,6 +20,8 @@ bool spk_can_interleave(ggml_type type, int64_t n, int64_t m) {
         case GGML_TYPE_Q8_0:
         case GGML_TYPE_Q5_0:
         case GGML_TYPE_Q4_0: return m % SPK_ROWS == 0 && n % 32 == 0;
+        case GGML_TYPE_Q2_K:
+        case GGML_TYPE_Q3_K:
         case GGML_TYPE_Q4_K:
         case GGML_TYPE_Q5_K:
         case GGML_TYPE_Q6_K: return m % SPK_ROWS == 0 && n % QK_K == 0 && spk_get_isa().k_quants;
@@ -68,7 +70,7 @@ void pack_fifth_bits(uint8_t * block, const uint8_t * qh, int row) {
 //
 
 struct k_row {
-    uint8_t q[QK_K], scale[16], min[8];
+    uint8_t q[QK_K], scale[16], min[8]; // Q2_K: scale, and minimum in the high nibble
     ggml_half d[2]; // d, dmin
 };
 
@@ -79,6 +81,32 @@ void read_scales(k_row & r, const uint8_t * s) {
         r.scale[b + 4] = (s[b + 8] & 15) | s[b] >> 6 << 4;
         r.min[b + 4]   = s[b + 8] >> 4 | s[b + 4] >> 6 << 4;
     }
+}
+
+k_row read(const block_q2_K & x) {
+    k_row r;
+    memcpy(r.d, (const uint8_t *) &x + sizeof(x) - sizeof(r.d), sizeof(r.d));
+    memcpy(r.scale, x.scales, sizeof(r.scale));
+    for (int j = 0; j < 8; ++j) {
+        for (int i = 0; i < 32; ++i) {
+            r.q[32*j + i] = x.qs[j/4*32 + i] >> j % 4*2 & 3;
+        }
+    }
+    return r;
+}
+
+k_row read(const block_q3_K & x) {
+    k_row r;
+    r.d[0] = x.d;
+    for (int i = 0; i < 16; ++i) {
+        r.scale[i] = (x.scales[i % 8] >> i/8*4 & 15) | (x.scales[8 + i % 4] >> i/4*2 & 3) << 4;
+    }
+    for (int j = 0; j < 8; ++j) {
+        for (int i = 0; i < 32; ++i) {
+            r.q[32*j + i] = (x.qs[j/4*32 + i] >> j % 4*2 & 3) | (x.hmask[i] >> j & 1) << 2;
+        }
+    }
+    return r;
 }
 
 k_row read(const block_q4_K & x) {
@@ -123,46 +151,61 @@ k_row read(const block_q6_K & x) {
     return r;
 }
 
+// two bits of each byte of 8 words: of 4i + j in bits 2j of step i
+void put_two_bits(uint8_t * block, int row, const uint32_t * x, int shift) {
+    for (int i = 0; i < 2; ++i) {
+        uint32_t word = 0;
+        for (int j = 0; j < 4; ++j) {
+            word |= (x[4*i + j] >> shift & 0x03030303) << 2*j;
+        }
+        memcpy(step(block, i, row), &word, 4);
+    }
+}
+
 // 32 codes of a row
 void put_codes(uint8_t * block, int row, const uint8_t * q, int bits) {
-    uint32_t x[8], upper[2] = {};
+    uint32_t x[8];
     memcpy(x, q, sizeof(x));
-    for (int i = 0; i < 8; ++i) {
-        const uint32_t high = x[i] >> 4 & 0x03030303;
-        upper[i/4] |= high << i % 4*2;
-        if (bits == 5) {
-            block[256 + 8*i + row/2] |= ((high | high >> 7 | high >> 14 | high >> 21) & 15) << row % 2*4;
+    if (bits < 4) {
+        put_two_bits(block, row, x, 0);
+    } else {
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t two = (x[2*i] & 0x0f0f0f0f) | (x[2*i + 1] & 0x0f0f0f0f) << 4;
+            memcpy(step(block, i, row), &two, 4);
         }
     }
-    for (int i = 0; i < 4; ++i) {
-        const uint32_t two = (x[2*i] & 0x0f0f0f0f) | (x[2*i + 1] & 0x0f0f0f0f) << 4;
-        memcpy(step(block, i, row), &two, 4);
+    if (bits == 3 || bits == 5) {
+        uint32_t word = 0;
+        for (int i = 0; i < 8; ++i) {
+            word |= (x[i] >> (bits - 1) & 0x01010101) << i;
+        }
+        memcpy(step(block + (bits == 3 ? 128 : 256), 0, row), &word, 4);
     }
-    for (int i = 0; bits == 6 && i < 2; ++i) {
-        memcpy(step(block + 256, i, row), &upper[i], 4);
+    if (bits == 6) {
+        put_two_bits(block + 256, row, x, 4);
     }
 }
 
 template <class B>
 void pack_super(uint8_t * super, const B * blocks, size_t row_size, int n_rows, int bits) {
     memset(super, 0, SPK_ROWS*sizeof(B));
-    uint8_t   * codes  = super + SPK_ROWS*(sizeof(B) - QK_K*bits/8);
-    ggml_half * d      = (ggml_half *) super;
-    uint8_t   * scales = (uint8_t *) (d + (bits == 6 ? 1 : 2)*SPK_ROWS);
+    const bool  has_min = bits != 3 && bits != 6, bytes = bits == 2 || bits == 6;
+    uint8_t   * codes   = super + SPK_ROWS*(sizeof(B) - QK_K*bits/8);
+    ggml_half * d       = (ggml_half *) super;
+    uint8_t   * scales  = (uint8_t *) (d + (has_min ? 2 : 1)*SPK_ROWS);
+    uint8_t   * upper   = scales + SPK_SUPER*SPK_ROWS;
     for (int r = 0; r < n_rows; ++r) {
         const k_row row = read(*(const B *) ((const uint8_t *) blocks + r*row_size));
-        d[r] = row.d[0];
-        if (bits == 6) {
-            for (int j = 0; j < 16; ++j) {
-                scales[j*SPK_ROWS + r] = row.scale[j];
-            }
-        } else {
-            d[SPK_ROWS + r] = row.d[1];
-            uint8_t * upper = scales + SPK_SUPER*SPK_ROWS;
-            for (int b = 0; b < SPK_SUPER; ++b) {
-                scales[b*SPK_ROWS + r]    = (row.scale[b] & 15) | (row.min[b] & 15) << 4;
-                upper[b/2*SPK_ROWS + r] |= (row.scale[b] >> 4 | row.min[b] >> 4 << 2) << b % 2*4;
-            }
+        for (int i = 0; i < (has_min ? 2 : 1); ++i) {
+            d[i*SPK_ROWS + r] = row.d[i];
+        }
+        for (int j = 0; j < 16 && bytes; ++j) {
+            scales[j*SPK_ROWS + r] = row.scale[j];
+        }
+        for (int b = 0; b < SPK_SUPER && !bytes; ++b) {
+            const uint8_t first = bits == 3 ? row.scale[2*b] : row.scale[b], second = bits == 3 ? row.scale[2*b + 1] : row.min[b];
+            scales[b*SPK_ROWS + r]    = (first & 15) | (second & 15) << 4;
+            upper[b/2*SPK_ROWS + r] |= (first >> 4 | second >> 4 << 2) << b % 2*4;
         }
         for (int b = 0; b < SPK_SUPER; ++b) {
             put_codes(codes + b*32*SPK_ROWS*bits/8, r, row.q + 32*b, bits);
@@ -181,6 +224,8 @@ void pack_k_tile(uint8_t * tile, const uint8_t * rows, int64_t n, size_t row_siz
 
 void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t n, int n_rows) {
     switch (type) {
+        case GGML_TYPE_Q2_K: return pack_k_tile<block_q2_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 2);
+        case GGML_TYPE_Q3_K: return pack_k_tile<block_q3_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 3);
         case GGML_TYPE_Q4_K: return pack_k_tile<block_q4_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 4);
         case GGML_TYPE_Q5_K: return pack_k_tile<block_q5_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 5);
         case GGML_TYPE_Q6_K: return pack_k_tile<block_q6_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 6);
@@ -219,7 +264,7 @@ void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t
                     pack_nibbles(block, q->qs, r);
                     memcpy(scale, &q->d, sizeof(q->d));
                 } break;
-                default: GGML_ABORT("spikingbrain: interleaved layout: got type %s, expected i8, q8_0, q5_0, q4_0 or a K-quant of 4 to 6 bits", ggml_type_name(type));
+                default: GGML_ABORT("spikingbrain: interleaved layout: got type %s, expected i8, q8_0, q5_0, q4_0 or a K-quant", ggml_type_name(type));
             }
         }
     }

@@ -7,13 +7,15 @@
 //   I8, Q8_0  512 bytes: steps 0..7
 //   Q4_0      256 bytes: step 2i in the low, 2i + 1 in the high nibbles of 64 bytes
 //   Q5_0      320 bytes: as Q4_0, then the fifth bits: 8 bytes per step, bit 4*row + column
-//   Q4_K, Q5_K as these; Q6_K 384 bytes: as Q4_0, then the upper two bits: of step 4i + j in bits 2j of 64 bytes
+//   Q4_K      as Q4_0; Q5_K 320 bytes: then the fifth bits, of step i in bit i of 64 bytes
+//   Q6_K      384 bytes: as Q4_0, then the upper two bits: of step 4i + j in bits 2j of 64 bytes
+//   Q2_K      128 bytes: as the upper bits of Q6_K; Q3_K 192 bytes: then the third bits, as Q5_K's fifth
 // A tile is its blocks, for all but I8 with the 16 fp16 scales of each: two blocks, then the scales of both, so that a tile is read from its
 // first byte to its last, in whole cache lines; an odd last block has its own behind it. (Scales beyond all blocks: 16 instead of
 // 28 GB/s on one Zen 4 thread for rows of 2048.)
-// K-quants: of 256 columns the scales, then 8 blocks. Scales of Q4_K and Q5_K: fp16 d, fp16 dmin of 16 rows; of each block the lower 4 bits of 16
-// scales and, in the high nibbles, of 16 minima; of each two blocks the upper bits, 2 each: scale, minimum of the first, of the second.
-// Of Q6_K: fp16 d of 16 rows; of each 16 columns the scales of 16 rows.
+// K-quants: of 256 columns the scales, then 8 blocks. First fp16 d of 16 rows, and dmin where there are minima. Q2_K, Q6_K: of each 16 columns a byte of
+// each row, scale and minimum or scale. Others: two numbers of 6 bits of each block, scale and minimum, of Q3_K both halves' scales: the lower 4 bits
+// of 16 rows, the second's in the high nibbles; of each two blocks the upper bits, 2 each: both of the first, both of the second.
 
 static const int SPK_ROWS = 16;
 

@@ -78,7 +78,14 @@ SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) { return h_add(acc, i_set(bias))
 
 // K-quants (spk-k.h)
 struct spk_s { __m256i a, b; }; // two int16 of each row
-template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 5 ? 4 : 2; // steps whose sums fit in a spk_h: 2*2*63*127, too
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 6 ? 2 : 4; // steps whose sums fit in a spk_h: 2*2*63*127, too
+template <int J> SPK_INLINE __m256i two_bits(__m256i x) { return _mm256_and_si256(J == 0 ? x : _mm256_srli_epi16(x, 2*J), _mm256_set1_epi8(3)); }
+template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) { return { two_bits<J>(load256(p)), two_bits<J>(load256(p + 32)) }; }
+template <int TO> SPK_INLINE __m256i bit_plane(__m256i w, __m256i x, int from) { // bit `from` of each byte becomes bit TO
+    const __m256i at = from < TO ? _mm256_slli_epi16(x, TO - from) : _mm256_srli_epi16(x, from - TO);
+    return _mm256_or_si256(w, _mm256_and_si256(at, _mm256_set1_epi8(1 << TO)));
+}
+template <int TO> SPK_INLINE spk_w w_bit_plane(spk_w w, const uint8_t * p, int from) { return { bit_plane<TO>(w.a, load256(p), from), bit_plane<TO>(w.b, load256(p + 32), from) }; }
 template <int J> SPK_INLINE __m256i upper_bits(__m256i w, const uint8_t * p) {
     const __m256i x = load256(p), at = J == 0 ? _mm256_slli_epi16(x, 4) : J == 1 ? _mm256_slli_epi16(x, 2) : J == 2 ? x : _mm256_srli_epi16(x, 2);
     return _mm256_or_si256(w, _mm256_and_si256(at, _mm256_set1_epi8(0x30)));
@@ -97,7 +104,9 @@ SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) {
     const spk_i y = s_times(s, x);
     return { _mm256_add_epi32(sum.a, y.a), _mm256_add_epi32(sum.b, y.b) };
 }
-SPK_INLINE spk_i i_less_32(spk_i x, spk_i y) { return { _mm256_sub_epi32(x.a, _mm256_slli_epi32(y.a, 5)), _mm256_sub_epi32(x.b, _mm256_slli_epi32(y.b, 5)) }; }
+template <int N> SPK_INLINE spk_i i_less(spk_i x, spk_i y) { // x - N*y, N a power of two
+    return { _mm256_sub_epi32(x.a, _mm256_slli_epi32(y.a, __builtin_ctz(N))), _mm256_sub_epi32(x.b, _mm256_slli_epi32(y.b, __builtin_ctz(N))) };
+}
 
 SPK_INLINE spk_f i_float(spk_i x) { return { _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
 

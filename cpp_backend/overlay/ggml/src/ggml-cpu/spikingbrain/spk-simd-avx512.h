@@ -51,6 +51,14 @@ SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 // K-quants (spk-k.h)
 struct spk_s { __m512i v; }; // two int16 of each row
 template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) {
+    const __m512i x = _mm512_loadu_si512(p);
+    return { _mm512_and_si512(J == 0 ? x : _mm512_srli_epi16(x, 2*J), _mm512_set1_epi8(3)) };
+}
+template <int TO> SPK_INLINE spk_w w_bit_plane(spk_w w, const uint8_t * p, int from) { // bit `from` of each byte becomes bit TO
+    const __m512i x = _mm512_loadu_si512(p), at = from < TO ? _mm512_slli_epi16(x, TO - from) : _mm512_srli_epi16(x, from - TO);
+    return { _mm512_or_si512(w.v, _mm512_and_si512(at, _mm512_set1_epi8(1 << TO))) };
+}
 template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
     const __m512i x = _mm512_loadu_si512(p), at = J == 0 ? _mm512_slli_epi16(x, 4) : J == 1 ? _mm512_slli_epi16(x, 2) : J == 2 ? x : _mm512_srli_epi16(x, 2);
     return { _mm512_or_si512(w.v, _mm512_and_si512(at, _mm512_set1_epi8(0x30))) };
@@ -64,7 +72,7 @@ SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     return { _mm512_madd_epi16(s.v, _mm512_set1_epi32(two)) };
 }
 SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) { return { _mm512_add_epi32(sum.v, s_times(s, x).v) }; }
-SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { return { _mm512_sub_epi32(a.v, _mm512_slli_epi32(b.v, 5)) }; }
+template <int N> SPK_INLINE spk_i i_less(spk_i a, spk_i b) { return { _mm512_sub_epi32(a.v, _mm512_slli_epi32(b.v, __builtin_ctz(N))) }; } // a - N*b, N a power of two
 
 SPK_INLINE spk_f f_zero()                        { return { _mm512_setzero_ps() }; }
 SPK_INLINE spk_f f_set(float x)                  { return { _mm512_set1_ps(x) }; }

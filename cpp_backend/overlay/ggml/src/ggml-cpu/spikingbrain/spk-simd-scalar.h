@@ -53,6 +53,19 @@ SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 // K-quants (spk-k.h)
 struct spk_s { int16_t v[32]; }; // two whole numbers of each row
 template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) {
+    spk_w w;
+    for (int j = 0; j < 64; ++j) {
+        w.v[j] = p[j] >> 2*J & 3;
+    }
+    return w;
+}
+template <int TO> SPK_INLINE spk_w w_bit_plane(spk_w w, const uint8_t * p, int from) { // bit `from` of each byte becomes bit TO
+    for (int j = 0; j < 64; ++j) {
+        w.v[j] += (p[j] >> from & 1) << TO;
+    }
+    return w;
+}
 template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
     for (int j = 0; j < 64; ++j) {
         w.v[j] += (p[j] >> 2*J & 3) << 4;
@@ -66,7 +79,7 @@ SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { SPK_EACH acc.v[r] *= s.v[2*r]; re
 SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { SPK_EACH sum.v[r] += s.v[2*r]*acc.v[r]; return sum; }
 SPK_INLINE spk_i s_dot(spk_i sum, spk_s s, const int16_t * x) { SPK_EACH sum.v[r] += s.v[2*r]*x[0] + s.v[2*r + 1]*x[1]; return sum; }
 SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) { return s_dot(i_set(0), s, x); }
-SPK_INLINE spk_i i_less_32(spk_i a, spk_i b) { SPK_EACH a.v[r] -= 32*b.v[r]; return a; }
+template <int N> SPK_INLINE spk_i i_less(spk_i a, spk_i b) { SPK_EACH a.v[r] -= N*b.v[r]; return a; } // a - N*b, N a power of two
 
 SPK_INLINE spk_f i_float(spk_i a) { spk_f x; SPK_EACH x.v[r] = (float) a.v[r]; return x; }
 
