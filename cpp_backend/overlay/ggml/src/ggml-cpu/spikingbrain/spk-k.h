@@ -97,14 +97,14 @@ struct spk_k_scales {
 
     SPK_MEMBER explicit spk_k_scales(const uint8_t * super) {
         d = f_load_half(super);
-        if constexpr (!W::CENTRE) {
+        if constexpr (W::CENTRE == 0) {
             dmin = f_scale(f_load_half(super + 2*SPK_ROWS), -1.0f);
         }
         for (int i = 0; i < LOWS; ++i) {
             const k_bytes first = W::row_scales(super, 2*i), second = W::row_scales(super, 2*i + 1);
             s_store(scale[2*i],     first,  first);
             s_store(scale[2*i + 1], second, second);
-            if constexpr (W::CENTRE) {
+            if constexpr (W::CENTRE != 0) {
                 s_store(low[i], first, second);
             } else if constexpr (Q8 && !HALVES) {
                 s_store_floats(min[2*i],     W::row_mins(super, 2*i));
@@ -190,8 +190,11 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
                 const spk_f scale = f_set(act[t].scales[b0 + b]);
                 if constexpr (HALVES) {
                     const spk_i low = s_times(s_load(k.low[b]), act[t].sums + 2*(b0 + b));
-                    sum[t] = W::CENTRE ? i_less<W::CENTRE>(sum[t], low) : sum[t];
-                    z[t]   = W::CENTRE ? z[t] : f_fma(i_float(low), scale, z[t]);
+                    if constexpr (W::CENTRE != 0) {
+                        sum[t] = i_less<W::CENTRE>(sum[t], low);
+                    } else {
+                        z[t] = f_fma(i_float(low), scale, z[t]);
+                    }
                 }
                 y[t] = f_fma(i_float(sum[t]), scale, y[t]);
             }
@@ -204,7 +207,10 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
             for (int i = 1; i < k.LOWS; ++i) {
                 low = s_dot(low, s_load(k.low[i]), sums + 2*i);
             }
-            y[t] = i_float(W::CENTRE ? i_less<W::CENTRE>(sum[t], low) : sum[t]);
+            if constexpr (W::CENTRE != 0) {
+                sum[t] = i_less<W::CENTRE>(sum[t], low);
+            }
+            y[t] = i_float(sum[t]);
             z[t] = i_float(low);
         } else if constexpr (!HALVES) {
             for (int b = 0; b < SPK_SUPER; ++b) {
@@ -213,7 +219,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         }
         float * to = out + t*SPK_ROWS;
         spk_f total = f_fma(y[t], k.d, f_load(to));
-        if constexpr (!W::CENTRE) {
+        if constexpr (W::CENTRE == 0) {
             total = f_fma(z[t], k.dmin, total);
         }
         f_store(to, total);
@@ -258,7 +264,7 @@ static void k_outliers(const uint8_t * tile, const ggml_spk_row * act, double * 
         const int       part  = i/W::COLUMNS;
         for (int r = 0; r < SPK_ROWS; ++r) {
             double w = (double) half_to_float(super + 2*r)*(int8_t) W::row_scales(super, part)[r]*W::code(super + W::SCALES + b*W::BLOCK, r, i % 32);
-            if constexpr (!W::CENTRE) {
+            if constexpr (W::CENTRE == 0) {
                 w -= (double) half_to_float(super + 2*SPK_ROWS + 2*r)*W::row_mins(super, part)[r];
             }
             corr[r] += w*act->outliers[o].excess;
