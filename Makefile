@@ -85,7 +85,7 @@ $(VENV)/.test-extras: $(VENV)/.installed pyproject.toml
 	$(PIP) install --quiet $(TEST_REQUIRES) -r build/test-requirements.txt
 	@touch $@
 
-$(MODEL): $(LIBRARY) $(shell find examples -type f 2>/dev/null)
+$(MODEL): $(LIBRARY) $(shell find examples/small -type f 2>/dev/null)
 	$(VENV)/bin/sb-convert examples/small -o $@ --outtype q4_0 --spike --force
 
 demo: $(MODEL)

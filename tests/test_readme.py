@@ -119,3 +119,13 @@ def test_every_python_example_runs(where, code, readers_folder):
 def test_the_first_screen_has_both_commands_and_the_packages():
     screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
     assert "make demo" in screen and "make test" in screen and "apt-get install" in screen
+
+
+def test_make_reads_a_checkout_in_which_the_example_was_trained(tmp_path):
+    """What examples/corpus.py unpacks has names that no prerequisite can have."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for folder in ("small", "work/packages/man3"):
+        (tmp_path / "examples" / folder).mkdir(parents=True)
+    (tmp_path / "examples" / "work" / "packages" / "man3" / "IO::Dir.3perl.gz").touch()
+    done = subprocess.run(["make", "-n", "check-system"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
