@@ -109,31 +109,24 @@ k_row read(const block_q3_K & x) {
     return r;
 }
 
-k_row read(const block_q4_K & x) {
+// Q4_K, or Q5_K with its fifth bits
+template <class B>
+k_row read_nibbles(const B & x, const uint8_t * qh) {
     k_row r;
     memcpy(r.d, &x, sizeof(r.d));
     read_scales(r, x.scales);
     for (int j = 0; j < 4; ++j) {
         for (int i = 0; i < 32; ++i) {
-            r.q[64*j + i]      = x.qs[32*j + i] & 15;
-            r.q[64*j + 32 + i] = x.qs[32*j + i] >> 4;
+            const int bits = qh ? qh[i] >> 2*j : 0;
+            r.q[64*j + i]      = (x.qs[32*j + i] & 15) | (bits & 1) << 4;
+            r.q[64*j + 32 + i] = x.qs[32*j + i] >> 4   | (bits >> 1 & 1) << 4;
         }
     }
     return r;
 }
 
-k_row read(const block_q5_K & x) {
-    k_row r;
-    memcpy(r.d, &x, sizeof(r.d));
-    read_scales(r, x.scales);
-    for (int j = 0; j < 4; ++j) {
-        for (int i = 0; i < 32; ++i) {
-            r.q[64*j + i]      = (x.qs[32*j + i] & 15) | (x.qh[i] >> 2*j & 1) << 4;
-            r.q[64*j + 32 + i] = x.qs[32*j + i] >> 4   | (x.qh[i] >> (2*j + 1) & 1) << 4;
-        }
-    }
-    return r;
-}
+k_row read(const block_q4_K & x) { return read_nibbles(x, nullptr); }
+k_row read(const block_q5_K & x) { return read_nibbles(x, x.qh); }
 
 k_row read(const block_q6_K & x) {
     k_row r;
