@@ -254,7 +254,7 @@ int main() {
     test_key(16, 4, 2, 5, false);
     test_key(20, 3, 3, 1, true);
     test_top1();
-    for (ggml_type type : { GGML_TYPE_Q4_0, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0, GGML_TYPE_I8 }) {
+    for (ggml_type type : { GGML_TYPE_Q4_0, GGML_TYPE_Q5_0, GGML_TYPE_Q8_0, GGML_TYPE_I8, GGML_TYPE_Q4_1, GGML_TYPE_Q5_1, GGML_TYPE_IQ4_NL }) {
         for (bool interleaved : { false, true }) {
             for (ggml_spk_encoding encoding : { GGML_SPK_SPIKE, GGML_SPK_Q8 }) {
                 for (int64_t T : { 1, 2, 40 }) {

@@ -1,4 +1,4 @@
-// The product of packed rows with K-quants, Q2_K to Q6_K, interleaved in CPU_SPK: against the weights that ggml reads out of the blocks, in double.
+// The product of packed rows with weights in superblocks, Q2_K to Q6_K and IQ4_XS, interleaved in CPU_SPK: against the weights that ggml reads out of the blocks, in double.
 // Sums are integers over 256 columns: with d, dmin and thresholds that are powers of two, and sums that a float holds, every bit must be right.
 // Runs on the instruction set that SPIKINGBRAIN_ISA names; tests/test_cpp.py runs it on each.
 
@@ -26,10 +26,10 @@ static std::vector<uint8_t> blocks_of(ggml_type type, int64_t n, int64_t rows, c
     for (auto & byte : out) {
         byte = kind == HIGHEST ? 255 : kind == LOWEST ? 0 : (uint8_t) rnd.rng();
     }
-    const bool   centred = type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K; // they have no minima
+    const bool   centred = type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K, minima = !centred && type != GGML_TYPE_IQ4_XS;
     const size_t size = ggml_row_size(type, 256), d_at = centred ? size - 2 : type == GGML_TYPE_Q2_K ? size - 4 : 0;
     for (size_t at = 0; at < out.size(); at += size) {
-        for (size_t i = 0; i < (centred ? 1 : 2); ++i) {
+        for (size_t i = 0; i < (minima ? 2 : 1); ++i) {
             const float x = kind == RANDOM ? rnd.uniform(1, 5e-4f, 2e-3f)[0] : std::ldexp(1.0f, kind == POWERS ? -4 - (int) (rnd.rng() % 4) : -6);
             const ggml_fp16_t d = ggml_fp32_to_fp16(x);
             memcpy(&out[at + d_at + 2*i], &d, 2);
@@ -178,9 +178,9 @@ int main() {
 #else
     const bool x86 = false;
 #endif
-    check(has(GGML_TYPE_Q4_0) == (strcmp(isa, "generic") != 0) && !has(GGML_TYPE_IQ4_XS), "has_kernels");
+    check(has(GGML_TYPE_Q4_0) == (strcmp(isa, "generic") != 0) && !has(GGML_TYPE_IQ3_S), "has_kernels");
 
-    for (ggml_type type : { GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K }) {
+    for (ggml_type type : { GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_IQ4_XS }) {
         check(has(type) == (x86 && strcmp(isa, "generic") != 0), "has_kernels of K-quants");
         check(taken(type, 256, 16) == x86, "CPU_SPK takes K-quants where they have kernels");
         if (!x86) {

@@ -235,18 +235,25 @@ static void write_row(void * data, const std::vector<int64_t> & counts, float v_
     auto * s8       = const_cast<int8_t *>(row.s8);
     auto * bias     = const_cast<int32_t *>(row.bias);
     auto * outliers = const_cast<ggml_spk_outlier *>(row.outliers);
+    auto * sums     = const_cast<int16_t *>(row.sums);
 
     int32_t n_outliers = 0;
     std::fill(bias, bias + n/32, 0);
+    std::fill(sums, sums + n/16 + n/32, 0);
     for (int64_t i = 0; i < n; ++i) {
         s8[i] = (int8_t) std::max<int64_t>(-127, std::min<int64_t>(127, counts[i]));
         bias[i/32] -= 8*s8[i];
+        sums[i/16] += s8[i];
+        sums[n/16 + i/32] += s8[i];
         if (counts[i] != s8[i]) {
             outliers[n_outliers++] = { (int32_t) i, (int32_t) (counts[i] - s8[i]) };
         }
     }
     *(ggml_spk_row_header *) data = { v_th, GGML_SPK_SPIKE, n_outliers };
 }
+
+// of IQ4_NL
+static const int iq4_values[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
 
 // integer weights and their form on disk
 struct matrix {
@@ -257,16 +264,20 @@ struct matrix {
     std::vector<uint8_t> disk;
     std::vector<int32_t> rest_index;
     std::vector<int16_t> rest_value;
+    std::vector<int>     code, minimum; // from 0 on; of each 32, times the scale
 
     matrix(ggml_type type, int64_t n, int64_t m, random_floats & rnd, int extreme, double rest_share) :
-        type(type), n(n), m(m), group(type == GGML_TYPE_I8 ? 128 : 32), w(n*m), scales(m*n/group), disk(m*ggml_row_size(type, n)) {
-        const int lo = type == GGML_TYPE_Q4_0 ? -8 : type == GGML_TYPE_Q5_0 ? -16 : -128;
-        const int hi = type == GGML_TYPE_Q4_0 ?  7 : type == GGML_TYPE_Q5_0 ?  15 :  127;
+        type(type), n(n), m(m), group(type == GGML_TYPE_I8 ? 128 : 32), w(n*m), scales(m*n/group), disk(m*ggml_row_size(type, n)), code(n*m), minimum(n*m/32) {
+        const int n_codes = bits() == 4 ? 16 : bits() == 5 ? 32 : 256;
         for (auto & s : scales) {
             s = extreme ? 0.5f : std::ldexp(1.0f, -3 - (int) (rnd.rng() % 3));
         }
-        for (auto & v : w) {
-            v = extreme == 1 ? hi : extreme == 2 ? lo : lo + (int) (rnd.rng() % (hi - lo + 1));
+        for (auto & x : minimum) {
+            x = extreme ? -8 : -12 + (int) (rnd.rng() % 16); // times the scale
+        }
+        for (int64_t i = 0; i < n*m; ++i) {
+            code[i] = extreme == 1 ? n_codes - 1 : extreme == 2 ? 0 : (int) (rnd.rng() % n_codes);
+            w[i]    = type == GGML_TYPE_IQ4_NL ? iq4_values[code[i]] : has_minima() ? code[i] + minimum[i/32] : code[i] - n_codes/2;
         }
         write_disk();
         if (type == GGML_TYPE_I8) {
@@ -281,26 +292,37 @@ struct matrix {
         }
     }
 
+    int  bits() const {
+        return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 ? 8 : type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1 ? 5 : 4;
+    }
+    bool has_minima() const { return type == GGML_TYPE_Q4_1 || type == GGML_TYPE_Q5_1; }
+
+    // blocks begin with scale, minimum, fifth bits, as far as the type has them
     void write_disk() {
-        const int offset = type == GGML_TYPE_Q4_0 ? 8 : type == GGML_TYPE_Q5_0 ? 16 : 0;
         const size_t block_size = ggml_row_size(type, 32);
         for (int64_t b = 0; b < n*m/32; ++b) {
             uint8_t * q = &disk[b*block_size];
-            if (type != GGML_TYPE_I8) {
-                const ggml_fp16_t d = ggml_fp32_to_fp16(scales[b]);
-                memcpy(q, &d, 2);
+            auto put = [&](float x) {
+                const ggml_fp16_t half = ggml_fp32_to_fp16(x);
+                memcpy(q, &half, 2);
                 q += 2;
+            };
+            if (type != GGML_TYPE_I8) {
+                put(scales[b]);
             }
-            uint8_t * nibbles = type == GGML_TYPE_Q5_0 ? q + 4 : q;
+            if (has_minima()) {
+                put(minimum[b]*scales[b]);
+            }
+            uint8_t * nibbles = bits() == 5 ? q + 4 : q;
             for (int i = 0; i < 32; ++i) {
-                const int v = w[b*32 + i] + offset;
-                if (offset == 0) {
-                    q[i] = (uint8_t) v;
-                } else {
-                    nibbles[i % 16] |= (v & 15) << i/16*4;
-                    if (type == GGML_TYPE_Q5_0) {
-                        q[i/8] |= (v >> 4) << i % 8;
-                    }
+                const int v = code[b*32 + i];
+                if (bits() == 8) {
+                    q[i] = (uint8_t) (v - 128);
+                    continue;
+                }
+                nibbles[i % 16] |= (v & 15) << i/16*4;
+                if (bits() == 5) {
+                    q[i/8] |= (v >> 4) << i % 8;
                 }
             }
         }
@@ -444,19 +466,12 @@ static void test_ordinary(ggml_type type, int64_t n, int64_t m, int64_t T, ggml_
     random_floats rnd(n + m + T);
     matrix w(type, n, m, rnd, 0, 0.01);
     w.scales = rnd.uniform(w.scales.size(), 1e-3f, 2e-2f);
+    for (auto & s : w.scales) {
+        s = type == GGML_TYPE_I8 ? s : w.has_minima() ? std::ldexp(std::rint(std::ldexp(s, 12)), -12) // times a minimum it is an fp16, too
+                                                      : ggml_fp16_to_fp32(ggml_fp32_to_fp16(s));
+    }
     std::fill(w.disk.begin(), w.disk.end(), 0);
-    for (size_t i = 0; i < w.rest_index.size(); ++i) {
-        w.w[w.rest_index[i]] -= w.rest_value[i];
-    }
     w.write_disk();
-    for (size_t i = 0; i < w.rest_index.size(); ++i) {
-        w.w[w.rest_index[i]] += w.rest_value[i];
-    }
-    if (type != GGML_TYPE_I8) {
-        for (auto & s : w.scales) {
-            s = ggml_fp16_to_fp32(ggml_fp32_to_fp16(s));
-        }
-    }
 
     tensors g;
     ggml_tensor * x   = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F32, n, T);
@@ -579,7 +594,7 @@ int main() {
         test_encode(256, N_KINDS, k, 1);
     }
 
-    for (ggml_type type : { GGML_TYPE_I8, GGML_TYPE_Q8_0, GGML_TYPE_Q5_0, GGML_TYPE_Q4_0 }) {
+    for (ggml_type type : { GGML_TYPE_I8, GGML_TYPE_Q8_0, GGML_TYPE_Q5_0, GGML_TYPE_Q4_0, GGML_TYPE_Q5_1, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL }) {
         const int64_t group = type == GGML_TYPE_I8 ? 128 : 32;
         for (int64_t m = 1; m <= 48; ++m) {
             test_exact(type, 128, m, 1, 0, 0.03, { 1 });

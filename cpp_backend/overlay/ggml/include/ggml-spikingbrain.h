@@ -200,10 +200,15 @@ GGML_API struct ggml_tensor * ggml_spk_decode(
         struct ggml_tensor  * act,
         int64_t               n);
 
-// y = W x on packed activations. A group is 128 columns for I8 and 32 for the others; with GGML_SPK_Q8 it is 32.
+// Columns of weights of that type that share a float scale: 128 of I8, 32 of Q8_0, Q5_1, Q5_0, Q4_1, Q4_0 and IQ4_NL, GGML_SPK_SUPERBLOCK of Q2_K to
+// Q6_K and IQ4_XS, which a product takes in CPU_SPK only. 0: it does not take the type.
+#define GGML_SPK_SUPERBLOCK 256
+GGML_API int64_t ggml_spk_group(enum ggml_type type);
+
+// y = W x on packed activations. A group is that of ggml_spk_group; with GGML_SPK_Q8 it is 32.
 //   y[r][t] = V_th * sum over groups g of scale[r][g] * (sum over the group's columns of w[r][i]*s[t][i])
-// w {n, m} I8, Q8_0, Q4_0 or Q5_0, contiguous; n a multiple of the weight's group, any m; on x86 Q2_K to Q6_K in CPU_SPK, whose integer sums
-//   over 256 columns are scaled by d, and a minimum times the sum of s taken away
+// w {n, m} of a type that has one, contiguous; n a multiple of the weight's group, any m. Minima are multiplied with sums of s, integer scales
+//   of parts of a superblock with integer sums
 //   I8: scales F32 {n/128, m}; optionally a sparse rest of the weights: out_index I32 {c}, ascending row*n + column,
 //   out_value I16 {c}: w = code + value there. Others: all three NULL. act as ggml_spk_encode made it; returns F32 {m, T}
 // Integer sums are exact: int32 for codes times s8, double (below 2^53) for outliers and for the weights' rest.

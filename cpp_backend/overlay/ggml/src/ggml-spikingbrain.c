@@ -269,6 +269,25 @@ struct ggml_tensor * ggml_spk_decode(
     return result;
 }
 
+int64_t ggml_spk_group(enum ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_I8:     return 128;
+        case GGML_TYPE_Q8_0:
+        case GGML_TYPE_Q5_1:
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q4_1:
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_IQ4_NL: return 32;
+        case GGML_TYPE_Q2_K:
+        case GGML_TYPE_Q3_K:
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+        case GGML_TYPE_Q6_K:
+        case GGML_TYPE_IQ4_XS: return GGML_SPK_SUPERBLOCK;
+        default:               return 0;
+    }
+}
+
 // shared by the product and the product with chosen experts, of which w has one matrix each
 static void check_mul_mat(
         const struct ggml_tensor * w,
@@ -284,8 +303,7 @@ static void check_mul_mat(
         GGML_ASSERT(scales && scales->type == GGML_TYPE_F32 && ggml_is_contiguous(scales));
         GGML_ASSERT(w->ne[0] % 128 == 0 && scales->ne[0] == w->ne[0]/128 && scales->ne[1] == w->ne[1] && scales->ne[2] == w->ne[2]);
     } else {
-        GGML_ASSERT(w->type == GGML_TYPE_Q8_0 || w->type == GGML_TYPE_Q4_0 || w->type == GGML_TYPE_Q5_0 ||
-                    w->type == GGML_TYPE_Q2_K || w->type == GGML_TYPE_Q3_K || w->type == GGML_TYPE_Q4_K || w->type == GGML_TYPE_Q5_K || w->type == GGML_TYPE_Q6_K);
+        GGML_ASSERT(ggml_spk_group(w->type) > 0);
         GGML_ASSERT(!scales && !out_index);
     }
     if (out_index) {

@@ -119,30 +119,26 @@ static bool has_kernels(ggml_type type) {
     return has && has(type);
 }
 
-// K-quants have a product where they are interleaved only: their rows on disk take llama.cpp's
-static bool is_k_quant(ggml_type type) {
-    return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K;
-}
-
-static bool has_product(ggml_type type) {
-    return type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || is_k_quant(type);
+// superblocks have a product where they are interleaved only: their rows on disk take llama.cpp's
+static bool only_interleaved(ggml_type type) {
+    return ggml_spk_group(type) == GGML_SPK_SUPERBLOCK;
 }
 
 int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking) {
-    if (!meta || !has_product(meta->type)) {
+    if (!meta || ggml_spk_group(meta->type) == 0) {
         return 0;
     }
-    const bool always = meta->type == GGML_TYPE_I8 || (spiking && !is_k_quant(meta->type));
+    const bool always = meta->type == GGML_TYPE_I8 || (spiking && !only_interleaved(meta->type));
     return always || (has_kernels(meta->type) && meta->ne[1] % 16 == 0) ? LLAMA_SPIKINGBRAIN_TENSOR_SPK : 0; // 16 rows: what CPU_SPK interleaves
 }
 
 bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking, bool in_file) {
     const bool interleaved = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_SPK") == 0;
-    if (is_k_quant(w->type)) {
+    if (only_interleaved(w->type)) {
         return interleaved;
     }
     const bool stays = in_file && (llama_spikingbrain_weight_flags(w, spiking) & LLAMA_SPIKINGBRAIN_TENSOR_SPK);
-    return has_product(w->type) && (w->type == GGML_TYPE_I8 || spiking || interleaved || stays);
+    return ggml_spk_group(w->type) > 0 && (w->type == GGML_TYPE_I8 || spiking || interleaved || stays);
 }
 
 ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op) {

@@ -16,12 +16,12 @@ ggml_op llama_spikingbrain_weight_op(int flags, ggml_op op);
 // SPK_MUL_MAT over w, or SPK_MUL_MAT_ID over a stack, to ask a backend about; F32: over INT8 codes with w as their scales
 ggml_tensor * llama_spikingbrain_probe(ggml_context * ctx, ggml_tensor * w);
 
-// The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, Q8_0, Q5_0
-// and Q4_0 when their input spikes or this CPU has kernels of ours, K-quants when it has.
+// The flag above, or 0, for a matrix of the file (NULL: it has none) whose input spikes or does not: INT8 codes always, types with a scale per
+// 32 columns when their input spikes or this CPU has kernels of ours, superblocks (ggml_spk_group) when it has.
 int llama_spikingbrain_weight_flags(const ggml_tensor * meta, bool spiking);
 
-// Whether the product with a matrix, as it was loaded, is one in integers: INT8 codes always, Q8_0, Q5_0 and Q4_0 when their input spikes or
-// they lie in CPU_SPK, K-quants there only. So ordinary activations take llama.cpp's own product with --no-repack and on other machines.
+// Whether the product with a matrix, as it was loaded, is one in integers: INT8 codes always, types with a scale per 32 columns when their input
+// spikes or they lie in CPU_SPK, superblocks there only. So ordinary activations take llama.cpp's own product with --no-repack and on other machines.
 // in_file: experts that stay in the mapped file, where CPU_SPK would have them else.
 bool llama_spikingbrain_in_integers(const ggml_tensor * w, bool spiking, bool in_file);
 

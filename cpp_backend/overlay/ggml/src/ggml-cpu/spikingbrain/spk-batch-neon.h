@@ -63,7 +63,7 @@ SPK_INLINE void pack_four(spk_columns * to, const ggml_spk_row * act, int64_t i,
 #endif
 
 static void pack_batch(void * dst, ggml_type type, int64_t n, const ggml_spk_row * act) {
-    const bool with_bias = type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0, q8 = act->encoding == GGML_SPK_Q8;
+    const bool with_bias = type != GGML_TYPE_I8 && type != GGML_TYPE_Q8_0 && type != GGML_TYPE_IQ4_NL, q8 = act->encoding == GGML_SPK_Q8;
     for (int t = 0; t < SPK_BATCH; t += 4) {
         const ggml_spk_row four[4] = { act[t], act[t + 1], act[t + 2], act[t + 3] };
         spk_columns * to    = (spk_columns *) dst + t/4;
@@ -83,7 +83,7 @@ template <class W>
 SPK_INLINE void unpack_codes(spk_quad * to, const uint8_t * block) {
     spk_w held[2];
     W::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) {
-        SPK_EACH w.v[q] = vsubq_s8(w.v[q], vdupq_n_s8(W::OFFSET - 8));
+        SPK_EACH w.v[q] = vsubq_s8(w.v[q], vdupq_n_s8(W::OFFSET > 0 ? W::OFFSET - 8 : 0));
         if (!MMLA) {
             SPK_EACH vst1q_s8(to[q].s8[step], w.v[q]);
         } else if (step % 4 < 2) {
@@ -135,6 +135,9 @@ SPK_MEMBER void unpack_codes<weights_q4_0>(spk_quad * to, const uint8_t * block)
         : [low] "w" (vdupq_n_u8(15))
         : "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27");
 }
+
+template <>
+SPK_MEMBER void unpack_codes<weights_q4_1>(spk_quad * to, const uint8_t * block) { unpack_codes<weights_q4_0>(to, block); }
 
 // steps a .. d of eight rows: four at `even`, four at `odd`
 #define SPK_COPY(a, b, c, d)                                                                                                          \

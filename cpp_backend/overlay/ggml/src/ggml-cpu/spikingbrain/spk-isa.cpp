@@ -149,18 +149,8 @@ static const char * isa_name() {
 
 static bool has_kernels(ggml_type type) {
     const spk_isa & isa = spk_get_isa();
-    switch (type) {
-        case GGML_TYPE_I8:
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q5_0:
-        case GGML_TYPE_Q4_0: return &isa != spk_isa_generic();
-        case GGML_TYPE_Q2_K:
-        case GGML_TYPE_Q3_K:
-        case GGML_TYPE_Q4_K:
-        case GGML_TYPE_Q5_K:
-        case GGML_TYPE_Q6_K: return &isa != spk_isa_generic() && isa.k_quants;
-        default:             return false;
-    }
+    const int64_t group = ggml_spk_group(type);
+    return &isa != spk_isa_generic() && group > 0 && (group < GGML_SPK_SUPERBLOCK || isa.k_quants);
 }
 
 void * ggml_spikingbrain_proc_address(const char * name) {

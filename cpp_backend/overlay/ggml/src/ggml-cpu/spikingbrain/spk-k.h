@@ -17,13 +17,14 @@ SPK_INLINE k_bytes k_load(const uint8_t * p) {
 // BITS of a code; COLUMNS share a scale; SUPER: bytes of 256 columns of a tile, SCALES come first
 template <int BITS_, int COLUMNS_, int CENTRE_, int SCALES_>
 struct weights_k {
-    static constexpr int BITS = BITS_, COLUMNS = COLUMNS_, CENTRE = CENTRE_, SCALES = SCALES_, BLOCK = 64*BITS, SUPER = SCALES + SPK_SUPER*BLOCK;
+    static constexpr int  BITS = BITS_, COLUMNS = COLUMNS_, CENTRE = CENTRE_, SCALES = SCALES_, BLOCK = 64*BITS, SUPER = SCALES + SPK_SUPER*BLOCK;
+    static constexpr bool MINIMA = CENTRE == 0, SIGNED = false;
 };
 
-// two numbers of 6 bits of each block, at p
-SPK_INLINE k_bytes k_upper (const uint8_t * p, int b) { return k_load(p + SPK_ROWS*(SPK_SUPER + b/2)) >> b % 2*4; }
-SPK_INLINE k_bytes k_first (const uint8_t * p, int b) { return (k_load(p + SPK_ROWS*b) & 15) | (k_upper(p, b) & 3) << 4; }
-SPK_INLINE k_bytes k_second(const uint8_t * p, int b) { return k_load(p + SPK_ROWS*b) >> 4   | (k_upper(p, b) & 12) << 2; }
+// the i-th of N pairs of numbers of 6 bits, at p
+template <int N = SPK_SUPER> SPK_INLINE k_bytes k_upper (const uint8_t * p, int i) { return k_load(p + SPK_ROWS*(N + i/2)) >> i % 2*4; }
+template <int N = SPK_SUPER> SPK_INLINE k_bytes k_first (const uint8_t * p, int i) { return (k_load(p + SPK_ROWS*i) & 15) | (k_upper<N>(p, i) & 3) << 4; }
+template <int N = SPK_SUPER> SPK_INLINE k_bytes k_second(const uint8_t * p, int i) { return k_load(p + SPK_ROWS*i) >> 4   | (k_upper<N>(p, i) & 12) << 2; }
 
 // of row r and column i of a block: a nibble, two bits, one bit
 SPK_INLINE int k_nibble(const uint8_t * p, int r, int i)   { return p[i/8*64 + r*4 + i % 4] >> i/4 % 2*4 & 15; }
@@ -84,6 +85,17 @@ struct weights_q6_K : weights_k<6, 16, 32, 288> {
     SPK_INLINE int code(const uint8_t * block, int r, int i) { return k_nibble(block, r, i) + 16*k_two_bits(block + 256, r, i) - CENTRE; }
 };
 
+// codes stand for signed bytes
+struct weights_iq4_xs : weights_k<4, 32, 0, 128> {
+    static constexpr bool MINIMA = false, SIGNED = true;
+
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) { weights_iq4_nl::steps(block, f); }
+    SPK_INLINE k_bytes row_scales(const uint8_t * super, int j) {
+        return (j % 2 ? k_second<SPK_SUPER/2>(super + 2*SPK_ROWS, j/2) : k_first<SPK_SUPER/2>(super + 2*SPK_ROWS, j/2)) - 32;
+    }
+    SPK_INLINE int code(const uint8_t * block, int r, int i) { return SPK_VALUES[k_nibble(block, r, i)]; }
+};
+
 // what the tokens share of 256 columns; Q8: whether they are ordinary activations
 template <class W, bool Q8>
 struct spk_k_scales {
@@ -97,7 +109,7 @@ struct spk_k_scales {
 
     SPK_MEMBER explicit spk_k_scales(const uint8_t * super) {
         d = f_load_half(super);
-        if constexpr (W::CENTRE == 0) {
+        if constexpr (W::MINIMA) {
             dmin = f_scale(f_load_half(super + 2*SPK_ROWS), -1.0f);
         }
         for (int i = 0; i < LOWS; ++i) {
@@ -106,6 +118,7 @@ struct spk_k_scales {
             s_store(scale[2*i + 1], second, second);
             if constexpr (W::CENTRE != 0) {
                 s_store(low[i], first, second);
+            } else if constexpr (!W::MINIMA) {
             } else if constexpr (Q8 && !HALVES) {
                 s_store_floats(min[2*i],     W::row_mins(super, 2*i));
                 s_store_floats(min[2*i + 1], W::row_mins(super, 2*i + 1));
@@ -158,7 +171,7 @@ SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
 template <class W, int NT, bool Q8, class Codes>
 static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super, const spk_k_scales<W, Q8> & k, const Codes & codes, const ggml_spk_row * act,
                                                const spk_batch_block * batch, int64_t b0, float * out) {
-    constexpr int  CHAIN  = SPK_CHAIN<W::BITS, W::COLUMNS>;
+    constexpr int  CHAIN  = SPK_CHAIN<W::SIGNED ? 8 : W::BITS, W::COLUMNS>;
     constexpr bool HALVES = W::COLUMNS == 16;
 
     const auto x = spk_tokens<NT == SPK_BATCH>::from(act, batch);
@@ -175,8 +188,13 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         }
         codes.steps(b, [&](int step, spk_w w) __attribute__((always_inline)) {
             SPK_UNROLL for (int t = 0; t < NT; ++t) {
-                acc[t] = step % CHAIN == 0 ? h_start(0) : acc[t];
-                h_dot(acc[t], w, x.columns(t, b0 + b, step));
+                if constexpr (W::SIGNED) {
+                    acc[t] = step % CHAIN == 0 ? h_start_signed(x.template bias<1>(t, b0 + b)) : acc[t];
+                    h_dot_signed(acc[t], w, x.columns(t, b0 + b, step));
+                } else {
+                    acc[t] = step % CHAIN == 0 ? h_start(0) : acc[t];
+                    h_dot(acc[t], w, x.columns(t, b0 + b, step));
+                }
             }
             if (step % CHAIN == CHAIN - 1) {
                 const spk_s scale = s_load(k.scale[(32*b + 4*step)/W::COLUMNS]);
@@ -201,7 +219,9 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         }
     }
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
-        if constexpr (!Q8) {
+        if constexpr (!W::MINIMA && W::CENTRE == 0) {
+            y[t] = Q8 ? y[t] : i_float(sum[t]);
+        } else if constexpr (!Q8) {
             const int16_t * sums = act[t].sums + (HALVES ? 2*b0 : n/16 + b0);
             spk_i low = s_times(s_load(k.low[0]), sums);
             for (int i = 1; i < k.LOWS; ++i) {
@@ -219,7 +239,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         }
         float * to = out + t*SPK_ROWS;
         spk_f total = f_fma(y[t], k.d, f_load(to));
-        if constexpr (W::CENTRE == 0) {
+        if constexpr (W::MINIMA) {
             total = f_fma(z[t], k.dmin, total);
         }
         f_store(to, total);
@@ -264,7 +284,7 @@ static void k_outliers(const uint8_t * tile, const ggml_spk_row * act, double * 
         const int       part  = i/W::COLUMNS;
         for (int r = 0; r < SPK_ROWS; ++r) {
             double w = (double) half_to_float(super + 2*r)*(int8_t) W::row_scales(super, part)[r]*W::code(super + W::SCALES + b*W::BLOCK, r, i % 32);
-            if constexpr (W::CENTRE == 0) {
+            if constexpr (W::MINIMA) {
                 w -= (double) half_to_float(super + 2*SPK_ROWS + 2*r)*W::row_mins(super, part)[r];
             }
             corr[r] += w*act->outliers[o].excess;

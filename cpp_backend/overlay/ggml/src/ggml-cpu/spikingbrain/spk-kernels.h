@@ -6,6 +6,7 @@
 #include "spk-encode.h"
 #include "spk-gla.h"
 #include "spk-swa.h"
+#include "spk-minima.h"
 #include "spk-weights.h"
 
 #if defined(__aarch64__)
@@ -75,6 +76,15 @@ SPK_INLINE void put_tokens(const float * out, const ggml_spk_row * act, int n_to
     }
 }
 
+// the same, where minima are still to be added
+template <class W, bool Q8>
+SPK_INLINE void put_sums(int64_t n, const uint8_t * tile, float * out, const ggml_spk_row * act, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    if constexpr (W::MINIMA) {
+        add_minima<W, Q8>(n, tile, act, n_tok, out);
+    }
+    put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);
+}
+
 #ifdef SPK_DOTPROD
 // not inlined: decoding calls it for each tile, and it saves fewer registers than the rest
 template <class W, bool Q8>
@@ -82,7 +92,7 @@ __attribute__((noinline)) static void tile_one(int64_t n, const uint8_t * tile, 
                                                const double * corr, float * y, int64_t stride_y, int n_rows) {
     float out[SPK_ROWS];
     one_token_sums<W, Q8>(n, tile, scales, *act, out);
-    put_tokens(out, act, 1, corr, y, stride_y, n_rows);
+    put_sums<W, Q8>(n, tile, out, act, 1, corr, y, stride_y, n_rows);
 }
 #endif
 
@@ -98,7 +108,7 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
 #ifndef __aarch64__
     if constexpr (2*NT <= SPK_NT) {
         (far_between<W>(n, NT) ? few_sums<W, NT, Q8, W::OFFSET != 0> : few_sums<W, NT, Q8, false>)(n, tile, scales, act, out);
-        return put_tokens(out, act, NT, corr, y, stride_y, n_rows);
+        return put_sums<W, Q8>(n, tile, out, act, NT, corr, y, stride_y, n_rows);
     }
 #endif
 #ifdef SPK_PAIRS
@@ -107,7 +117,7 @@ static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, c
     } else
 #endif
     tile_sums<W, NT, Q8>(n, tile, scales, act, batch, ahead, out);
-    put_tokens(out, act, NT, corr, y, stride_y, n_rows);
+    put_sums<W, Q8>(n, tile, out, act, NT, corr, y, stride_y, n_rows);
 }
 
 template <class W, int NT, bool Q8>
@@ -133,12 +143,12 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
         return tile_tokens<W, 1, Q8>(n, tile, scales, act, nullptr, true, corr, y, stride_y, n_rows);
     }
     const int n_batch = n_tok/SPK_BATCH;
-    if (n_batch > 0 && !corr && n_rows == SPK_ROWS) {
+    if (n_batch > 0 && !corr && n_rows == SPK_ROWS && !W::MINIMA) {
         batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, act, y, stride_y);
     } else if (n_batch > 0) {
         float out[SPK_TOGETHER*SPK_ROWS];
         batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, nullptr, out, SPK_ROWS);
-        put_tokens(out, act, n_batch*SPK_BATCH, corr, y, stride_y, n_rows);
+        put_sums<W, Q8>(n, tile, out, act, n_batch*SPK_BATCH, corr, y, stride_y, n_rows);
     }
     t = n_batch*SPK_BATCH;
 #endif
@@ -146,7 +156,7 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
     if (W::OFFSET > 0 && n_tok >= SPK_UNPACK_FROM<W>) {
         float out[SPK_TOGETHER*SPK_ROWS];
         unpacked_sums<W, Q8>(n, tile, act, n_tok, out);
-        return put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);
+        return put_sums<W, Q8>(n, tile, out, act, n_tok, corr, y, stride_y, n_rows);
     }
 #endif
     tile_all<W, SPK_NT, Q8>(n, tile, scales, act + t, (const spk_batch_block *) batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
@@ -169,7 +179,10 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
                 const float scale = W::row_scale(row + b*W::DISK, scales, r*(n/W::GROUP) + b*32/W::GROUP);
                 lf_add(sum, acc, Q8 ? scale*act[t].scales[b] : scale);
             }
-            const float out = lf_sum(sum);
+            float out = lf_sum(sum);
+            if constexpr (W::MINIMA) {
+                out += row_minima<W, Q8>(n, row, act[t]);
+            }
             y[t*stride_y + r] = corr ? (float) (act[t].v_th*(out + corr[t*SPK_ROWS + r])) : act[t].v_th*out;
         }
     }
@@ -188,7 +201,7 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
 }
 #endif
 
-// returns where the type is a K-quant
+// returns where the type has superblocks
 #ifdef __aarch64__
 #define SPK_FOR_K_TYPE(type, call)
 #else
@@ -199,6 +212,7 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
         case GGML_TYPE_Q4_K: { using W = weights_q4_K; return call; }        \
         case GGML_TYPE_Q5_K: { using W = weights_q5_K; return call; }        \
         case GGML_TYPE_Q6_K: { using W = weights_q6_K; return call; }        \
+        case GGML_TYPE_IQ4_XS: { using W = weights_iq4_xs; return call; }    \
         default: break;                                                      \
     }
 #endif
@@ -207,9 +221,12 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
     switch (type) {                                                          \
         case GGML_TYPE_I8:   { using W = weights_i8;   return call; }        \
         case GGML_TYPE_Q8_0: { using W = weights_q8_0; return call; }        \
+        case GGML_TYPE_Q5_1: { using W = weights_q5_1; return call; }        \
         case GGML_TYPE_Q5_0: { using W = weights_q5_0; return call; }        \
+        case GGML_TYPE_Q4_1: { using W = weights_q4_1; return call; }        \
         case GGML_TYPE_Q4_0: { using W = weights_q4_0; return call; }        \
-        default: GGML_ABORT("spikingbrain: matrix product: got type %s, expected i8, q8_0, q5_0 or q4_0", ggml_type_name(type)); \
+        case GGML_TYPE_IQ4_NL: { using W = weights_iq4_nl; return call; }    \
+        default: GGML_ABORT("spikingbrain: matrix product: got type %s, expected one that ggml_spk_group knows", ggml_type_name(type)); \
     }
 
 static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
@@ -244,6 +261,12 @@ static void tile_outliers_all(int64_t n, const uint8_t * tile, const float * sca
         for (int r = 0; r < SPK_ROWS; ++r) {
             corr[r] += scale[r]*(code[r]*excess);
         }
+        if constexpr (W::MINIMA) {
+            const uint8_t * at = tile + spk_scales_at(i/32, n/32, W::BLOCK, W::TILE_SCALES) + 2*SPK_ROWS;
+            for (int r = 0; r < SPK_ROWS; ++r) {
+                corr[r] += (half_to_float(at + 2*r) + (double) W::OFFSET*scale[r])*excess;
+            }
+        }
     }
 }
 
@@ -256,6 +279,9 @@ static void rows_outliers_all(int64_t n, const uint8_t * rows, const float * sca
             const uint8_t * block = row + i/32*W::DISK;
             const double    scale = W::row_scale(block, scales, r*(n/W::GROUP) + i/W::GROUP);
             corr[r] += scale*(W::code(block, i % 32)*(double) act->outliers[o].excess);
+            if constexpr (W::MINIMA) {
+                corr[r] += row_minimum<W>(block)*(double) act->outliers[o].excess;
+            }
         }
     }
 }

@@ -8,25 +8,18 @@
 
 size_t spk_block_size(ggml_type type) {
     switch (type) {
+        case GGML_TYPE_IQ4_NL:
+        case GGML_TYPE_Q4_1:
         case GGML_TYPE_Q4_0: return 4*64;
+        case GGML_TYPE_Q5_1:
         case GGML_TYPE_Q5_0: return 5*64;
         default:             return 8*64;
     }
 }
 
 bool spk_can_interleave(ggml_type type, int64_t n, int64_t m) {
-    switch (type) {
-        case GGML_TYPE_I8:   return m % SPK_ROWS == 0 && n % 128 == 0;
-        case GGML_TYPE_Q8_0:
-        case GGML_TYPE_Q5_0:
-        case GGML_TYPE_Q4_0: return m % SPK_ROWS == 0 && n % 32 == 0;
-        case GGML_TYPE_Q2_K:
-        case GGML_TYPE_Q3_K:
-        case GGML_TYPE_Q4_K:
-        case GGML_TYPE_Q5_K:
-        case GGML_TYPE_Q6_K: return m % SPK_ROWS == 0 && n % QK_K == 0 && spk_get_isa().k_quants;
-        default:             return false;
-    }
+    const int64_t group = ggml_spk_group(type);
+    return group > 0 && m % SPK_ROWS == 0 && n % group == 0 && (group < GGML_SPK_SUPERBLOCK || spk_get_isa().k_quants);
 }
 
 namespace {
@@ -66,7 +59,7 @@ void pack_fifth_bits(uint8_t * block, const uint8_t * qh, int row) {
 }
 
 //
-// K-quants: the codes, scales and minima of a row's superblock, one byte each, then interleaved
+// Superblocks: the codes, scales and minima of a row's, one byte each, then interleaved
 //
 
 struct k_row {
@@ -144,6 +137,19 @@ k_row read(const block_q6_K & x) {
     return r;
 }
 
+k_row read(const block_iq4_xs & x) {
+    k_row r;
+    r.d[0] = x.d;
+    for (int b = 0; b < SPK_SUPER; ++b) {
+        r.scale[b] = (x.scales_l[b/2] >> b % 2*4 & 15) | (x.scales_h >> 2*b & 3) << 4;
+        for (int i = 0; i < 16; ++i) {
+            r.q[32*b + i]      = x.qs[16*b + i] & 15;
+            r.q[32*b + 16 + i] = x.qs[16*b + i] >> 4;
+        }
+    }
+    return r;
+}
+
 // two bits of each byte of 8 words: of 4i + j in bits 2j of step i
 void put_two_bits(uint8_t * block, int row, const uint32_t * x, int shift) {
     for (int i = 0; i < 2; ++i) {
@@ -179,85 +185,82 @@ void put_codes(uint8_t * block, int row, const uint8_t * q, int bits) {
     }
 }
 
+// bits of a code, numbers of 6 bits in pairs (none: 16 bytes)
+struct k_form {
+    int  bits, pairs;
+    bool minima;
+};
+
 template <class B>
-void pack_super(uint8_t * super, const B * blocks, size_t row_size, int n_rows, int bits) {
+void pack_super(uint8_t * super, const B * blocks, size_t row_size, int n_rows, k_form form) {
     memset(super, 0, SPK_ROWS*sizeof(B));
-    const bool  has_min = bits != 3 && bits != 6, bytes = bits == 2 || bits == 6;
-    uint8_t   * codes   = super + SPK_ROWS*(sizeof(B) - QK_K*bits/8);
-    ggml_half * d       = (ggml_half *) super;
-    uint8_t   * scales  = (uint8_t *) (d + (has_min ? 2 : 1)*SPK_ROWS);
-    uint8_t   * upper   = scales + SPK_SUPER*SPK_ROWS;
+    const int   n_d    = form.minima ? 2 : 1;
+    uint8_t   * codes  = super + SPK_ROWS*(sizeof(B) - QK_K*form.bits/8);
+    ggml_half * d      = (ggml_half *) super;
+    uint8_t   * scales = (uint8_t *) (d + n_d*SPK_ROWS);
+    uint8_t   * upper  = scales + form.pairs*SPK_ROWS;
     for (int r = 0; r < n_rows; ++r) {
         const k_row row = read(*(const B *) ((const uint8_t *) blocks + r*row_size));
-        for (int i = 0; i < (has_min ? 2 : 1); ++i) {
+        for (int i = 0; i < n_d; ++i) {
             d[i*SPK_ROWS + r] = row.d[i];
         }
-        for (int j = 0; j < 16 && bytes; ++j) {
+        for (int j = 0; j < 16 && form.pairs == 0; ++j) {
             scales[j*SPK_ROWS + r] = row.scale[j];
         }
-        for (int b = 0; b < SPK_SUPER && !bytes; ++b) {
-            const uint8_t first = bits == 3 ? row.scale[2*b] : row.scale[b], second = bits == 3 ? row.scale[2*b + 1] : row.min[b];
-            scales[b*SPK_ROWS + r]    = (first & 15) | (second & 15) << 4;
-            upper[b/2*SPK_ROWS + r] |= (first >> 4 | second >> 4 << 2) << b % 2*4;
+        for (int j = 0; j < form.pairs; ++j) {
+            const uint8_t first = form.minima ? row.scale[j] : row.scale[2*j], second = form.minima ? row.min[j] : row.scale[2*j + 1];
+            scales[j*SPK_ROWS + r]   = (first & 15) | (second & 15) << 4;
+            upper[j/2*SPK_ROWS + r] |= (first >> 4 | second >> 4 << 2) << j % 2*4;
         }
         for (int b = 0; b < SPK_SUPER; ++b) {
-            put_codes(codes + b*32*SPK_ROWS*bits/8, r, row.q + 32*b, bits);
+            put_codes(codes + b*32*SPK_ROWS*form.bits/8, r, row.q + 32*b, form.bits);
         }
     }
 }
 
 template <class B>
-void pack_k_tile(uint8_t * tile, const uint8_t * rows, int64_t n, size_t row_size, int n_rows, int bits) {
+void pack_supers(uint8_t * tile, const uint8_t * rows, int64_t n, size_t row_size, int n_rows, k_form form) {
     for (int64_t s = 0; s < n/QK_K; ++s) {
-        pack_super(tile + s*SPK_ROWS*sizeof(B), (const B *) rows + s, row_size, n_rows, bits);
+        pack_super(tile + s*SPK_ROWS*sizeof(B), (const B *) rows + s, row_size, n_rows, form);
     }
 }
 
 } // namespace
 
 void spk_pack_tile(ggml_type type, uint8_t * tile, const uint8_t * rows, int64_t n, int n_rows) {
+    const size_t row_size = ggml_row_size(type, n);
     switch (type) {
-        case GGML_TYPE_Q2_K: return pack_k_tile<block_q2_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 2);
-        case GGML_TYPE_Q3_K: return pack_k_tile<block_q3_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 3);
-        case GGML_TYPE_Q4_K: return pack_k_tile<block_q4_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 4);
-        case GGML_TYPE_Q5_K: return pack_k_tile<block_q5_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 5);
-        case GGML_TYPE_Q6_K: return pack_k_tile<block_q6_K>(tile, rows, n, ggml_row_size(type, n), n_rows, 6);
+        case GGML_TYPE_Q2_K:   return pack_supers<block_q2_K>  (tile, rows, n, row_size, n_rows, { 2, 0, true });
+        case GGML_TYPE_Q3_K:   return pack_supers<block_q3_K>  (tile, rows, n, row_size, n_rows, { 3, 8, false });
+        case GGML_TYPE_Q4_K:   return pack_supers<block_q4_K>  (tile, rows, n, row_size, n_rows, { 4, 8, true });
+        case GGML_TYPE_Q5_K:   return pack_supers<block_q5_K>  (tile, rows, n, row_size, n_rows, { 5, 8, true });
+        case GGML_TYPE_Q6_K:   return pack_supers<block_q6_K>  (tile, rows, n, row_size, n_rows, { 6, 0, false });
+        case GGML_TYPE_IQ4_XS: return pack_supers<block_iq4_xs>(tile, rows, n, row_size, n_rows, { 4, 4, false });
         default: break;
     }
     const int64_t n_block    = n/32;
-    const size_t  row_size   = ggml_row_size(type, n);
     const size_t  block_size = spk_block_size(type);
-    const size_t  scales     = type == GGML_TYPE_I8 ? 0 : SPK_ROWS*sizeof(ggml_half);
+    const bool    bytes      = type == GGML_TYPE_I8 || type == GGML_TYPE_Q8_0, fifth_bits = type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1;
+    const int     n_d        = type == GGML_TYPE_I8 ? 0 : type == GGML_TYPE_Q4_1 || type == GGML_TYPE_Q5_1 ? 2 : 1; // scale, minimum
+    const size_t  scales     = n_d*SPK_ROWS*sizeof(ggml_half), disk = row_size/n_block, codes_at = disk - (bytes ? 32 : 16);
 
-    if (n_rows < SPK_ROWS || type == GGML_TYPE_Q5_0) {
+    if (n_rows < SPK_ROWS || fifth_bits) {
         memset(tile, 0, SPK_ROWS*row_size);
     }
     for (int64_t b = 0; b < n_block; ++b) {
-        uint8_t * block = tile + spk_block_at(b, block_size, scales);
+        uint8_t * block = tile + spk_block_at(b, block_size, scales), * to = tile + spk_scales_at(b, n_block, block_size, scales);
         for (int r = 0; r < n_rows; ++r) {
-            const uint8_t * row = rows + r*row_size;
-            uint8_t * scale = tile + spk_scales_at(b, n_block, block_size, scales) + r*sizeof(ggml_half);
-            switch (type) {
-                case GGML_TYPE_I8: {
-                    pack_bytes(block, (const int8_t *) row + b*32, r);
-                } break;
-                case GGML_TYPE_Q8_0: {
-                    const block_q8_0 * q = (const block_q8_0 *) row + b;
-                    pack_bytes(block, q->qs, r);
-                    memcpy(scale, &q->d, sizeof(q->d));
-                } break;
-                case GGML_TYPE_Q5_0: {
-                    const block_q5_0 * q = (const block_q5_0 *) row + b;
-                    pack_nibbles(block, q->qs, r);
-                    pack_fifth_bits(block, q->qh, r);
-                    memcpy(scale, &q->d, sizeof(q->d));
-                } break;
-                case GGML_TYPE_Q4_0: {
-                    const block_q4_0 * q = (const block_q4_0 *) row + b;
-                    pack_nibbles(block, q->qs, r);
-                    memcpy(scale, &q->d, sizeof(q->d));
-                } break;
-                default: GGML_ABORT("spikingbrain: interleaved layout: got type %s, expected i8, q8_0, q5_0, q4_0 or a K-quant", ggml_type_name(type));
+            const uint8_t * from = rows + r*row_size + b*disk; // of all: d, minimum, fifth bits, codes, as far as they have them
+            if (bytes) {
+                pack_bytes(block, (const int8_t *) from + codes_at, r);
+            } else {
+                pack_nibbles(block, from + codes_at, r);
+            }
+            if (fifth_bits) {
+                pack_fifth_bits(block, from + codes_at - 4, r);
+            }
+            for (int i = 0; i < n_d; ++i) {
+                memcpy(to + (i*SPK_ROWS + r)*sizeof(ggml_half), from + i*sizeof(ggml_half), sizeof(ggml_half));
             }
         }
     }

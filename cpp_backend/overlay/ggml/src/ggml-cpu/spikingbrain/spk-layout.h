@@ -5,21 +5,25 @@
 // The interleaved layout: tiles of 16 rows, as many bytes as the rows have, the same on every CPU.
 // A step is 4 columns of the 16 rows: byte 4*row + column. 32 columns are 8 steps, a block:
 //   I8, Q8_0  512 bytes: steps 0..7
-//   Q4_0      256 bytes: step 2i in the low, 2i + 1 in the high nibbles of 64 bytes
-//   Q5_0      320 bytes: as Q4_0, then the fifth bits: 8 bytes per step, bit 4*row + column
-//   Q4_K      as Q4_0; Q5_K 320 bytes: then the fifth bits, of step i in bit i of 64 bytes
+//   Q4_0      256 bytes: step 2i in the low, 2i + 1 in the high nibbles of 64 bytes; Q4_1, IQ4_NL, IQ4_XS, Q4_K likewise
+//   Q5_0      320 bytes: as Q4_0, then the fifth bits: 8 bytes per step, bit 4*row + column; Q5_1 likewise
+//   Q5_K      320 bytes: then the fifth bits, of step i in bit i of 64 bytes
 //   Q6_K      384 bytes: as Q4_0, then the upper two bits: of step 4i + j in bits 2j of 64 bytes
 //   Q2_K      128 bytes: as the upper bits of Q6_K; Q3_K 192 bytes: then the third bits, as Q5_K's fifth
-// A tile is its blocks, for all but I8 with the 16 fp16 scales of each: two blocks, then the scales of both, so that a tile is read from its
-// first byte to its last, in whole cache lines; an odd last block has its own behind it. (Scales beyond all blocks: 16 instead of
+// A tile is its blocks, for all but I8 with the 16 fp16 scales of each (Q4_1, Q5_1: then 16 minima): two blocks, then the scales of both, so that a tile
+// is read from its first byte to its last, in whole cache lines; an odd last block has its own behind it. (Scales beyond all blocks: 16 instead of
 // 28 GB/s on one Zen 4 thread for rows of 2048.)
-// K-quants: of 256 columns the scales, then 8 blocks. First fp16 d of 16 rows, and dmin where there are minima. Q2_K, Q6_K: of each 16 columns a byte of
-// each row, scale and minimum or scale. Others: two numbers of 6 bits of each block, scale and minimum, of Q3_K both halves' scales: the lower 4 bits
-// of 16 rows, the second's in the high nibbles; of each two blocks the upper bits, 2 each: both of the first, both of the second.
+// Superblocks: of 256 columns the scales, then 8 blocks. First fp16 d of 16 rows, and dmin where there are minima. Q2_K, Q6_K: of each 16 columns a byte of
+// each row, scale and minimum or scale. Others: two numbers of 6 bits of each block, scale and minimum, of Q3_K both halves' scales, of IQ4_XS the
+// scales of each two blocks: the lower 4 bits of 16 rows, the second's in the high nibbles; of each two pairs the upper bits, 2 each: both of the first, both
+// of the second.
 
 static const int SPK_ROWS = 16;
 
-static const int SPK_SUPER = 8; // blocks of a K-quant that share d
+static const int SPK_SUPER = GGML_SPK_SUPERBLOCK/32; // blocks that share d
+
+// what codes of IQ4_NL and IQ4_XS stand for (llama.cpp's kvalues_iq4nl)
+static const int8_t SPK_VALUES[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
 
 size_t spk_block_size(ggml_type type); // bytes of a block of 32 columns x 16 rows, without scales
 

@@ -49,7 +49,7 @@ SPK_INLINE void one_half(one_sums & s, const uint8_t * & at, int8x16_t x) {
 
 template <class W>
 struct one_token {
-    static constexpr bool THERE = W::OFFSET == 0 || W::OFFSET == 8; // the fifth bits of Q5_0 take other instructions
+    static constexpr bool THERE = W::BLOCK == 512 || W::OFFSET == 8; // fifth bits and tables take other instructions
 
     const uint8_t * at;     // of the tile
     const float   * scales; // I8: of the tile's groups

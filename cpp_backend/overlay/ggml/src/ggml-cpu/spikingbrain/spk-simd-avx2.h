@@ -32,6 +32,8 @@ SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
 }
 SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
 
+SPK_INLINE spk_w w_value(spk_w w) { return { _mm256_shuffle_epi8(values256(), w.a), _mm256_shuffle_epi8(values256(), w.b) }; } // codes become what they stand for (SPK_VALUES)
+
 SPK_INLINE void  w_store(uint8_t * p, spk_w w) { _mm256_storeu_si256((__m256i *) p, w.a); _mm256_storeu_si256((__m256i *) (p + 32), w.b); }
 
 SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
@@ -70,6 +72,13 @@ SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) {
     const __m256i x = bytes4(s);
     acc = { kept(_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x))), kept(_mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x))) };
 }
+// or of one step of bytes, 2*127*127
+SPK_INLINE spk_h h_start_signed(int32_t) { return h_start(0); }
+SPK_INLINE void  h_dot_signed(spk_h & acc, spk_w w, const int8_t * s) {
+    const __m256i x = bytes4(s);
+    acc.a = _mm256_add_epi16(acc.a, _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(x, w.a)));
+    acc.b = _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(x, w.b)));
+}
 SPK_INLINE spk_i h_add(spk_h acc, spk_i sum) {
     const __m256i one = _mm256_set1_epi16(1);
     return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), sum.a), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), sum.b) };
@@ -78,7 +87,7 @@ SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) { return h_add(acc, i_set(bias))
 
 // K-quants (spk-k.h)
 struct spk_s { __m256i a, b; }; // two int16 of each row
-template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 6 ? 2 : 4; // steps whose sums fit in a spk_h: 2*2*63*127, too
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 6 ? 2 : BITS == 8 ? 1 : 4; // steps whose sums fit in a spk_h: 2*2*63*127, too
 template <int J> SPK_INLINE __m256i two_bits(__m256i x) { return _mm256_and_si256(J == 0 ? x : _mm256_srli_epi16(x, 2*J), _mm256_set1_epi8(3)); }
 template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) { return { two_bits<J>(load256(p)), two_bits<J>(load256(p + 32)) }; }
 template <int TO> SPK_INLINE __m256i bit_plane(__m256i w, __m256i x, int from) { // bit `from` of each byte becomes bit TO

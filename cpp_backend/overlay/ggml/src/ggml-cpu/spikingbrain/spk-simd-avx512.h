@@ -28,6 +28,10 @@ SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) {
     memcpy(&bits, p, 8);
     return { _mm512_mask_add_epi8(w.v, bits, w.v, _mm512_set1_epi8(16)) };
 }
+SPK_INLINE spk_w w_value(spk_w w) { // codes become what they stand for (SPK_VALUES), + 128
+    const __m512i values = _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) SPK_VALUES)), _mm512_set1_epi8(-128));
+    return { _mm512_shuffle_epi8(values, w.v) };
+}
 
 // integer sums, started so that w + 8, w + 16 and what w_signed returns give the sum over w
 SPK_INLINE spk_i i_set         (int32_t x)    { return { _mm512_set1_epi32(x) }; }
@@ -45,7 +49,9 @@ SPK_INLINE spk_f i_float(spk_i a) { return { _mm512_cvtepi32_ps(a.v) }; }
 // sums of nibbles over a block
 typedef spk_i spk_h;
 SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_4bit(bias); }
+SPK_INLINE spk_h h_start_signed(int32_t bias)                  { return i_start_signed(bias); }
 SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE void  h_dot_signed(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 
 // K-quants (spk-k.h)

@@ -32,6 +32,10 @@ SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) {
     }
     return w;
 }
+SPK_INLINE spk_w w_value(spk_w w) { // codes become what they stand for (SPK_VALUES)
+    SPK_EACH w.v[q] = vqtbl1q_s8(vld1q_s8(SPK_VALUES), vreinterpretq_u8_s8(w.v[q]));
+    return w;
+}
 SPK_INLINE int8x16_t bytes4(const int8_t * s) {
     int32_t s4;
     memcpy(&s4, s, 4);
@@ -47,6 +51,7 @@ SPK_INLINE int32x4_t dot128(int32x4_t acc, int8x16_t w, int8x16_t s) {
 #endif
 
 SPK_INLINE spk_f f_zero()                { spk_f x; SPK_EACH x.v[q] = vdupq_n_f32(0.0f); return x; }
+SPK_INLINE spk_f f_set(float a)          { spk_f x; SPK_EACH x.v[q] = vdupq_n_f32(a); return x; }
 SPK_INLINE spk_f f_load(const float * p) { spk_f x; SPK_EACH x.v[q] = vld1q_f32(p + 4*q); return x; }
 SPK_INLINE spk_f f_load_half(const uint8_t * p) {
     spk_f x;
@@ -119,6 +124,10 @@ SPK_INLINE int8x16_t p_bit(int8x16_t w, const uint8_t * qh) {
 SPK_INLINE spk_p p_5bit(const uint8_t * qs, const uint8_t * qh) {
     const spk_p w = p_nibbles(qs);
     return { p_bit(w.a, qh), p_bit(w.b, qh + 2) };
+}
+SPK_INLINE spk_p p_value(const uint8_t * qs) {
+    const spk_p w = p_nibbles(qs);
+    return { vqtbl1q_s8(vld1q_s8(SPK_VALUES), vreinterpretq_u8_s8(w.a)), vqtbl1q_s8(vld1q_s8(SPK_VALUES), vreinterpretq_u8_s8(w.b)) };
 }
 SPK_INLINE float half_to_float(const uint8_t * p) {
     __fp16 h;

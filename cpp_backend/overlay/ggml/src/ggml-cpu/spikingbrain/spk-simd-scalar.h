@@ -37,6 +37,13 @@ SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) {
     return w;
 }
 
+SPK_INLINE spk_w w_value(spk_w w) { // codes become what they stand for (SPK_VALUES)
+    for (int j = 0; j < 64; ++j) {
+        w.v[j] = SPK_VALUES[w.v[j]];
+    }
+    return w;
+}
+
 SPK_INLINE spk_i i_set(int32_t x) { spk_i a; SPK_EACH a.v[r] = x; return a; }
 SPK_INLINE spk_i i_start_4bit  (int32_t bias) { return i_set(bias); }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
@@ -47,7 +54,9 @@ SPK_INLINE void  i_dot(spk_i & acc, const spk_w & w, const int8_t * s) {
 SPK_INLINE void  i_dot_signed(spk_i & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
 typedef spk_i spk_h; // sums of nibbles over a block
 SPK_INLINE spk_h h_start(int32_t bias)                         { return i_start_4bit(bias); }
-SPK_INLINE void  h_dot(spk_h & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE spk_h h_start_signed(int32_t)                       { return i_set(0); }
+SPK_INLINE void  h_dot(spk_h & acc, const spk_w & w, const int8_t * s)        { i_dot(acc, w, s); }
+SPK_INLINE void  h_dot_signed(spk_h & acc, const spk_w & w, const int8_t * s) { i_dot(acc, w, s); }
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 
 // K-quants (spk-k.h)
@@ -139,6 +148,12 @@ SPK_INLINE spk_p p_5bit(const uint8_t * qs, const uint8_t * qh) {
     spk_p w;
     SPK_EACH w.v[r]      = (qs[r] & 15) + (qh[r/8]     >> r % 8 & 1)*16 - 16;
     SPK_EACH w.v[r + 16] = (qs[r] >> 4) + (qh[2 + r/8] >> r % 8 & 1)*16 - 16;
+    return w;
+}
+SPK_INLINE spk_p p_value(const uint8_t * qs) {
+    spk_p w;
+    SPK_EACH w.v[r]      = SPK_VALUES[qs[r] & 15];
+    SPK_EACH w.v[r + 16] = SPK_VALUES[qs[r] >> 4];
     return w;
 }
 SPK_INLINE spk_l  l_zero()  { return { 0 }; }

@@ -20,6 +20,8 @@ SPK_INLINE __m256i p_unpack(const uint8_t * qs) {
 SPK_INLINE spk_p p_4bit(const uint8_t * qs) {
     return { _mm256_sub_epi8(p_unpack(qs), _mm256_set1_epi8(8)) };
 }
+SPK_INLINE __m256i values256() { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) SPK_VALUES)); }
+SPK_INLINE spk_p p_value(const uint8_t * qs) { return { _mm256_shuffle_epi8(values256(), p_unpack(qs)) }; }
 // 0xff where the bit of that column is set
 SPK_INLINE __m256i p_bits(const uint8_t * qh) {
     int32_t bits;

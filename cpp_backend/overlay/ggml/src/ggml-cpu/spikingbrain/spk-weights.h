@@ -1,6 +1,6 @@
 #pragma once
 
-// The four weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
+// The weight types, one struct each. Interleaved: BLOCK bytes per 32 columns of 16 rows (spk-layout.h);
 // on disk: DISK bytes per 32 columns of one row. GROUP columns share a scale. TILE_SCALES: their bytes per block of a tile.
 // Stored are codes + OFFSET. steps(): f(i, step i) for the 8 steps of a block.
 
@@ -23,7 +23,8 @@ static void column_of_nibbles(int32_t * code, const uint8_t * block, int i) {
 }
 
 struct weights_i8 {
-    static constexpr int GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0, OFFSET = 0;
+    static constexpr int  GROUP = 128, BLOCK = 512, DISK = 32, TILE_SCALES = 0, OFFSET = 0;
+    static constexpr bool MINIMA = false;
 
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 8; ++i) {
@@ -38,30 +39,32 @@ struct weights_i8 {
     SPK_INLINE float row_scale(const uint8_t *, const float * scales, int64_t g) { return scales[g]; }
 };
 
-// the types of ggml: their scale is fp16, first in the block on disk
+// The types of ggml: on disk fp16 scale, minimum where there are, fifth bits, codes. MINIMA: a weight is scale*code + minimum with codes from 0 on; in sums
+// it is that of the type without, whose codes are centred, and spk-minima.h adds (minimum + OFFSET*scale) times the sum of activations.
+template <int BLOCK_, int CODES, int OFFSET_, bool MINIMA_ = false>
 struct weights_blocks {
-    static constexpr int GROUP = 32, TILE_SCALES = 2*SPK_ROWS;
+    static constexpr int  GROUP = 32, BLOCK = BLOCK_, OFFSET = OFFSET_, AT = MINIMA_ ? 4 : 2, DISK = AT + CODES, TILE_SCALES = AT*SPK_ROWS;
+    static constexpr bool MINIMA = MINIMA_;
 
-    SPK_INLINE float row_scale(const uint8_t * q, const float *, int64_t) { return half_to_float(q); }
-};
-
-struct weights_q8_0 : weights_blocks {
-    static constexpr int BLOCK = 512, DISK = 34, OFFSET = 0;
-
-    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
-        weights_i8::steps(block, f);
-    }
     SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
         return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
     }
-    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
-
-    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_signed(q + 2); }
-    SPK_INLINE int   code(const uint8_t * q, int i) { return (int8_t) q[2 + i]; }
+    SPK_INLINE float row_scale(const uint8_t * q, const float *, int64_t) { return half_to_float(q); }
 };
 
-struct weights_q4_0 : weights_blocks {
-    static constexpr int BLOCK = 256, DISK = 18, OFFSET = 8;
+struct weights_q8_0 : weights_blocks<512, 32, 0> {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_i8::steps(block, f);
+    }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) { column_of_bytes(code, block, i); }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_signed(q + AT); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (int8_t) q[AT + i]; }
+};
+
+template <bool MINIMA>
+struct weights_4bit : weights_blocks<256, 16, 8, MINIMA> {
+    using weights_blocks<256, 16, 8, MINIMA>::AT;
 
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
@@ -71,9 +74,6 @@ struct weights_q4_0 : weights_blocks {
             f(2*i + 1, hi);
         }
     }
-    SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
-    }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
         for (int r = 0; r < SPK_ROWS; ++r) {
@@ -81,12 +81,31 @@ struct weights_q4_0 : weights_blocks {
         }
     }
 
-    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_4bit(q + 2); }
-    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[2 + i % 16] >> i/16*4 & 15) - 8; }
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_4bit(q + AT); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[AT + i % 16] >> i/16*4 & 15) - 8; }
+};
+typedef weights_4bit<false> weights_q4_0;
+typedef weights_4bit<true>  weights_q4_1;
+
+// codes stand for values of a table
+struct weights_iq4_nl : weights_blocks<256, 16, 0> {
+    template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
+        weights_q4_0::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) { f(step, w_value(w)); });
+    }
+    SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
+        column_of_nibbles(code, block, i);
+        for (int r = 0; r < SPK_ROWS; ++r) {
+            code[r] = SPK_VALUES[code[r]];
+        }
+    }
+
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_value(q + AT); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return SPK_VALUES[q[AT + i % 16] >> i/16*4 & 15]; }
 };
 
-struct weights_q5_0 : weights_blocks {
-    static constexpr int BLOCK = 320, DISK = 22, OFFSET = 16;
+template <bool MINIMA>
+struct weights_5bit : weights_blocks<320, 20, 16, MINIMA> {
+    using weights_blocks<320, 20, 16, MINIMA>::AT;
 
     template <class F> SPK_INLINE void steps(const uint8_t * block, F && f) {
         SPK_STEPS for (int i = 0; i < 4; ++i) {
@@ -96,9 +115,6 @@ struct weights_q5_0 : weights_blocks {
             f(2*i + 1, w_fifth_bit(hi, block + 256 + 16*i + 8));
         }
     }
-    SPK_INLINE spk_f tile_scales(const uint8_t * tile, const float *, int64_t n_block, int64_t b) {
-        return f_load_half(tile + spk_scales_at(b, n_block, BLOCK, TILE_SCALES));
-    }
     SPK_INLINE void  column(int32_t * code, const uint8_t * block, int i) {
         column_of_nibbles(code, block, i);
         for (int r = 0; r < SPK_ROWS; ++r) {
@@ -107,9 +123,11 @@ struct weights_q5_0 : weights_blocks {
         }
     }
 
-    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_5bit(q + 6, q + 2); }
-    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[6 + i % 16] >> i/16*4 & 15) + (q[2 + i/8] >> i % 8 & 1)*16 - 16; }
+    SPK_INLINE spk_p row_block(const uint8_t * q) { return p_5bit(q + AT + 4, q + AT); }
+    SPK_INLINE int   code(const uint8_t * q, int i) { return (q[AT + 4 + i % 16] >> i/16*4 & 15) + (q[AT + i/8] >> i % 8 & 1)*16 - 16; }
 };
+typedef weights_5bit<false> weights_q5_0;
+typedef weights_5bit<true>  weights_q5_1;
 
 // of the blocks of a group
 template <int N_BLOCK>
