@@ -236,15 +236,18 @@ static void write_row(void * data, const std::vector<int64_t> & counts, float v_
     auto * bias     = const_cast<int32_t *>(row.bias);
     auto * outliers = const_cast<ggml_spk_outlier *>(row.outliers);
     auto * sums     = const_cast<int16_t *>(row.sums);
+    auto * most     = const_cast<uint8_t *>(row.most);
 
     int32_t n_outliers = 0;
     std::fill(bias, bias + n/32, 0);
     std::fill(sums, sums + n/16 + n/32, 0);
+    std::fill(most, most + n/32, 0);
     for (int64_t i = 0; i < n; ++i) {
         s8[i] = (int8_t) std::max<int64_t>(-127, std::min<int64_t>(127, counts[i]));
         bias[i/32] -= 8*s8[i];
         sums[i/16] += s8[i];
         sums[n/16 + i/32] += s8[i];
+        most[i/32] = std::max<int>(most[i/32], std::abs(s8[i]));
         if (counts[i] != s8[i]) {
             outliers[n_outliers++] = { (int32_t) i, (int32_t) (counts[i] - s8[i]) };
         }
@@ -378,12 +381,14 @@ static std::vector<float> multiply(const matrix & w, const std::vector<uint8_t> 
 }
 
 enum counts_kind { RANDOM, ZEROS, ONE_HUGE, FULL, ALL_OUTLIERS, NAN_ROW, N_COUNTS,
-                   SMALL, MOST, LEAST, EITHER, BEYOND }; // by name only: sums with a code stay in a byte (spk-pairs-avx512.h), or just not
+                   SMALL, MOST, LEAST, EITHER, BEYOND, // by name only: sums with a code stay in a byte (spk-pairs-avx512.h), or just not
+                   STEPS_UP, STEPS_DOWN };             // sums of bytes with 16, 32, 64 stay in 16 bits (spk-bytes-avx2.h), or just not
 
 static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & rnd) {
     std::vector<int64_t> s(n);
+    const int steps[] = { 16, 17, 32, 33, 64, 65 };
     for (auto & v : s) {
-        const int r = rnd.rng() % 100;
+        const int r = rnd.rng() % 100, step = steps[(&v - s.data())/32 % 6];
         v = (int64_t) (rnd.rng() % 15) - 7;
         v = r == 0 ? v*400 : r < 5 ? v*20 : v; // a few beyond int8
         switch (kind) {
@@ -391,6 +396,8 @@ static std::vector<int64_t> counts_of_kind(int kind, int64_t n, random_floats & 
             case NAN_ROW: v = 0; break;
             case FULL:    v = 127; break;
             case ALL_OUTLIERS: v = (int64_t) (rnd.rng() % 200000) - 100000; break;
+            case STEPS_UP:   v = step; break;
+            case STEPS_DOWN: v = -step; break;
             case SMALL:   v = (int64_t) (rnd.rng() % 15) - 7; break;
             case MOST:    v = 120; break;
             case LEAST:   v = -120; break;
@@ -612,7 +619,7 @@ int main() {
             test_exact(type, 1024, 16, 2, extreme, 0.0, { 1 });
             test_exact(type, 1024, 32, 9, extreme, 0.0, { 1 });
         }
-        for (int kind : { SMALL, MOST, LEAST, EITHER, BEYOND }) {
+        for (int kind : { SMALL, MOST, LEAST, EITHER, BEYOND, STEPS_UP, STEPS_DOWN }) {
             for (int extreme : { 0, 1, 2 }) {
                 test_exact(type, 1024, 32, 51, extreme, 0.0, { 1 }, kind); // 32 tokens and 19
             }

@@ -132,6 +132,7 @@ enum ggml_spk_encoding {
 // s8    the counts s, clamped to +-127 (-128 never occurs)
 // bias  -8 times the sum of each 32 of s8: where a kernel with weights stored as w + 8 (or 16, 128) starts
 // sums  of each 16 of s8, then of each 32
+// most  the largest |s8| of each 32
 // scaled  with GGML_SPK_Q8: the sum of each 32 of s8 times their scale
 // outliers  those with |s| > 127, ascending index: s = s8[index] + excess; there is room for all n
 // GGML_SPK_SPIKE: x ~ v_th*s, scales are not written. GGML_SPK_Q8: x ~ scales[i/32]*s8[i], v_th = 1, no outliers.
@@ -158,6 +159,7 @@ struct ggml_spk_row {
     const float                   * scaled;   // [n/32]
     const struct ggml_spk_outlier * outliers; // [n_outliers]
     const int16_t                 * sums;     // [n/16 + n/32]
+    const uint8_t                 * most;     // [n/32]
 };
 
 GGML_API size_t              ggml_spk_row_size(int64_t n); // bytes, a multiple of 64

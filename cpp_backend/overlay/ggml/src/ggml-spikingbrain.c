@@ -172,7 +172,7 @@ struct ggml_tensor * ggml_spk_store(
 }
 
 //
-// packed activation rows: header, s8, bias, scales, scaled sums, outliers, sums
+// packed activation rows: header, s8, bias, scales, scaled sums, outliers, sums, most
 //
 
 #define SPK_ROW_ALIGN 64
@@ -183,7 +183,7 @@ static size_t spk_row_s8_size(int64_t n) {
 }
 
 size_t ggml_spk_row_size(int64_t n) {
-    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*(SPK_ROW_BLOCK + 3*sizeof(int16_t)) + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
+    return GGML_PAD(SPK_ROW_ALIGN + spk_row_s8_size(n) + n/32*(SPK_ROW_BLOCK + 3*sizeof(int16_t) + sizeof(uint8_t)) + n*sizeof(struct ggml_spk_outlier), SPK_ROW_ALIGN);
 }
 
 struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
@@ -191,6 +191,7 @@ struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
     const char * s8   = (const char *) row + SPK_ROW_ALIGN;
     const char * bias = s8 + spk_row_s8_size(n);
     const struct ggml_spk_outlier * outliers = (const struct ggml_spk_outlier *) (bias + n/32*SPK_ROW_BLOCK);
+    const int16_t * sums = (const int16_t *) (outliers + n);
 
     struct ggml_spk_row result = {
         header->v_th,
@@ -201,7 +202,8 @@ struct ggml_spk_row ggml_spk_row_get(const void * row, int64_t n) {
         (const float   *) bias + n/32,
         (const float   *) bias + 2*(n/32),
         outliers,
-        (const int16_t *) (outliers + n),
+        sums,
+        (const uint8_t *) (sums + n/16 + n/32),
     };
     return result;
 }

@@ -28,6 +28,7 @@ struct row_writer {
     float            * scales;
     float            * scaled;
     int16_t          * sums, * sums_of_32;
+    uint8_t          * most;
     ggml_spk_outlier * outliers;
     int32_t            n_outliers;
 };
@@ -49,6 +50,13 @@ SPK_INLINE void write_block(row_writer & row, int64_t b, I lo, I hi, bool outlie
     row.sums[2*b]     = (int16_t) first;
     row.sums[2*b + 1] = (int16_t) (sum - first);
     row.sums_of_32[b] = (int16_t) sum;
+
+    uint8_t most = 0;
+    for (int i = 0; i < 32; ++i) {
+        const uint8_t a = s8[i] < 0 ? -s8[i] : s8[i];
+        most = a > most ? a : most;
+    }
+    row.most[b] = most;
 
     if (!outliers) {
         return;
@@ -127,7 +135,7 @@ SPK_INLINE row_sum norm_row(const float * x, int64_t n, const spk_norm & norm) {
 static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm) {
     ggml_spk_row_header * header = (ggml_spk_row_header *) dst;
     const ggml_spk_row    view   = ggml_spk_row_get(dst, n);
-    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.scaled), in_row(dst, view.sums), in_row(dst, view.sums) + n/16, in_row(dst, view.outliers), 0 };
+    row_writer row = { in_row(dst, view.s8), in_row(dst, view.bias), in_row(dst, view.scales), in_row(dst, view.scaled), in_row(dst, view.sums), in_row(dst, view.sums) + n/16, in_row(dst, view.most), in_row(dst, view.outliers), 0 };
 
     const row_sum magnitudes = norm.weight ? norm_row(x, n, norm) : sum_row(x, n);
     x = norm.weight ? norm.room : x;
@@ -141,6 +149,7 @@ static void encode_row(void * dst, const float * x, int64_t n, float k, ggml_spk
         memset(row.scales, 0, n/32*sizeof(float));
         memset(row.scaled, 0, n/32*sizeof(float));
         memset(row.sums,   0, (n/16 + n/32)*sizeof(int16_t));
+        memset(row.most,   0, n/32);
         return;
     }
 

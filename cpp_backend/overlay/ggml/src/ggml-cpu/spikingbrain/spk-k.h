@@ -6,6 +6,9 @@
 // same order. Tiles: spk-layout.h. x86 only: ARM takes llama.cpp's kernels. Included inside the namespace of the instruction set.
 
 #include "spk-sums.h"
+#ifdef SPK_UNPACKED
+#include "spk-bytes-avx2.h"
+#endif
 
 typedef uint8_t k_bytes __attribute__((vector_size(16))); // one of each row
 SPK_INLINE k_bytes k_load(const uint8_t * p) {
@@ -116,9 +119,8 @@ struct spk_k_scales {
             const k_bytes first = W::row_scales(super, 2*i), second = W::row_scales(super, 2*i + 1);
             s_store(scale[2*i],     first,  first);
             s_store(scale[2*i + 1], second, second);
-            if constexpr (W::CENTRE != 0) {
+            if constexpr (!W::MINIMA) {
                 s_store(low[i], first, second);
-            } else if constexpr (!W::MINIMA) {
             } else if constexpr (Q8 && !HALVES) {
                 s_store_floats(min[2*i],     W::row_mins(super, 2*i));
                 s_store_floats(min[2*i + 1], W::row_mins(super, 2*i + 1));
@@ -137,15 +139,26 @@ struct spk_k_codes {
     template <class F> SPK_MEMBER void steps(int b, F && f) const { W::steps(super + W::SCALES + b*W::BLOCK, f); }
 };
 
+// asks for block b of what lies AHEAD bytes behind a superblock, and an eighth of its scales
+template <class W, int AHEAD>
+SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
+    SPK_UNROLL for (int i = 0; i < W::SUPER/SPK_SUPER; i += 64) {
+        __builtin_prefetch(super + b*(W::SUPER/SPK_SUPER) + i + AHEAD);
+    }
+}
+
 #ifdef SPK_UNPACKED
-// or unpacked once for several groups of tokens, where they stay in the first cache (as spk-unpacked-avx2.h)
-template <class W>
+// or unpacked once for several groups of tokens, where they stay in the first cache (as spk-unpacked-avx2.h); UNSIGNED: signed bytes + 128
+template <class W, bool UNSIGNED = false>
 struct spk_k_unpacked {
     alignas(64) uint8_t v[SPK_SUPER][8][64];
 
     SPK_MEMBER explicit spk_k_unpacked(const uint8_t * super) {
         for (int b = 0; b < SPK_SUPER; ++b) {
-            W::steps(super + W::SCALES + b*W::BLOCK, [&](int step, spk_w x) __attribute__((always_inline)) { w_store(v[b][step], x); });
+            if (UNSIGNED) { // else the first tokens do
+                prefetch_super<W, 4096>(super, b);
+            }
+            W::steps(super + W::SCALES + b*W::BLOCK, [&](int step, spk_w x) __attribute__((always_inline)) { (UNSIGNED ? store_unsigned : w_store)(v[b][step], x); });
         }
     }
     template <class F> SPK_MEMBER void steps(int b, F && f) const {
@@ -158,14 +171,6 @@ struct spk_k_unpacked {
 
 // bytes that one or two tokens ask for ahead
 template <int NT> constexpr int K_AHEAD = (SPK_AHEAD_FEW<NT>) > 0 ? SPK_AHEAD_FEW<NT> : 4096;
-
-// asks for block b of what lies AHEAD bytes behind a superblock, and an eighth of its scales
-template <class W, int AHEAD>
-SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
-    SPK_UNROLL for (int i = 0; i < W::SUPER/SPK_SUPER; i += 64) {
-        __builtin_prefetch(super + b*(W::SUPER/SPK_SUPER) + i + AHEAD);
-    }
-}
 
 // out [NT][SPK_ROWS] += 256 columns from block b0 on of NT tokens; super: where they lie, to ask for what follows, or NULL
 template <class W, int NT, bool Q8, class Codes>
@@ -259,6 +264,30 @@ SPK_INLINE void k_groups(int64_t n, const uint8_t * super, const spk_k_scales<W,
     }
 }
 
+#ifdef SPK_UNPACKED
+// signed bytes and counts, by spk-bytes-avx2.h: stored as byte + 128, 128*(sum of scale*s) is taken away
+template <class W, int NT>
+static void k_small(int64_t n, const spk_k_scales<W, false> & k, const spk_k_unpacked<W, true> & codes, const ggml_spk_row * act, int64_t b0, float * out) {
+    const int8_t * s8[NT];
+    spk_i sum[NT];
+    SPK_UNROLL for (int t = 0; t < NT; ++t) {
+        s8[t]  = act[t].s8;
+        sum[t] = i_set(0);
+    }
+    for (int b = 0; b < SPK_SUPER; ++b) {
+        bytes_block<NT>(sum, codes.v[b], act, s8, b0 + b, s_load(k.scale[b]));
+    }
+    SPK_UNROLL for (int t = 0; t < NT; ++t) {
+        const int16_t * sums = act[t].sums + n/16 + b0;
+        spk_i low = i_set(0);
+        for (int i = 0; i < k.LOWS; ++i) {
+            low = s_dot(low, s_load(k.low[i]), sums + 2*i);
+        }
+        f_store(out + t*SPK_ROWS, f_fma(i_float(i_less<128>(sum[t], low)), k.d, f_load(out + t*SPK_ROWS)));
+    }
+}
+#endif
+
 // out [n_tok][SPK_ROWS]
 template <class W, bool Q8>
 static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, const spk_batch_block * batch, int n_tok, float * out) {
@@ -267,8 +296,19 @@ static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, co
         const spk_k_scales<W, Q8> k(tile);
 #ifdef SPK_UNPACKED
         if (n_tok > SPK_NT) {
-            const spk_k_unpacked<W> codes(tile);
-            k_groups<W, SPK_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
+            constexpr bool SMALL = W::SIGNED && !Q8;
+            const spk_k_unpacked<W, SMALL> codes(tile);
+            if constexpr (SMALL) {
+                int t = 0;
+                for (; t + SPK_NT <= n_tok; t += SPK_NT) {
+                    k_small<W, SPK_NT>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
+                }
+                for (; t < n_tok; ++t) {
+                    k_small<W, 1>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
+                }
+            } else {
+                k_groups<W, SPK_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
+            }
             continue;
         }
 #endif

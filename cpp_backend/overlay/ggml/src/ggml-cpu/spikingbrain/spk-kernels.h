@@ -17,6 +17,7 @@
 #include "spk-sums.h"
 #endif
 #ifdef SPK_UNPACKED
+#include "spk-bytes-avx2.h"
 #include "spk-unpacked-avx2.h"
 #endif
 #ifdef SPK_DOTPROD
@@ -157,6 +158,13 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
         float out[SPK_TOGETHER*SPK_ROWS];
         unpacked_sums<W, Q8>(n, tile, act, n_tok, out);
         return put_sums<W, Q8>(n, tile, out, act, n_tok, corr, y, stride_y, n_rows);
+    }
+    if constexpr (W::OFFSET == 0 && !Q8) {
+        if (n_tok >= SPK_BATCH) {
+            float out[SPK_TOGETHER*SPK_ROWS];
+            bytes_sums<W>(n, tile, scales, act, n_tok, out);
+            return put_sums<W, Q8>(n, tile, out, act, n_tok, corr, y, stride_y, n_rows);
+        }
     }
 #endif
     tile_all<W, SPK_NT, Q8>(n, tile, scales, act + t, (const spk_batch_block *) batch, n_tok - t, corr ? corr + t*SPK_ROWS : nullptr, y + t*stride_y, stride_y, n_rows);
