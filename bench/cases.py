@@ -71,7 +71,7 @@ BIG_INT8 = Player(SPIKING_7B, "int8", spikes=True)
 IK = tuple(Player(LLAMA_1B, setting=setting, engine="ik") for setting in SIDES["ik"].settings)
 IK_Q8 = tuple(replace(p, type="q8_0") for p in IK)
 INT8_Q8 = Player(SPIKING_1B, "int8-q8", spikes=True)   # the head as in a Q8_0 model
-K_TYPE = tuple(replace(p, type="q4_k_m") for p in (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES))
+OTHER_TYPES = {type_: tuple(replace(p, type=type_) for p in (LLAMA, LLAMA_FA, *IK, PLAIN, SPIKES)) for type_ in ("q4_k_m", "iq4_xs", "q4_1")}
 OUTLIERS = Player(with_outliers(SPIKING_1B), spikes=True)
 MOE, MOE_SPIKES, MOE_INT8 = Player(SPIKING_76B_SMALL), Player(SPIKING_76B_SMALL, spikes=True), Player(SPIKING_76B_SMALL, "int8-q8", spikes=True)
 MOE_OTHERS = tuple(Player(shape, setting=setting) for shape in (LLAMA_DENSE, LLAMA_MOE) for setting in ("", "fa"))
@@ -122,11 +122,12 @@ def batch_cases(n_threads: int) -> list[Case]:
             for n in (1, 4, 16)]
 
 
-def k_cases(n_threads: int) -> list[Case]:
-    """Q4_K_M, the type that most files have."""
+def type_cases(n_threads: int) -> list[Case]:
+    """Q4_K_M, the type that most files have, and others that are no Q4_0."""
     every = {"seconds": 2.0, "repetitions": 3, "n_threads": n_threads}
-    return [Case("kquants-decode-d1024", "decode", K_TYPE, every | {"depth": 1024, "n_gen": N_GEN}, seconds=120),
-            Case("kquants-prefill-n512", "prefill", K_TYPE, every | {"n_prompt": 512}, seconds=100)]
+    return [case for type_, players in OTHER_TYPES.items() for case in (
+        Case(f"types-decode-{type_}-d1024", "decode", players, every | {"depth": 1024, "n_gen": N_GEN}, seconds=120),
+        Case(f"types-prefill-{type_}-n512", "prefill", players, every | {"n_prompt": 512}, seconds=100))]
 
 
 def shared_cases(n_threads: int) -> list[Case]:
@@ -217,7 +218,7 @@ def all_cases(n_threads: int) -> list[Case]:
     return [
         *decode_cases(n_threads), *prefill_cases(n_threads),
         Case("validate-1b-d4096", "validate", (LLAMA, IK[-2], PLAIN), {"depth": 4096, "n_gen": 16, "repetitions": 5, "n_threads": n_threads}, seconds=200),
-        *batch_cases(n_threads), *k_cases(n_threads), *shared_cases(n_threads),
+        *batch_cases(n_threads), *type_cases(n_threads), *shared_cases(n_threads),
         Case("python-1b", "python", (PLAIN,), {"n_prompt": 128, "n_gen": 48, "seconds": 4.0, "repetitions": 6, "n_threads": n_threads},
              quick=True, seconds=60),
         Case("load-1b", "load", every, {"repetitions": 3, "n_threads": n_threads}, seconds=30),

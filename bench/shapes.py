@@ -21,7 +21,7 @@ from sb_convert.tensors import PROJECTIONS, targets
 
 from .errors import BenchError
 
-TYPES = ("q4_0", "q4_k_m", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
+TYPES = ("q4_0", "q4_1", "q4_k_m", "iq4_xs", "q8_0", "int8", "int8-q8")  # int8-q8: INT8 with the embedding and the output in Q8_0
 MORE_BITS = ("attn_v", "ffn_down")  # of q4_k_m Q6_K in half of the layers (stored)
 OUTLIER = 64.0           # against ones
 OUTLIERS = "-outliers"   # of a name
@@ -151,7 +151,7 @@ def check(shape: Shape, type_: str, spikes: bool) -> None:
         raise BenchError(f"{where}: type: got {type_!r}, expected one of {', '.join(TYPES)}; do name one of these")
     if (spikes or is_int8(type_)) and not shape.window:
         raise BenchError(f"{where}: got spikes or INT8 for {shape.arch}, expected a SpikingBrain shape; do use q4_0 or q8_0")
-    block = GROUP if is_int8(type_) else 256 if type_ == "q4_k_m" else 32
+    block = GROUP if is_int8(type_) else 256 if type_ in ("q4_k_m", "iq4_xs") else 32
     for what, n in (("n_embd", shape.n_embd), ("n_ff", shape.n_ff)):
         if n < block or n % block:
             raise BenchError(f"{where}: {what}: got {n}, expected a multiple of {block}; do correct the shape")
@@ -184,7 +184,7 @@ def matrix(name: str, shape: tuple[int, ...], type_: str, n_layer: int) -> list[
 
 def outer_types(type_: str) -> tuple[str, str]:
     """Of the embedding and the output."""
-    return {"int8": ("BF16", "F16"), "int8-q8": ("Q8_0", "Q8_0"), "q4_k_m": ("Q6_K", "Q6_K")}.get(type_, (type_.upper(), type_.upper()))
+    return {"int8": ("BF16", "F16"), "int8-q8": ("Q8_0", "Q8_0"), **dict.fromkeys(("q4_1", "q4_k_m", "iq4_xs"), ("Q6_K", "Q6_K"))}.get(type_, (type_.upper(), type_.upper()))
 
 
 def parallel_tensors(shape: Shape, type_: str) -> list[Tensor]:

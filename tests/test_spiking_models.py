@@ -110,13 +110,21 @@ def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="K-quants have kernels of ours on x86")
 @pytest.mark.parametrize("spikes", [(), ("--spike",)], ids=["ordinary", "spikes"])
-@pytest.mark.parametrize("type_", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"])
-def test_k_quants_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("type_", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS"])
+def test_superblocks_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:
     tool("sb-quantize", converted(tmp_path, "--outtype", "f16", *spikes), tmp_path / "k.gguf", type_)
     tool("sb-quantize", "--allow-requantize", tmp_path / "k.gguf", tmp_path / "floats.gguf", "F32")  # the same weights
     found, exact = logits_by_isa(tmp_path / "k.gguf", tmp_path), logits(tmp_path / "floats.gguf")
     ours, theirs = divergence(exact, found[""]), divergence(exact, found["generic"])
     assert ours < theirs / 2 if spikes else ours < 5e-4, (ours, theirs)  # counts are multiplied exactly, llama.cpp rounds them to 8 bits
+
+
+@pytest.mark.parametrize("spikes", [(), ("--spike",)], ids=["ordinary", "spikes"])
+@pytest.mark.parametrize("type_", ["Q4_1", "Q5_1", "IQ4_NL"])
+def test_blocks_with_minima_or_a_table_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:
+    tool("sb-quantize", converted(tmp_path, "--outtype", "f16", *spikes), tmp_path / "blocks.gguf", type_)
+    tool("sb-quantize", "--allow-requantize", tmp_path / "blocks.gguf", tmp_path / "floats.gguf", "F32")  # the same weights
+    assert divergence(logits(tmp_path / "floats.gguf"), logits(tmp_path / "blocks.gguf")) < (1e-4 if spikes else 5e-4)  # llama.cpp's product of spikes: 8e-3
 
 
 # --- overrides and bad keys -----------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def add_tokenizer(w: gguf.GGUFWriter, n_vocab: int) -> None:
 def add_keys(w: gguf.GGUFWriter, shape: Shape, type_: str, spikes: bool) -> None:
     """Keys of upstream's llama and qwen2, and of ours (converter/README.md)."""
     w.add_name(shape.name)
-    w.add_file_type({"q4_0": gguf.LlamaFileType.MOSTLY_Q4_0, "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M}.get(type_, gguf.LlamaFileType.MOSTLY_Q8_0))
+    kinds = {"q4_0": "Q4_0", "q4_1": "Q4_1", "q4_k_m": "Q4_K_M", "iq4_xs": "IQ4_XS"}
+    w.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kinds.get(type_, 'Q8_0')}"])
     w.add_quantization_version(gguf.GGML_QUANT_VERSION)
     keys = SpikeKeys(True, DEFAULT_K, "paper") if spikes else None
     if keys:
@@ -109,11 +110,11 @@ class Blocks:
             blocks = self.rng.integers(0, 256, (POOL // size, size), np.uint8)
             blocks[:, :2] = (std / unit * self.rng.uniform(0.7, 1.3, len(blocks))).astype(np.float16).view(np.uint8).reshape(-1, 2)
             return blocks.reshape(-1)
-        if t.stored in ("Q4_K", "Q6_K"):
-            size, unit, at = {"Q4_K": (144, 258.0, 0), "Q6_K": (210, 1365.0, 208)}[t.stored]
+        if t.stored in ("Q4_1", "Q4_K", "Q6_K", "IQ4_XS"):
+            size, unit, at = {"Q4_1": (20, 4.6, 0), "Q4_K": (144, 258.0, 0), "Q6_K": (210, 1365.0, 208), "IQ4_XS": (136, 1350.0, 0)}[t.stored]
             blocks = self.rng.integers(0, 256, (POOL // size, size), np.uint8)
             d = std / unit * self.rng.uniform(0.7, 1.3, len(blocks))
-            scales = [d, 7.5 * d] if t.stored == "Q4_K" else [d]  # so much of the minimum that the mean is 0
+            scales = {"Q4_1": [d, -7.5 * d], "Q4_K": [d, 7.5 * d]}.get(t.stored, [d])  # so much of the minimum that the mean is 0
             blocks[:, at:at + 2 * len(scales)] = np.stack(scales, 1).astype(np.float16).view(np.uint8)
             return blocks.reshape(-1)
         if t.stored == "I8":
@@ -135,7 +136,7 @@ class Blocks:
             file.write(values.tobytes())
             return
         pool = self.pool(t)
-        unit = {"Q4_0": 18, "Q8_0": 34, "Q4_K": 144, "Q6_K": 210, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}[t.stored]
+        unit = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34, "IQ4_XS": 136, "Q4_K": 144, "Q6_K": 210, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}[t.stored]
         start = int(self.rng.integers(0, len(pool) // unit)) * unit
         rolled = np.concatenate([pool[start:], pool[:start]])
         big = np.tile(rolled, max(1, CHUNK // len(rolled))) if t.nbytes > len(rolled) else rolled

@@ -143,7 +143,7 @@ def memory(rows: list[Row]) -> str:
 
 def prompts(rows: list[Row]) -> list[Row]:
     """Times of whole prompts of the 1B shapes."""
-    return [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"] and not r["case"].startswith(("prefill-moe", "kquants-"))]
+    return [r for r in rows if r["kind"].startswith("prefill ") and not r["depth"] and r["median"] and not r["case"].startswith(("prefill-moe", "types-"))]
 
 
 def prefill(rows: list[Row]) -> str:
@@ -259,15 +259,15 @@ def shared(rows: list[Row]) -> str:
     return table(["model", "tokens/s of all", *(f"over {other}" for other in others)], body)
 
 
-def k_quants(rows: list[Row]) -> str:
-    """Tokens per second, then seconds of a prompt, of Q4_K_M files; ours over the others'."""
-    def part(kind: str, title: str) -> str:
-        its = [r for r in rows if r["case"].startswith(f"kquants-{kind}") and r["median"]]
-        found, pairs = [r for r in its if r["kind"].startswith(kind)], [r for r in its if r["kind"].startswith("ratio")]
+def other_types(rows: list[Row]) -> str:
+    """Of each other type than Q4_0 tokens per second, and seconds of a prompt; ours over the others'."""
+    def part(case: str) -> str:
+        its = [r for r in rows if r["case"] == case and r["median"]]
+        found, pairs = [r for r in its if not r["kind"].startswith("ratio")], [r for r in its if r["kind"].startswith("ratio")]
         others = list(dict.fromkeys(r["name"].split(" / ")[1] for r in pairs))
-        body = [[r["name"], value(r), *(value(find(pairs, case=r["case"], name=f"{r['name']} / {other}")) for other in others)] for r in found]
-        return table(["model", title, *(f"over {other}" for other in others)], body)
-    return "\n\n".join(dict.fromkeys((part("decode", "tokens/s"), part("prefill", "s, prompt of 512"))))
+        body = [[r["name"], value(r), *(value(find(pairs, case=case, name=f"{r['name']} / {other}")) for other in others)] for r in found]
+        return table(["model", "tokens/s" if "decode" in case else "s, prompt of 512", *(f"over {other}" for other in others)], body)
+    return "\n\n".join(part(case) for case in dict.fromkeys(r["case"] for r in rows) if case.startswith("types-")) or part("")
 
 
 def rollback(rows: list[Row]) -> str:
@@ -339,7 +339,7 @@ def event_driven(rows: list[Row]) -> str:
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "machine": machine, "figure7": figure7, "memory": memory, "prefill": prefill, "roofline": roofline, "operators": operators,
-    "step": step, "products": shapes_of_products, "batch": batch, "kquants": k_quants, "shared": shared, "load": load, "validate": validate, "convert": convert, "python": python,
+    "step": step, "products": shapes_of_products, "batch": batch, "types": other_types, "shared": shared, "load": load, "validate": validate, "convert": convert, "python": python,
     "big": big, "moe": moe, "verify": verify, "rollback": rollback, "before": before, "state": state, "drafts": drafts, "events": event_driven, "skipped": skipped,
 }
 
@@ -348,7 +348,7 @@ CAPTIONS = {
     "figure7": "Decode speed in tokens/s over depth, ratios to the fastest of the others and what the bytes of a token allow of them",
     "memory": "Memory over depth", "prefill": "Time to the first token", "roofline": "Roofline and threads",
     "batch": "Several sequences, tokens/s of all together at a depth of 512", "shared": "Two processes at once, each with as many threads as there are cores",
-    "kquants": "Q4_K_M, the type that most files have: decode speed at a depth of 1024, time to the first token",
+    "types": "Q4_K_M, the type that most files have, and others: decode speed at a depth of 1024, time to the first token",
     "big": "7B shapes",
     "moe": "SpikingBrain-76B-small, a mixture of experts, beside upstream's dense and mixture models of that size; bytes of the weights that a token chooses",
     "validate": "What is filled or fitted against what was run", "python": "Python's share of the time per token", "load": "Load time",
