@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -108,7 +107,6 @@ def test_ordinary_activations_are_multiplied_in_integers(tmp_path: Path, type_: 
     assert divergence(found["generic"], found[""]) < 5e-4  # each is 1e-4 from float activations
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="K-quants have kernels of ours on x86")
 @pytest.mark.parametrize("spikes", [(), ("--spike",)], ids=["ordinary", "spikes"])
 @pytest.mark.parametrize("type_", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS"])
 def test_superblocks_are_multiplied_in_integers(tmp_path: Path, type_: str, spikes: tuple[str, ...]) -> None:

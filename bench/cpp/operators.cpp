@@ -78,7 +78,12 @@ struct operator_bench::graph {
         return s;
     }
 
-    // random codes; a block of a quantised type begins with its half precision scale
+    // where a block of a quantised type has its half precision scale: at first, some K-quants at last
+    static size_t scale_at(ggml_type type) {
+        return type == GGML_TYPE_Q2_K ? ggml_type_size(type) - 4 : type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K ? ggml_type_size(type) - 2 : 0;
+    }
+
+    // random codes
     void set_random(ggml_tensor * t) {
         const size_t size = ggml_nbytes(t), block = ggml_type_size(t->type);
         std::vector<uint8_t> data(size);
@@ -93,8 +98,12 @@ struct operator_bench::graph {
                 memcpy(data.data() + i, &v, 8);
             }
             const ggml_fp16_t scale = ggml_fp32_to_fp16(0.002f);
-            for (size_t i = 0; t->type != GGML_TYPE_I8 && i < size; i += block) {
+            const bool minima = t->type == GGML_TYPE_Q2_K || t->type == GGML_TYPE_Q4_K || t->type == GGML_TYPE_Q5_K; // with a scale behind the first
+            for (size_t i = scale_at(t->type); t->type != GGML_TYPE_I8 && i < size; i += block) {
                 memcpy(data.data() + i, &scale, 2);
+                if (minima) {
+                    memcpy(data.data() + i + 2, &scale, 2);
+                }
             }
         }
         ggml_backend_tensor_set(t, data.data(), 0, size);

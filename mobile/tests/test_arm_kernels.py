@@ -19,6 +19,7 @@ if FULL:
 OPERATORS = ALONE if FULL else [a for a in ALONE if a[0] in ("armv8.0_1", "armv8.6_2")]
 MEMORY = OPERATORS
 GENERIC = {"cortex-a53", "cortex-a72", "a64fx"}      # CPUs for which we have no faster kernels
+FINGERPRINT = "6f61cac98d269bf0"                     # of test-spk-k, as on x86
 FORCED = {"armv8.6_2": ["dotprod", "generic"]}       # SPIKINGBRAIN_ISA, downwards
 
 
@@ -54,6 +55,13 @@ def test_integer_products_are_exact(alone: tuple[Machine, Path, str]) -> None:
     for isa in FORCED.get(library, []):
         said = machine.run(folder / "test-spk-matmul", env={"SPIKINGBRAIN_ISA": isa}).stdout
         assert f"spk-matmul {isa}:" in said and " 0 failed" in said
+
+
+@pytest.mark.parametrize("alone", OPERATORS, ids=":".join, indirect=True)  # a minute each
+def test_products_with_k_quants_are_exact_and_the_same_on_each(alone: tuple[Machine, Path, str]) -> None:
+    machine, folder, library = alone
+    said = [machine.run(folder / "test-spk-k", env={"SPIKINGBRAIN_ISA": isa} if isa else {}).stdout for isa in ["", *FORCED.get(library, [])]]
+    assert all(" 0 failed" in text and f"fingerprint {FINGERPRINT}" in text for text in said), said
 
 
 @pytest.mark.parametrize("alone", MEMORY, ids=":".join, indirect=True)

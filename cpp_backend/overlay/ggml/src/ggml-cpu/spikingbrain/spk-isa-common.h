@@ -18,5 +18,5 @@ typedef int8_t swa_bytes __attribute__((vector_size(16))); // 16 columns of a ke
 #define SPK_UNROLL16 _Pragma("GCC unroll 16")
 
 // the kernels of one namespace, in the order of spk_isa
-#define SPK_TABLE_OF(ns) { #ns, ns::SPK_K_QUANTS, ns::encode_row, ns::SPK_TOGETHER, sizeof(ns::spk_batch), ns::pack_batch, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::gla_advance, ns::swa_query, ns::swa_load, ns::swa_rows }
+#define SPK_TABLE_OF(ns) { #ns, ns::encode_row, ns::SPK_TOGETHER, sizeof(ns::spk_batch), ns::pack_batch, ns::mul_tile, ns::mul_rows, ns::tile_outliers, ns::rows_outliers, ns::add_rest, ns::gla_block, ns::gla_advance, ns::swa_query, ns::swa_load, ns::swa_rows }
 #define SPK_TABLE(ns) SPK_TABLE_OF(ns)

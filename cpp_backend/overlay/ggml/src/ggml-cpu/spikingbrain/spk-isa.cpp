@@ -148,9 +148,7 @@ static const char * isa_name() {
 }
 
 static bool has_kernels(ggml_type type) {
-    const spk_isa & isa = spk_get_isa();
-    const int64_t group = ggml_spk_group(type);
-    return &isa != spk_isa_generic() && group > 0 && (group < GGML_SPK_SUPERBLOCK || isa.k_quants);
+    return &spk_get_isa() != spk_isa_generic() && ggml_spk_group(type) > 0;
 }
 
 void * ggml_spikingbrain_proc_address(const char * name) {

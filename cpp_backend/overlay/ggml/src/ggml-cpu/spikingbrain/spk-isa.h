@@ -76,7 +76,6 @@ static inline int64_t spk_swa_width(int64_t d) { return (d + 15) & ~(int64_t) 15
 
 struct spk_isa {
     const char * name;
-    bool         k_quants; // mul_tile and tile_outliers take Q2_K to Q6_K, too; mul_rows does not
 
     void (*encode_row)(void * row, const float * x, int64_t n, float k, ggml_spk_encoding encoding, const spk_norm & norm);
 
@@ -89,7 +88,7 @@ struct spk_isa {
     // y[t*stride_y + r] = v_th[t]*(sum over groups + corr[t*16 + r]) for r < n_rows <= 16, t < n_tok; corr may be NULL
     // mul_tile: an interleaved tile (spk-layout.h); scales as spk_pack_scales leaves them, for I8 only
     //           batch: [n_tok/SPK_BATCH], what pack_batch, where there is one, made of act; tokens beyond are read as they are
-    // mul_rows: rows as they are on disk; scales [n_rows][n/128], for I8 only
+    // mul_rows: rows as they are on disk, of no K-quant; scales [n_rows][n/128], for I8 only
     void (*mul_tile)(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
                      const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows);
     void (*mul_rows)(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,

@@ -1,16 +1,24 @@
 #pragma once
 
-// Tile products with K-quants, Q2_K to Q6_K. 256 columns of a row share d (and dmin), 32 or 16 of them an integer scale (and minimum), so that counts are
+// Tile products with superblocks, Q2_K to Q6_K and IQ4_XS. 256 columns of a row share d (and dmin), 32 or 16 of them an integer scale (and minimum), so that counts are
 // summed in integers over all 256: d*(sum of scale*code*s) - dmin*(sum of min*s). Where codes are centred, stored as code + CENTRE, CENTRE*(sum of scale*s)
 // is taken away instead. Ordinary activations have a scale per 32 columns: floats from there on. The operations of one token are those of many, in the
-// same order. Tiles: spk-layout.h. x86 only: ARM takes llama.cpp's kernels. Included inside the namespace of the instruction set.
+// same order. Tiles: spk-layout.h. Included inside the namespace of the instruction set.
 
+#if defined(__aarch64__)
+#include "spk-k-neon.h"
+#else
 #include "spk-sums.h"
 #ifdef SPK_UNPACKED
 #include "spk-bytes-avx2.h"
 #endif
 
 typedef uint8_t k_bytes __attribute__((vector_size(16))); // one of each row
+
+static const int K_NT = SPK_NT;
+template <int NT> using k_source = spk_tokens<NT == SPK_BATCH>;
+#endif
+
 SPK_INLINE k_bytes k_load(const uint8_t * p) {
     k_bytes x;
     memcpy(&x, p, 16);
@@ -179,7 +187,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
     constexpr int  CHAIN  = SPK_CHAIN<W::SIGNED ? 8 : W::BITS, W::COLUMNS>;
     constexpr bool HALVES = W::COLUMNS == 16;
 
-    const auto x = spk_tokens<NT == SPK_BATCH>::from(act, batch);
+    const auto x = k_source<NT>::from(act, batch);
     spk_i sum[NT];
     spk_f y[NT], z[NT];
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
@@ -295,24 +303,24 @@ static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, co
     for (int64_t b0 = 0; b0 < n/32; b0 += SPK_SUPER, tile += W::SUPER) {
         const spk_k_scales<W, Q8> k(tile);
 #ifdef SPK_UNPACKED
-        if (n_tok > SPK_NT) {
+        if (n_tok > K_NT) {
             constexpr bool SMALL = W::SIGNED && !Q8;
             const spk_k_unpacked<W, SMALL> codes(tile);
             if constexpr (SMALL) {
                 int t = 0;
-                for (; t + SPK_NT <= n_tok; t += SPK_NT) {
-                    k_small<W, SPK_NT>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
+                for (; t + K_NT <= n_tok; t += K_NT) {
+                    k_small<W, K_NT>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
                 }
                 for (; t < n_tok; ++t) {
                     k_small<W, 1>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
                 }
             } else {
-                k_groups<W, SPK_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
+                k_groups<W, K_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
             }
             continue;
         }
 #endif
-        k_groups<W, SPK_NT, Q8>(n, tile, k, spk_k_codes<W>{ tile }, act, batch, b0, n_tok, 0, out);
+        k_groups<W, K_NT, Q8>(n, tile, k, spk_k_codes<W>{ tile }, act, batch, b0, n_tok, 0, out);
     }
 }
 

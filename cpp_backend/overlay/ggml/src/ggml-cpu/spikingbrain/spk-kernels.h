@@ -13,14 +13,16 @@
 #include "spk-sums-neon.h"
 #else
 #include "spk-few.h"
-#include "spk-k.h"
 #include "spk-sums.h"
 #endif
+#include "spk-k.h"
 #ifdef SPK_UNPACKED
 #include "spk-bytes-avx2.h"
 #include "spk-unpacked-avx2.h"
 #endif
 #ifdef SPK_DOTPROD
+#include "spk-k-mmla-neon.h"
+#include "spk-k-one-neon.h"
 #include "spk-mmla-neon.h"
 #include "spk-one-neon.h"
 #endif
@@ -196,23 +198,24 @@ static void rows_all(int64_t n, const uint8_t * rows, const float * scales, cons
     }
 }
 
-#ifdef __aarch64__
-static const bool SPK_K_QUANTS = false;
-#else
-static const bool SPK_K_QUANTS = true;
-
 template <class W, bool Q8>
 static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
     float out[SPK_TOGETHER*SPK_ROWS];
+#ifdef SPK_DOTPROD
+    const int unpacked = n_tok & ~3; // four tokens need not be packed in a batch; for three, unpacking costs more than it saves
+    if (unpacked > 0) {
+        k_batches_product<W, Q8>(n, tile, act, (const spk_batch *) batch, unpacked, out);
+    }
+    for (int t = unpacked; t < n_tok; ++t) {
+        k_one_sums<W, Q8>(n, tile, act[t], out + t*SPK_ROWS);
+    }
+#else
     k_sums<W, Q8>(n, tile, act, (const spk_batch_block *) batch, n_tok, out);
+#endif
     put_tokens(out, act, n_tok, corr, y, stride_y, n_rows);
 }
-#endif
 
 // returns where the type has superblocks
-#ifdef __aarch64__
-#define SPK_FOR_K_TYPE(type, call)
-#else
 #define SPK_FOR_K_TYPE(type, call)                                           \
     switch (type) {                                                          \
         case GGML_TYPE_Q2_K: { using W = weights_q2_K; return call; }        \
@@ -223,7 +226,6 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
         case GGML_TYPE_IQ4_XS: { using W = weights_iq4_xs; return call; }    \
         default: break;                                                      \
     }
-#endif
 
 #define SPK_FOR_TYPE(type, call)                                             \
     switch (type) {                                                          \

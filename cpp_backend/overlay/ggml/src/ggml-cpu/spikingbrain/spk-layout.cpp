@@ -1,5 +1,4 @@
 #include "spk-layout.h"
-#include "spk-isa.h"
 
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"
@@ -19,7 +18,7 @@ size_t spk_block_size(ggml_type type) {
 
 bool spk_can_interleave(ggml_type type, int64_t n, int64_t m) {
     const int64_t group = ggml_spk_group(type);
-    return group > 0 && m % SPK_ROWS == 0 && n % group == 0 && (group < GGML_SPK_SUPERBLOCK || spk_get_isa().k_quants);
+    return group > 0 && m % SPK_ROWS == 0 && n % group == 0;
 }
 
 namespace {
