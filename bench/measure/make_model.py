@@ -157,8 +157,8 @@ def write_header(w: gguf.GGUFWriter, table: list[Tensor]) -> int:
     """Keys and tensor infos; returns their length."""
     for t in table:
         raw = gguf.GGMLQuantizationType[t.stored]
-        shape = gguf.quant_shape_to_byte_shape(t.shape, raw) if t.stored.startswith("Q") else t.shape
-        dtype = np.uint8 if t.stored.startswith("Q") else {"F32": np.float32, "F16": np.float16, "I8": np.int8, "BF16": np.uint16}[t.stored]
+        plain = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "BF16": np.uint16}.get(t.stored)
+        shape, dtype = (t.shape, plain) if plain else (gguf.quant_shape_to_byte_shape(t.shape, raw), np.uint8)
         w.add_tensor_info(t.name, shape, np.dtype(dtype), t.nbytes, raw_dtype=raw)
     w.write_header_to_file()
     w.write_kv_data_to_file()
