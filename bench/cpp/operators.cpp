@@ -98,7 +98,7 @@ struct operator_bench::graph {
                 memcpy(data.data() + i, &v, 8);
             }
             const ggml_fp16_t scale = ggml_fp32_to_fp16(0.002f);
-            const bool minima = t->type == GGML_TYPE_Q2_K || t->type == GGML_TYPE_Q4_K || t->type == GGML_TYPE_Q5_K; // with a scale behind the first
+            const bool minima = t->type == GGML_TYPE_Q2_K || t->type == GGML_TYPE_Q4_K || t->type == GGML_TYPE_Q5_K || t->type == GGML_TYPE_Q4_1 || t->type == GGML_TYPE_Q5_1; // theirs behind the scale
             for (size_t i = scale_at(t->type); t->type != GGML_TYPE_I8 && i < size; i += block) {
                 memcpy(data.data() + i, &scale, 2);
                 if (minima) {

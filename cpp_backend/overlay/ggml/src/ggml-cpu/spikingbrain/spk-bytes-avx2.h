@@ -96,22 +96,8 @@ static void bytes_tokens(const spk_unpacked & w, int64_t b0, int64_t n, const gg
 // out [n_tok][SPK_ROWS]
 template <class W>
 static void bytes_sums(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, int n_tok, float * out) {
-    spk_unpacked w;
     memset(out, 0, n_tok*SPK_ROWS*sizeof(float));
-    for (int64_t b0 = 0; b0 < n/32; b0 += SPK_UNPACKED_BLOCKS) {
-        const int64_t n_block = n/32 - b0 < SPK_UNPACKED_BLOCKS ? n/32 - b0 : SPK_UNPACKED_BLOCKS;
-        for (int64_t b = 0; b < n_block; ++b) {
-            const uint8_t * block = tile + spk_block_at(b0 + b, W::BLOCK, W::TILE_SCALES);
-            prefetch_ahead<W>(block, b);
-            W::steps(block, [&](int step, spk_w x) __attribute__((always_inline)) { store_unsigned(w.codes[b][step], x); });
-            f_store(w.scales[b], W::tile_scales(tile, scales, n/32, b0 + b));
-        }
-        int t = 0;
-        for (; t + SPK_NT <= n_tok; t += SPK_NT) {
-            bytes_tokens<W, SPK_NT>(w, b0, n_block, act + t, out + t*SPK_ROWS);
-        }
-        for (; t < n_tok; ++t) {
-            bytes_tokens<W, 1>(w, b0, n_block, act + t, out + t*SPK_ROWS);
-        }
-    }
+    over_unpacked<W>(n, tile, scales, n_tok, store_unsigned, [&](auto count, const spk_unpacked & w, int64_t b0, int64_t n_block, int t) __attribute__((always_inline)) {
+        bytes_tokens<W, count.N_TOK>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+    });
 }

@@ -232,7 +232,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
         }
     }
     SPK_UNROLL for (int t = 0; t < NT; ++t) {
-        if constexpr (!W::MINIMA && W::CENTRE == 0) {
+        if constexpr (W::SIGNED) {
             y[t] = Q8 ? y[t] : i_float(sum[t]);
         } else if constexpr (!Q8) {
             const int16_t * sums = act[t].sums + (HALVES ? 2*b0 : n/16 + b0);

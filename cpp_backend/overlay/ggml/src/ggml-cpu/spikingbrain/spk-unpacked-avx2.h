@@ -49,25 +49,35 @@ static void unpacked_tokens(const spk_unpacked & w, int64_t b0, int64_t n, const
     }
 }
 
-// out [n_tok][SPK_ROWS]
-template <class W, bool Q8>
-static void unpacked_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, int n_tok, float * out) {
+template <int N> struct spk_count { static constexpr int N_TOK = N; };
+
+// a tile, unpacked by put(codes, step), times n_tok tokens by tokens(spk_count of them, w, b0, n, the first)
+template <class W, class Put, class Tokens>
+SPK_INLINE void over_unpacked(int64_t n, const uint8_t * tile, const float * scales, int n_tok, Put && put, Tokens && tokens) {
     spk_unpacked w;
-    memset(out, 0, n_tok*SPK_ROWS*sizeof(float));
     for (int64_t b0 = 0; b0 < n/32; b0 += SPK_UNPACKED_BLOCKS) {
         const int64_t n_block = n/32 - b0 < SPK_UNPACKED_BLOCKS ? n/32 - b0 : SPK_UNPACKED_BLOCKS;
         for (int64_t b = 0; b < n_block; ++b) {
             const uint8_t * block = tile + spk_block_at(b0 + b, W::BLOCK, W::TILE_SCALES);
             prefetch_ahead<W>(block, b);
-            W::steps(block, [&](int step, spk_w x) __attribute__((always_inline)) { w_store(w.codes[b][step], x); });
-            f_store(w.scales[b], W::tile_scales(tile, nullptr, n/32, b0 + b));
+            W::steps(block, [&](int step, spk_w x) __attribute__((always_inline)) { put(w.codes[b][step], x); });
+            f_store(w.scales[b], W::tile_scales(tile, scales, n/32, b0 + b));
         }
         int t = 0;
         for (; t + SPK_NT <= n_tok; t += SPK_NT) {
-            unpacked_tokens<W, SPK_NT, Q8>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+            tokens(spk_count<SPK_NT>(), w, b0, n_block, t);
         }
         for (; t < n_tok; ++t) {
-            unpacked_tokens<W, 1, Q8>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+            tokens(spk_count<1>(), w, b0, n_block, t);
         }
     }
+}
+
+// out [n_tok][SPK_ROWS]
+template <class W, bool Q8>
+static void unpacked_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, int n_tok, float * out) {
+    memset(out, 0, n_tok*SPK_ROWS*sizeof(float));
+    over_unpacked<W>(n, tile, nullptr, n_tok, w_store, [&](auto count, const spk_unpacked & w, int64_t b0, int64_t n_block, int t) __attribute__((always_inline)) {
+        unpacked_tokens<W, count.N_TOK, Q8>(w, b0, n_block, act + t, out + t*SPK_ROWS);
+    });
 }
