@@ -30,9 +30,7 @@ struct tile_reader {
 
     // block b
     SPK_MEMBER void dot(sums & s, int64_t b) {
-        if constexpr (SPK_AHEAD_FEW<NT> > 0) {
-            prefetch_ahead<W, SPK_AHEAD_FEW<NT>>(at, b);
-        }
+        prefetch_ahead<W, NT>(at, b);
         W::steps(at, [&](int step, spk_w w) __attribute__((always_inline)) { s.dot(step, w, x, b); });
         at += W::BLOCK;
     }

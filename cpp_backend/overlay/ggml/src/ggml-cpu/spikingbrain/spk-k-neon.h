@@ -7,7 +7,6 @@
 typedef uint8_t k_bytes __attribute__((vector_size(16))); // one of each row
 
 static const int K_NT = 2; // tokens whose sums stay in registers together
-template <int NT> constexpr int SPK_AHEAD_FEW = 0;
 #ifdef SPK_DOTPROD
 template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
 #else

@@ -147,11 +147,11 @@ struct spk_k_codes {
     template <class F> SPK_MEMBER void steps(int b, F && f) const { W::steps(super + W::SCALES + b*W::BLOCK, f); }
 };
 
-// asks for block b of what lies AHEAD bytes behind a superblock, and an eighth of its scales
-template <class W, int AHEAD>
+// asks ahead for block b of a superblock, and an eighth of its scales, for one token, too
+template <class W, int NT>
 SPK_INLINE void prefetch_super(const uint8_t * super, int b) {
     SPK_UNROLL for (int i = 0; i < W::SUPER/SPK_SUPER; i += 64) {
-        __builtin_prefetch(super + b*(W::SUPER/SPK_SUPER) + i + AHEAD);
+        prefetch_line<SPK_AHEAD<NT> == 0 ? SPK_BATCH : NT>(super + b*(W::SUPER/SPK_SUPER) + i);
     }
 }
 
@@ -164,7 +164,7 @@ struct spk_k_unpacked {
     SPK_MEMBER explicit spk_k_unpacked(const uint8_t * super) {
         for (int b = 0; b < SPK_SUPER; ++b) {
             if (UNSIGNED) { // else the first tokens do
-                prefetch_super<W, 4096>(super, b);
+                prefetch_super<W, SPK_BATCH>(super, b);
             }
             W::steps(super + W::SCALES + b*W::BLOCK, [&](int step, spk_w x) __attribute__((always_inline)) { (UNSIGNED ? store_unsigned : w_store)(v[b][step], x); });
         }
@@ -176,9 +176,6 @@ struct spk_k_unpacked {
     }
 };
 #endif
-
-// bytes that one or two tokens ask for ahead
-template <int NT> constexpr int K_AHEAD = (SPK_AHEAD_FEW<NT>) > 0 ? SPK_AHEAD_FEW<NT> : 4096;
 
 // out [NT][SPK_ROWS] += 256 columns from block b0 on of NT tokens; super: where they lie, to ask for what follows, or NULL
 template <class W, int NT, bool Q8, class Codes>
@@ -197,7 +194,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
     for (int b = 0; b < SPK_SUPER; ++b) {
         spk_h acc[NT];
         if (super) {
-            prefetch_super<W, NT <= 2 ? K_AHEAD<NT> : 4096>(super, b);
+            prefetch_super<W, NT>(super, b);
         }
         codes.steps(b, [&](int step, spk_w w) __attribute__((always_inline)) {
             SPK_UNROLL for (int t = 0; t < NT; ++t) {

@@ -51,7 +51,7 @@ static void tile_sums(int64_t n, const uint8_t * tile, const float * scales, con
         for (int j = 0; j < N_BLOCK; ++j) {
             const uint8_t * block = tile + spk_block_at(b + j, W::BLOCK, W::TILE_SCALES);
             if (NT > 1 && PART == 0 && ahead) {
-                prefetch_ahead<W>(block, b + j);
+                prefetch_ahead<W, NT>(block, b + j);
             }
             W::steps(block, [&](int step, spk_w w) __attribute__((always_inline)) {
                 sums.dot(step, w, x, b + j);

@@ -128,7 +128,7 @@ static void pair_sums(int64_t n, const uint8_t * tile, const spk_batch_block * b
     plain::zero(total);
     for (int64_t b = 0; b < n/32; ++b) {
         const uint8_t * block = tile + spk_block_at(b, W::BLOCK, W::TILE_SCALES);
-        prefetch_ahead<W>(block, b);
+        prefetch_ahead<W, SPK_BATCH>(block, b);
         const spk_f scale = W::tile_scales(tile, nullptr, n/32, b);
         if (!batch[b].in_pairs) {
             plain sums;

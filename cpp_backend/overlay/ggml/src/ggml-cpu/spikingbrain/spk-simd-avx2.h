@@ -6,7 +6,8 @@
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
-template <int NT> constexpr int SPK_AHEAD_FEW = 1024; // bytes of weights that are asked for ahead (spk-few.h)
+template <int NT> constexpr int SPK_AHEAD = NT <= 2 ? 1024 : 4096;
+static constexpr int SPK_AHEAD_SECOND = 0;
 #define SPK_UNPACKED // more of them: spk-unpacked-avx2.h
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each

@@ -9,6 +9,8 @@
 #include <arm_neon.h>
 
 static const int SPK_REG = 4; // floats of a register
+template <int NT> constexpr int SPK_AHEAD = 4096;
+static constexpr int SPK_AHEAD_SECOND = 0;
 
 struct spk_w { int8x16_t   v[4]; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_f { float32x4_t v[4]; }; // 16 floats, one per row

@@ -10,7 +10,8 @@ static const int SPK_REG = 8; // floats of a register
 static const int SPK_REG = 4;
 #endif
 static const int SPK_NT = 1; // tokens whose sums are kept together
-template <int NT> constexpr int SPK_AHEAD_FEW = 0;
+template <int NT> constexpr int SPK_AHEAD = 4096;
+static constexpr int SPK_AHEAD_SECOND = 0;
 
 struct spk_w { int8_t  v[64]; }; // a step: 16 rows x 4 columns
 struct spk_i { int32_t v[16]; }; // one per row

@@ -59,7 +59,7 @@ SPK_INLINE void over_unpacked(int64_t n, const uint8_t * tile, const float * sca
         const int64_t n_block = n/32 - b0 < SPK_UNPACKED_BLOCKS ? n/32 - b0 : SPK_UNPACKED_BLOCKS;
         for (int64_t b = 0; b < n_block; ++b) {
             const uint8_t * block = tile + spk_block_at(b0 + b, W::BLOCK, W::TILE_SCALES);
-            prefetch_ahead<W>(block, b);
+            prefetch_ahead<W, SPK_BATCH>(block, b);
             W::steps(block, [&](int step, spk_w x) __attribute__((always_inline)) { put(w.codes[b][step], x); });
             f_store(w.scales[b], W::tile_scales(tile, scales, n/32, b0 + b));
         }

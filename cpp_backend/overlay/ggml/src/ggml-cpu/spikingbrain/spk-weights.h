@@ -139,14 +139,25 @@ SPK_INLINE int32_t row_bias(const ggml_spk_row & row, int64_t b) {
     return bias;
 }
 
-// Asks for what will be read soon, AHEAD bytes further on; block b lies at `block`.
-template <class W, int AHEAD = 4096>
+// Asks for the weights that lie SPK_AHEAD bytes on, where NT tokens go over them together, and for those SPK_AHEAD_SECOND bytes on, to lie in the second cache.
+template <int NT>
+SPK_INLINE void prefetch_line(const uint8_t * p) {
+    __builtin_prefetch(p + SPK_AHEAD<NT>);
+    if (SPK_AHEAD_SECOND > 0) {
+        __builtin_prefetch(p + SPK_AHEAD_SECOND, 0, 2);
+    }
+}
+
+// from block b on, which lies at `block`
+template <class W, int NT>
 SPK_INLINE void prefetch_ahead(const uint8_t * block, int64_t b) {
-    const uint8_t * ahead = block + AHEAD;
+    if (SPK_AHEAD<NT> == 0) {
+        return;
+    }
     SPK_UNROLL for (int i = 0; i < W::BLOCK; i += 64) {
-        __builtin_prefetch(ahead + i);
+        prefetch_line<NT>(block + i);
     }
     if (W::TILE_SCALES > 0 && b % 2) {
-        __builtin_prefetch(ahead + W::BLOCK);
+        prefetch_line<NT>(block + W::BLOCK);
     }
 }
