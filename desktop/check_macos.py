@@ -53,12 +53,13 @@ INSTRUCTIONS: dict[str, list[tuple[int, int]] | re.Pattern[bytes]] = {
     "sdot": [word(0x4E809400, 0xFFE0FC00), word(0x4F80E000, 0xFFC0F400)],  # of 16 bytes; by a vector, by an element
     "smmla": [word(0x4E80A400, 0xFFE0FC00)],
     "vpmaddubsw": re.compile(b"\\xc4" + some(0x1F, 0x02) + some(0x07, 0x05) + b"\\x04", re.DOTALL),  # of 32 bytes
+    "vpdpbusd256": re.compile(b"\\xc4" + some(0x1F, 0x02) + some(0x07, 0x05) + b"\\x50", re.DOTALL),
     "vpdpbusd": re.compile(b"\\x62" + some(0x0F, 0x02) + some(0x87, 0x05) + some(0x60, 0x40) + b"\\x50", re.DOTALL),  # of 64 bytes
 }
 # set of kernels -> instructions it has, and those it must not have; x86's generic ones are what the compiler makes for each CPU library
 KERNELS = {
     "arm64": {"generic": ((), ("smmla",)), "dotprod": (("sdot",), ("smmla",)), "i8mm": (("sdot", "smmla"), ())},
-    "x86_64": {"generic": ((), ()), "avx2": (("vpmaddubsw",), ("vpdpbusd",)), "avx512": (("vpdpbusd",), ()), "zen4": (("vpdpbusd",), ())},
+    "x86_64": {"generic": ((), ()), "avx2": (("vpmaddubsw",), ("vpdpbusd",)), "avxvnni": (("vpdpbusd256",), ("vpdpbusd",)), "avx512": (("vpdpbusd",), ()), "zen4": (("vpdpbusd",), ())},
 }
 
 

@@ -127,7 +127,7 @@ def test_other_files(tmp_path):
 
 def test_system_info_says_which_kernels_run():
     info = system_info()
-    assert info["cpus"] >= 1 and info["spike_kernels"] in ("zen4", "avx512", "avx2", "i8mm", "dotprod", "generic") and all(info["features"])
+    assert info["cpus"] >= 1 and info["spike_kernels"] in ("zen4", "avx512", "avxvnni", "avx2", "i8mm", "dotprod", "generic") and all(info["features"])
     code = "import spikingbrain_cpp; print(spikingbrain_cpp.system_info()['spike_kernels'])"
     forced = subprocess.run([sys.executable, "-c", code], env={"SPIKINGBRAIN_ISA": "generic"}, capture_output=True, text=True, check=True)
     assert forced.stdout.strip() == "generic"

@@ -46,7 +46,7 @@ def test_attention_operators_agree_with_plain_loops() -> None:
     assert " 0 failed" in run(built("test-spk-ops"))
 
 
-@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "i8mm", "dotprod", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avxvnni", "avx2", "i8mm", "dotprod", "generic"])
 def test_integer_products_are_exact(isa: str) -> None:
     found = run(built("test-spk-matmul"), env={"SPIKINGBRAIN_ISA": isa})
     if f"spk-matmul {isa}:" not in found:
@@ -55,13 +55,13 @@ def test_integer_products_are_exact(isa: str) -> None:
 
 
 def test_products_with_k_quants_agree_with_plain_loops_and_between_instruction_sets() -> None:
-    isas = ("i8mm", "dotprod", "generic") if platform.machine() in ("aarch64", "arm64") else ("zen4", "avx512", "avx2", "generic")
+    isas = ("i8mm", "dotprod", "generic") if platform.machine() in ("aarch64", "arm64") else ("zen4", "avx512", "avxvnni", "avx2", "generic")
     said = {isa: run(built("test-spk-k"), env={"SPIKINGBRAIN_ISA": isa}) for isa in isas}
     assert all(" 0 failed" in text for text in said.values())
     assert len({line for text in said.values() for line in text.splitlines() if line.startswith("fingerprint")}) == 1
 
 
-@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avxvnni", "avx2", "generic"])
 def test_experts_and_sinks_agree_with_plain_loops(isa: str) -> None:
     assert " 0 failed" in run(built("test-spk-experts"), env={"SPIKINGBRAIN_ISA": isa})
 

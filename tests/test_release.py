@@ -201,6 +201,7 @@ FULL = "avx avx2 fma f16c avx512f avx512dq avx512bw avx512vl avx512_vnni"
     (f"vendor_id\t: AuthenticAMD\nflags\t\t: {FULL}\n", "zen4"),
     (f"vendor_id\t: GenuineIntel\nflags\t\t: {FULL}\n", "avx512"),
     (f"vendor_id\t: GenuineIntel\nflags\t\t: {FULL.replace('avx512_vnni', '')}\n", "avx2"),  # Skylake-X
+    ("vendor_id\t: GenuineIntel\nflags\t\t: avx avx2 fma f16c avx_vnni\n", "avxvnni"),  # Alder Lake
     ("vendor_id\t: GenuineIntel\nflags\t\t: avx avx2 fma f16c\nvmx flags\t: avx512f\n", "avx2"),
     ("vendor_id\t: GenuineIntel\nflags\t\t: avx f16c\n", "generic"),
     ("Features\t: fp asimd asimddp i8mm\n", "i8mm"),
@@ -208,7 +209,7 @@ FULL = "avx avx2 fma f16c avx512f avx512dq avx512bw avx512vl avx512_vnni"
     ("Features\t: fp asimd\n", "generic"),
 ])
 def test_the_kernels_a_wheel_must_take_on_a_cpu(cpuinfo, name):
-    assert kernels.expected(cpuinfo) == name
+    assert kernels.expected(cpuinfo) == name and kernels.usable(cpuinfo)[-1] == "generic"
 
 
 def test_this_build_takes_the_best_kernels_of_this_cpu():

@@ -114,7 +114,7 @@ class _sparse_copy:
 
 def system_info() -> dict[str, Any]:
     """What computes here: "features" of the CPU library in use ({"AVX2": True, ...}), "spike_kernels" (which integer kernels run:
-    "zen4", "avx512", "avx2", "i8mm", "dotprod", "generic"; SPIKINGBRAIN_ISA overrides the choice), "cpus" this process may use, "llama.cpp": its own line,
+    "zen4", "avx512", "avxvnni", "avx2", "i8mm", "dotprod", "generic"; SPIKINGBRAIN_ISA overrides the choice), "cpus" this process may use, "llama.cpp": its own line,
     "tried": what has been run on this system (made from the tests)."""
     line = _core.system_info()
     features = dict(re.findall(r"(\w+) = (\d+)", line))

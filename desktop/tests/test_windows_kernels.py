@@ -8,7 +8,7 @@ import pytest
 from conftest import Wine, cpp_test
 
 RAN = {"integer kernels": "Windows x86-64: Wine 8, each instruction set of a Zen 4"}
-ISAS = ("zen4", "avx512", "avx2", "generic")
+ISAS = ("zen4", "avx512", "avxvnni", "avx2", "generic")
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -66,7 +66,7 @@ def package(wine: Wine, tmp_path: Path) -> Package:
     return Package(wine, tmp_path)
 
 
-@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avxvnni", "avx2", "generic"])
 @pytest.mark.parametrize(("name", "options", "which", "most"), [
     ("golden-float", ("--outtype", "f32"), "logits", 1e-8), ("golden-moe-a", ("--outtype", "f32"), "logits", 1e-8),
     ("golden-moe-spike", ("--outtype", "int8"), "logits", 5e-3), ("golden-moe-spike", ("--outtype", "int8", "--spike-scope", "paper"), "logits_paper", 5e-3),

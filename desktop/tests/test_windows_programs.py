@@ -72,7 +72,7 @@ def test_programs_need_nothing_but_windows_and_say_what_they_ask_of_it(programs:
 
 # --- text ----------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("isa", ["zen4", "avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ["zen4", "avx512", "avxvnni", "avx2", "generic"])
 @pytest.mark.parametrize("options", [("--outtype", "f32"), SPIKING], ids=" ".join)
 def test_greedy_text_is_that_of_linux(wine: Wine, programs: Path, models: Models, linux: dict[tuple[str, ...], str], options: tuple[str, ...], isa: str) -> None:
     done = wine.run(programs / "sb-completion.exe", *words(wine.path(models(SMALL, *options))), env={"SPIKINGBRAIN_ISA": isa})

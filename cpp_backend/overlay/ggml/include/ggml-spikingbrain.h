@@ -289,7 +289,7 @@ GGML_API struct ggml_tensor * ggml_spk_decay(
 // Advice only, on Linux; to be given before the memory is touched. Memory below a huge page is left as it is.
 GGML_API void ggml_spk_advise_huge_pages(void * data, size_t size);
 
-// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE, SPK_GLA and SPK_SWA run on: "zen4", "avx512", "avx2", "i8mm", "dotprod" or "generic";
+// name of the instruction set that SPK_MUL_MAT, SPK_ENCODE, SPK_GLA and SPK_SWA run on: "zen4", "avx512", "avxvnni", "avx2", "i8mm", "dotprod" or "generic";
 // the environment variable SPIKINGBRAIN_ISA overrides the choice. The CPU backend's get_proc_address has it as "ggml_spk_isa".
 typedef const char * (*ggml_spk_isa_t)(void);
 

@@ -1,6 +1,6 @@
 # included by ggml-cpu/CMakeLists.txt, once per CPU variant; paths are relative to ggml/src
 set(spk_sources spikingbrain decay decode encode gla key mul-mat mul-mat-id rope store swa top1 wait spk-buffer spk-layout spk-isa)
-set(spk_isa_sources spk-isa-avx2 spk-isa-avx512 spk-isa-zen4 spk-isa-dotprod spk-isa-i8mm)
+set(spk_isa_sources spk-isa-avx2 spk-isa-avxvnni spk-isa-avx512 spk-isa-zen4 spk-isa-dotprod spk-isa-i8mm)
 # generic code is what the compiler makes of a variant's flags, except on ARM, where it is written with NEON
 if (GGML_SYSTEM_ARCH STREQUAL "ARM") # on macOS not always that of CMAKE_SYSTEM_PROCESSOR, the machine that builds
     list(APPEND spk_isa_sources spk-isa-generic)

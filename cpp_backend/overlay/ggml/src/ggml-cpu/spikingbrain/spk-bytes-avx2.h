@@ -7,12 +7,6 @@
 
 #include "spk-unpacked-avx2.h"
 
-// codes: bytes + 128
-SPK_INLINE void store_unsigned(uint8_t * p, spk_w x) {
-    const __m256i flip = _mm256_set1_epi8(-128);
-    w_store(p, { _mm256_xor_si256(x.a, flip), _mm256_xor_si256(x.b, flip) });
-}
-
 // sum[t] += scale times (bytes + 128) times 32 columns of NT tokens, at s8[t] + at; STEPS of 4 columns fit in 16 bits
 template <int NT, int STEPS>
 SPK_INLINE void small_counts(spk_i * sum, const uint8_t (* codes)[64], const int8_t * const * s8, int64_t at, spk_s scale) {
@@ -22,7 +16,7 @@ SPK_INLINE void small_counts(spk_i * sum, const uint8_t (* codes)[64], const int
             acc[t] = h_start(0);
         }
         SPK_UNROLL for (int i = first; i < first + STEPS; ++i) {
-            const spk_w x = w_signed(codes[i]);
+            const spk_w x = w_load(codes[i]);
             SPK_UNROLL for (int t = 0; t < NT; ++t) {
                 h_dot(acc[t], x, s8[t] + at + 4*i);
             }
@@ -39,7 +33,7 @@ static __attribute__((noinline)) void large_counts(spk_i * sum, const uint8_t (*
     const __m256i flip = _mm256_set1_epi8(-128);
     for (int t = 0; t < NT; ++t) {
         for (int i = 0; i < 8; ++i) {
-            const spk_w x = w_signed(codes[i]);
+            const spk_w x = w_load(codes[i]);
             spk_h acc = h_start(0);
             h_dot_signed(acc, { _mm256_xor_si256(x.a, flip), _mm256_xor_si256(x.b, flip) }, act[t].s8 + 32*b + 4*i);
             sum[t] = h_scaled(acc, scale, sum[t]);

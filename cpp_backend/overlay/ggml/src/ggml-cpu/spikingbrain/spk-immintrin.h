@@ -20,4 +20,7 @@
 #include <avx512vldqintrin.h>
 #include <avx512vnniintrin.h>
 #include <avx512vlvnniintrin.h>
+#if __has_include(<avxvnniintrin.h>)
+#include <avxvnniintrin.h>
+#endif
 #endif

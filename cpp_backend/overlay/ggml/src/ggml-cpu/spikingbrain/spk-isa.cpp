@@ -23,7 +23,7 @@
 #ifdef __x86_64__
 // Asked of the processor itself: not every compiler's runtime library knows the answer of __builtin_cpu_supports (zig's says no to all).
 struct x86_cpu {
-    bool amd = false, avx2 = false, avx512 = false; // with what else their kernels need, and an operating system that keeps the registers
+    bool amd = false, avx2 = false, avxvnni = false, avx512 = false; // with what else their kernels need, and an operating system that keeps the registers
 
     x86_cpu() {
         uint32_t a, b, c, d;
@@ -47,11 +47,14 @@ struct x86_cpu {
 
         const uint32_t AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30, VL = 1u << 31; // leaf 7, ebx
         const uint32_t VNNI = 1 << 11;                                                        // ecx
+        const uint32_t AVX_VNNI = 1 << 4;                                                     // leaf 7, 1, eax
         if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
             return;
         }
         avx2   = (kept & YMM) == YMM && (b & AVX2);
-        avx512 = (kept & ZMM) == ZMM && avx2 && (b & (F | DQ | BW | VL)) == (F | DQ | BW | VL) && (c & VNNI);
+        const bool vnni = c & VNNI;
+        avx512 = (kept & ZMM) == ZMM && avx2 && (b & (F | DQ | BW | VL)) == (F | DQ | BW | VL) && vnni;
+        avxvnni = avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI);
     }
 };
 #endif
@@ -71,6 +74,15 @@ static const spk_isa * usable_zen4() {
 #ifdef __x86_64__
     if (x86_cpu().amd && usable_avx512()) {
         return spk_isa_zen4();
+    }
+#endif
+    return nullptr;
+}
+
+static const spk_isa * usable_avxvnni() {
+#ifdef __x86_64__
+    if (x86_cpu().avxvnni) {
+        return spk_isa_avxvnni();
     }
 #endif
     return nullptr;
@@ -120,7 +132,7 @@ static const spk_isa * usable_i8mm() {
 }
 
 static const spk_isa & pick() {
-    const spk_isa * const usable[] = { usable_zen4(), usable_avx512(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
+    const spk_isa * const usable[] = { usable_zen4(), usable_avx512(), usable_avxvnni(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
 
     const char * wanted = getenv("SPIKINGBRAIN_ISA");
     const spk_isa * best = nullptr;
@@ -133,7 +145,7 @@ static const spk_isa & pick() {
         }
     }
     if (wanted) {
-        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (zen4, avx512, avx2, i8mm, dotprod, generic); using %s\n", wanted, best->name);
+        GGML_LOG_WARN("spikingbrain: SPIKINGBRAIN_ISA: got %s, expected one that this CPU has (zen4, avx512, avxvnni, avx2, i8mm, dotprod, generic); using %s\n", wanted, best->name);
     }
     return *best;
 }

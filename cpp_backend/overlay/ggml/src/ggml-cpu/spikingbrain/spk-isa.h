@@ -124,6 +124,7 @@ const spk_isa & spk_get_isa();
 // NULL where the compiler does not target that family
 const spk_isa * spk_isa_generic();
 const spk_isa * spk_isa_avx2();
+const spk_isa * spk_isa_avxvnni();
 const spk_isa * spk_isa_avx512();
 const spk_isa * spk_isa_zen4();
 const spk_isa * spk_isa_dotprod();

@@ -9,7 +9,7 @@
 #include "spk-k-neon.h"
 #else
 #include "spk-sums.h"
-#ifdef SPK_UNPACKED
+#ifdef SPK_SMALL_COUNTS
 #include "spk-bytes-avx2.h"
 #endif
 
@@ -171,7 +171,7 @@ struct spk_k_unpacked {
     }
     template <class F> SPK_MEMBER void steps(int b, F && f) const {
         SPK_STEPS for (int i = 0; i < 8; ++i) {
-            f(i, w_signed(v[b][i]));
+            f(i, w_load(v[b][i]));
         }
     }
 };
@@ -269,7 +269,7 @@ SPK_INLINE void k_groups(int64_t n, const uint8_t * super, const spk_k_scales<W,
     }
 }
 
-#ifdef SPK_UNPACKED
+#ifdef SPK_SMALL_COUNTS
 // signed bytes and counts, by spk-bytes-avx2.h: stored as byte + 128, 128*(sum of scale*s) is taken away
 template <class W, int NT>
 static void k_small(int64_t n, const spk_k_scales<W, false> & k, const spk_k_unpacked<W, true> & codes, const ggml_spk_row * act, int64_t b0, float * out) {
@@ -301,9 +301,9 @@ static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, co
         const spk_k_scales<W, Q8> k(tile);
 #ifdef SPK_UNPACKED
         if (n_tok > K_NT) {
-            constexpr bool SMALL = W::SIGNED && !Q8;
-            const spk_k_unpacked<W, SMALL> codes(tile);
-            if constexpr (SMALL) {
+#ifdef SPK_SMALL_COUNTS
+            if constexpr (W::SIGNED && !Q8) {
+                const spk_k_unpacked<W, true> codes(tile);
                 int t = 0;
                 for (; t + K_NT <= n_tok; t += K_NT) {
                     k_small<W, K_NT>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
@@ -311,9 +311,10 @@ static void k_sums(int64_t n, const uint8_t * tile, const ggml_spk_row * act, co
                 for (; t < n_tok; ++t) {
                     k_small<W, 1>(n, k, codes, act + t, b0, out + t*SPK_ROWS);
                 }
-            } else {
-                k_groups<W, K_NT, Q8>(n, tile, k, codes, act, batch, b0, n_tok, 0, out);
+                continue;
             }
+#endif
+            k_groups<W, K_NT, Q8>(n, tile, k, spk_k_unpacked<W>(tile), act, batch, b0, n_tok, 0, out);
             continue;
         }
 #endif

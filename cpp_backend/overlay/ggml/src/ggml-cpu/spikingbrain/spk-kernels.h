@@ -17,8 +17,10 @@
 #endif
 #include "spk-k.h"
 #ifdef SPK_UNPACKED
-#include "spk-bytes-avx2.h"
 #include "spk-unpacked-avx2.h"
+#endif
+#ifdef SPK_SMALL_COUNTS
+#include "spk-bytes-avx2.h"
 #endif
 #ifdef SPK_DOTPROD
 #include "spk-k-mmla-neon.h"
@@ -156,11 +158,13 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
     t = n_batch*SPK_BATCH;
 #endif
 #ifdef SPK_UNPACKED
-    if (W::OFFSET > 0 && n_tok >= SPK_UNPACK_FROM<W>) {
+    if (SPK_UNPACKS<W> && n_tok >= SPK_UNPACK_FROM<W>) {
         float out[SPK_TOGETHER*SPK_ROWS];
-        unpacked_sums<W, Q8>(n, tile, act, n_tok, out);
+        unpacked_sums<W, Q8>(n, tile, scales, act, n_tok, out);
         return put_sums<W, Q8>(n, tile, out, act, n_tok, corr, y, stride_y, n_rows);
     }
+#endif
+#ifdef SPK_SMALL_COUNTS
     if constexpr (W::OFFSET == 0 && !Q8) {
         if (n_tok >= SPK_BATCH) {
             float out[SPK_TOGETHER*SPK_ROWS];

@@ -1,14 +1,20 @@
 #pragma once
 
-// AVX2 with FMA and F16C: 16 rows are two registers. Included inside the namespace of its instruction set.
+// AVX2 with FMA and F16C, and AVX-VNNI where SPK_VNNI says so: 16 rows are two registers. Included inside the namespace of its instruction set.
 
 #include "spk-simd-ymm.h"
 
 static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
+#define SPK_UNPACKED // more of them: spk-unpacked-avx2.h
+#ifdef SPK_VNNI // Intel's, as spk-simd-avx512.h
+template <int NT> constexpr int SPK_AHEAD = 1024;
+static constexpr int SPK_AHEAD_SECOND = 8192;
+#else
+#define SPK_SMALL_COUNTS // times bytes: spk-bytes-avx2.h
 template <int NT> constexpr int SPK_AHEAD = NT <= 2 ? 1024 : 4096;
 static constexpr int SPK_AHEAD_SECOND = 0;
-#define SPK_UNPACKED // more of them: spk-unpacked-avx2.h
+#endif
 
 struct spk_w { __m256i a, b; }; // a step: 16 rows x 4 columns, one byte each
 struct spk_i { __m256i a, b; }; // 16 int32, one per row
@@ -17,7 +23,7 @@ struct spk_d { __m256d v[4]; };
 
 SPK_INLINE __m256i load256(const void * p) { return _mm256_loadu_si256((const __m256i *) p); }
 
-SPK_INLINE spk_w w_signed(const uint8_t * p) { return { load256(p), load256(p + 32) }; }
+SPK_INLINE spk_w w_load(const uint8_t * p) { return { load256(p), load256(p + 32) }; }
 SPK_INLINE void  w_nibbles(const uint8_t * p, spk_w & lo, spk_w & hi) {
     const __m256i mask = _mm256_set1_epi8(15), a = load256(p), b = load256(p + 32);
     lo = { _mm256_and_si256(a, mask), _mm256_and_si256(b, mask) };
@@ -33,13 +39,23 @@ SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
 }
 SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
 
-SPK_INLINE spk_w w_value(spk_w w) { return { _mm256_shuffle_epi8(values256(), w.a), _mm256_shuffle_epi8(values256(), w.b) }; } // codes become what they stand for (SPK_VALUES)
+#ifdef SPK_VNNI
+// vpdpbusd takes the weights unsigned: signed ones become w + 128
+SPK_INLINE spk_w w_flip(spk_w w) { return { _mm256_xor_si256(w.a, _mm256_set1_epi8(-128)), _mm256_xor_si256(w.b, _mm256_set1_epi8(-128)) }; }
+#else
+SPK_INLINE spk_w w_flip(spk_w w) { return w; }
+#endif
+SPK_INLINE spk_w w_signed(const uint8_t * p) { return w_flip(w_load(p)); }
+SPK_INLINE spk_w w_value(spk_w w) { return w_flip({ _mm256_shuffle_epi8(values256(), w.a), _mm256_shuffle_epi8(values256(), w.b) }); } // codes become what they stand for (SPK_VALUES)
 
 SPK_INLINE void  w_store(uint8_t * p, spk_w w) { _mm256_storeu_si256((__m256i *) p, w.a); _mm256_storeu_si256((__m256i *) (p + 32), w.b); }
+SPK_INLINE void  store_unsigned(uint8_t * p, spk_w w) { // signed bytes, + 128
+    const __m256i flip = _mm256_set1_epi8(-128);
+    w_store(p, { _mm256_xor_si256(w.a, flip), _mm256_xor_si256(w.b, flip) });
+}
 
 SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
-SPK_INLINE spk_i i_start_signed(int32_t)      { return i_set(0); }
 
 // a sum stays as it is written: GCC would add terms of several steps among themselves first, and keep all of them in memory meanwhile
 SPK_INLINE __m256i kept(__m256i sum) {
@@ -56,6 +72,28 @@ SPK_INLINE __m256i bytes4(const int8_t * s) {
     memcpy(&s4, s, 4);
     return _mm256_set1_epi32(s4);
 }
+struct spk_s { __m256i a, b; }; // two int16 of each row: of K-quants (spk-k.h)
+#ifdef SPK_VNNI
+SPK_INLINE spk_i i_start_signed(int32_t bias) { return i_set(16*bias); }
+SPK_INLINE void  i_dot(spk_i & acc, spk_w w, const int8_t * s) {
+    const __m256i x = bytes4(s);
+    acc = { _mm256_dpbusd_avx_epi32(acc.a, w.a, x), _mm256_dpbusd_avx_epi32(acc.b, w.b, x) };
+}
+SPK_INLINE void  i_dot_signed(spk_i & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+
+// sums of nibbles over a block
+typedef spk_i spk_h;
+SPK_INLINE spk_h h_start(int32_t)                              { return i_set(0); }
+SPK_INLINE spk_h h_start_signed(int32_t bias)                  { return i_start_signed(bias); }
+SPK_INLINE void  h_dot(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE void  h_dot_signed(spk_h & acc, spk_w w, const int8_t * s) { i_dot(acc, w, s); }
+SPK_INLINE spk_i h_add(spk_h acc, spk_i sum)                   { return { _mm256_add_epi32(acc.a, sum.a), _mm256_add_epi32(acc.b, sum.b) }; }
+
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm256_mullo_epi32(acc.a, _mm256_srai_epi32(s.a, 16)), _mm256_mullo_epi32(acc.b, _mm256_srai_epi32(s.b, 16)) }; } // both int16 of a row are its scale
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { return h_add(h_times(acc, s), sum); }
+#else
+SPK_INLINE spk_i i_start_signed(int32_t) { return i_set(0); }
 SPK_INLINE void i_dot(spk_i & acc, spk_w w, const int8_t * s) {
     const __m256i x = bytes4(s);
     acc = { dot256(acc.a, w.a, x), dot256(acc.b, w.b, x) };
@@ -84,11 +122,16 @@ SPK_INLINE spk_i h_add(spk_h acc, spk_i sum) {
     const __m256i one = _mm256_set1_epi16(1);
     return { _mm256_add_epi32(_mm256_madd_epi16(acc.a, one), sum.a), _mm256_add_epi32(_mm256_madd_epi16(acc.b, one), sum.b) };
 }
+
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 6 ? 2 : BITS == 8 ? 1 : 4; // steps whose sums fit in a spk_h: 2*2*63*127, too
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm256_madd_epi16(acc.a, s.a), _mm256_madd_epi16(acc.b, s.b) }; }
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) {
+    return { kept(_mm256_add_epi32(_mm256_madd_epi16(acc.a, s.a), sum.a)), kept(_mm256_add_epi32(_mm256_madd_epi16(acc.b, s.b), sum.b)) };
+}
+#endif
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t bias) { return h_add(acc, i_set(bias)); }
 
 // K-quants (spk-k.h)
-struct spk_s { __m256i a, b; }; // two int16 of each row
-template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS == 4 ? 8 : BITS == 6 ? 2 : BITS == 8 ? 1 : 4; // steps whose sums fit in a spk_h: 2*2*63*127, too
 template <int J> SPK_INLINE __m256i two_bits(__m256i x) { return _mm256_and_si256(J == 0 ? x : _mm256_srli_epi16(x, 2*J), _mm256_set1_epi8(3)); }
 template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) { return { two_bits<J>(load256(p)), two_bits<J>(load256(p + 32)) }; }
 template <int TO> SPK_INLINE __m256i bit_plane(__m256i w, __m256i x, int from) { // bit `from` of each byte becomes bit TO
@@ -102,10 +145,6 @@ template <int J> SPK_INLINE __m256i upper_bits(__m256i w, const uint8_t * p) {
 }
 template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) { return { upper_bits<J>(w.a, p), upper_bits<J>(w.b, p + 32) }; }
 SPK_INLINE spk_s s_load(const int16_t * p) { return { load256(p), load256(p + 16) }; }
-SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm256_madd_epi16(acc.a, s.a), _mm256_madd_epi16(acc.b, s.b) }; }
-SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) {
-    return { kept(_mm256_add_epi32(_mm256_madd_epi16(acc.a, s.a), sum.a)), kept(_mm256_add_epi32(_mm256_madd_epi16(acc.b, s.b), sum.b)) };
-}
 SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     const __m256i two = bytes4((const int8_t *) x);
     return { _mm256_madd_epi16(s.a, two), _mm256_madd_epi16(s.b, two) };
