@@ -187,8 +187,8 @@ def gguf_of(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_golden_floats(made: Any, gguf_of: Any, part: str) -> None:
-    """At once, and by the pieces that a chat makes."""
-    _, want = made(part)
+    """At once, and by the pieces that a chat makes. The reference in double: in float PyTorch is 2.5e-4 off on some processors."""
+    want = logits_of(Model.from_pretrained(made(part)[0], dtype=torch.float64))
     np.testing.assert_allclose(fork_logits(gguf_of(part), TOKENS), want, atol=1e-4)
     with Llama(gguf_of(part), logits_all=True, **ONE) as llm:
         for at in range(0, len(TOKENS), 7):
