@@ -30,12 +30,11 @@ SPK_INLINE void small_counts(spk_i * sum, const uint8_t (* codes)[64], const int
 // any counts
 template <int NT>
 static __attribute__((noinline)) void large_counts(spk_i * sum, const uint8_t (* codes)[64], const ggml_spk_row * act, int64_t b, spk_s scale) {
-    const __m256i flip = _mm256_set1_epi8(-128);
     for (int t = 0; t < NT; ++t) {
         for (int i = 0; i < 8; ++i) {
             const spk_w x = w_load(codes[i]);
             spk_h acc = h_start(0);
-            h_dot_signed(acc, { _mm256_xor_si256(x.a, flip), _mm256_xor_si256(x.b, flip) }, act[t].s8 + 32*b + 4*i);
+            h_dot_signed(acc, w_flip(x), act[t].s8 + 32*b + 4*i);
             sum[t] = h_scaled(acc, scale, sum[t]);
         }
         const spk_i more = i_set(-16*act[t].bias[b]); // 128 times the counts

@@ -20,12 +20,12 @@
 #include <sys/sysctl.h>
 #endif
 
-#ifdef __x86_64__
 // Asked of the processor itself: not every compiler's runtime library knows the answer of __builtin_cpu_supports (zig's says no to all).
 struct x86_cpu {
     bool amd = false, avx2 = false, avxvnni = false, avx512 = false; // with what else their kernels need, and an operating system that keeps the registers
 
     x86_cpu() {
+#ifdef __x86_64__
         uint32_t a, b, c, d;
         if (!__get_cpuid(0, &a, &b, &c, &d)) {
             return;
@@ -55,47 +55,11 @@ struct x86_cpu {
         const bool vnni = c & VNNI;
         avx512 = (kept & ZMM) == ZMM && avx2 && (b & (F | DQ | BW | VL)) == (F | DQ | BW | VL) && vnni;
         avxvnni = avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI);
+#endif
     }
 };
-#endif
 
 // best first; NULL entries belong to another processor family, or this CPU lacks them
-
-static const spk_isa * usable_avx512() {
-#ifdef __x86_64__
-    if (x86_cpu().avx512) {
-        return spk_isa_avx512();
-    }
-#endif
-    return nullptr;
-}
-
-static const spk_isa * usable_zen4() {
-#ifdef __x86_64__
-    if (x86_cpu().amd && usable_avx512()) {
-        return spk_isa_zen4();
-    }
-#endif
-    return nullptr;
-}
-
-static const spk_isa * usable_avxvnni() {
-#ifdef __x86_64__
-    if (x86_cpu().avxvnni) {
-        return spk_isa_avxvnni();
-    }
-#endif
-    return nullptr;
-}
-
-static const spk_isa * usable_avx2() {
-#ifdef __x86_64__
-    if (x86_cpu().avx2) {
-        return spk_isa_avx2();
-    }
-#endif
-    return nullptr;
-}
 
 #if defined(__aarch64__) && defined(__APPLE__)
 static bool apple_has(const char * feature) { // such as hw.optional.arm.FEAT_I8MM; an unknown name is a feature that is not there
@@ -132,7 +96,9 @@ static const spk_isa * usable_i8mm() {
 }
 
 static const spk_isa & pick() {
-    const spk_isa * const usable[] = { usable_zen4(), usable_avx512(), usable_avxvnni(), usable_avx2(), usable_i8mm(), usable_dotprod(), spk_isa_generic() };
+    const x86_cpu x86;
+    const spk_isa * const usable[] = { x86.amd && x86.avx512 ? spk_isa_zen4() : nullptr, x86.avx512 ? spk_isa_avx512() : nullptr, x86.avxvnni ? spk_isa_avxvnni() : nullptr,
+                                       x86.avx2 ? spk_isa_avx2() : nullptr, usable_i8mm(), usable_dotprod(), spk_isa_generic() };
 
     const char * wanted = getenv("SPIKINGBRAIN_ISA");
     const spk_isa * best = nullptr;

@@ -39,20 +39,17 @@ SPK_INLINE __m256i fifth_bit(__m256i w, const uint8_t * p) {
 }
 SPK_INLINE spk_w w_fifth_bit(spk_w w, const uint8_t * p) { return { fifth_bit(w.a, p), fifth_bit(w.b, p + 4) }; }
 
+SPK_INLINE spk_w w_flip(spk_w w) { return { _mm256_xor_si256(w.a, _mm256_set1_epi8(-128)), _mm256_xor_si256(w.b, _mm256_set1_epi8(-128)) }; } // w + 128, and back
 #ifdef SPK_VNNI
-// vpdpbusd takes the weights unsigned: signed ones become w + 128
-SPK_INLINE spk_w w_flip(spk_w w) { return { _mm256_xor_si256(w.a, _mm256_set1_epi8(-128)), _mm256_xor_si256(w.b, _mm256_set1_epi8(-128)) }; }
+SPK_INLINE spk_w w_taken(spk_w w) { return w_flip(w); } // vpdpbusd takes the weights unsigned
 #else
-SPK_INLINE spk_w w_flip(spk_w w) { return w; }
+SPK_INLINE spk_w w_taken(spk_w w) { return w; }
 #endif
-SPK_INLINE spk_w w_signed(const uint8_t * p) { return w_flip(w_load(p)); }
-SPK_INLINE spk_w w_value(spk_w w) { return w_flip({ _mm256_shuffle_epi8(values256(), w.a), _mm256_shuffle_epi8(values256(), w.b) }); } // codes become what they stand for (SPK_VALUES)
+SPK_INLINE spk_w w_signed(const uint8_t * p) { return w_taken(w_load(p)); }
+SPK_INLINE spk_w w_value(spk_w w) { return w_taken({ _mm256_shuffle_epi8(values256(), w.a), _mm256_shuffle_epi8(values256(), w.b) }); } // codes become what they stand for (SPK_VALUES)
 
 SPK_INLINE void  w_store(uint8_t * p, spk_w w) { _mm256_storeu_si256((__m256i *) p, w.a); _mm256_storeu_si256((__m256i *) (p + 32), w.b); }
-SPK_INLINE void  store_unsigned(uint8_t * p, spk_w w) { // signed bytes, + 128
-    const __m256i flip = _mm256_set1_epi8(-128);
-    w_store(p, { _mm256_xor_si256(w.a, flip), _mm256_xor_si256(w.b, flip) });
-}
+SPK_INLINE void  store_unsigned(uint8_t * p, spk_w w) { w_store(p, w_flip(w)); }
 
 SPK_INLINE spk_i i_set(int32_t x) { return { _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
 SPK_INLINE spk_i i_start_5bit  (int32_t bias) { return i_set(2*bias); }
