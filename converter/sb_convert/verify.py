@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ MEAN_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 3e-2, "q8_0": 1e-1, "q4_0": 1e-1, "
 # and the output product its input
 MEAN_KL_SPIKE = {"f32": 1e-3, "f16": 1e-2, "bf16": 1e-2, "q8_0": 1e-2, "q4_0": 1e-2, "int8": 1e-3}
 MEAN_KL_SPIKE_MOE = 1e-1  # a count that flips may send a row to another expert
+# a count or an expert on an edge moves all after it: a text beyond the limits is tried again with N_TEXTS - 1 others, and where the reference, its
+# embeddings moved by up to DISTURBANCE of their size, moves beyond them in most texts, too, MARGIN times its median is allowed (README.md)
+N_TEXTS, DISTURBANCE, MARGIN = 5, 1e-6, 2
 MAX_CONSTANT = 1e-5  # of the sinks, relative to the largest; both sides compute in float64, so that no count flips
 
 
@@ -178,7 +182,7 @@ class Difference:
 
     def ok(self, limits: dict[str, float]) -> bool:
         """Whether it is within limits()."""
-        return self.max_logit <= limits.get("largest difference", np.inf) and self.mean_kl <= limits["mean KL"]
+        return bool(np.isfinite(self.max_logit)) and self.max_logit <= limits.get("largest difference", np.inf) and self.mean_kl <= limits["mean KL"]
 
 
 def limits(plan: Plan) -> dict[str, float]:
@@ -194,26 +198,56 @@ def spikes(plan: Plan) -> bool:
     return plan.spike is not None and plan.spike.enable
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The text whose logits are nearest to the reference's, how many were tried, and what a right file may differ by."""
+    best: Difference
+    n_texts: int
+    allowed: dict[str, float]
+
+    @property
+    def right(self) -> bool:
+        return self.best.ok(self.allowed)
+
+
 def verify_logits(folder: Path, result: Result, say=print) -> bool:
     """Says how far the file's logits are from the reference's, and the first layer that is wrong; returns whether all is right."""
-    config = result.plan.config
-    tokens = sample_tokens(config)
-    diff = difference(fork_logits(result.files[0], tokens), reference_logits(result, tokens, rounded=True))
-    text = f"largest difference {diff.max_logit:.2g}, mean KL {diff.mean_kl:.2g}, worst at position {diff.position} of {len(tokens)}"
-    if diff.ok(limits(result.plan)):
-        say(f"verify: logits against the reference: {text}: ok")
+    config, found = result.plan.config, compared(result)
+    diff, n_tokens = found.best, len(sample_tokens(config))
+    text = f"largest difference {diff.max_logit:.2g}, mean KL {diff.mean_kl:.2g}, worst at position {diff.position} of {n_tokens}"
+    if found.n_texts > 1:
+        text += f" in the best of {found.n_texts} texts"
+    limit = ", ".join(f"{what} {most:.3g}" for what, most in found.allowed.items())
+    if found.right:
+        by_itself = "" if diff.ok(limits(result.plan)) else f"; the reference, disturbed by {DISTURBANCE:g}, allows {limit}"
+        say(f"verify: logits against the reference: {text}{by_itself}: ok")
         return True
-    limit = ", ".join(f"{what} {most:g}" for what, most in limits(result.plan).items())
     say(f"verify: logits against the reference: {text}: WRONG; expected at most {limit}")
-    layer = first_wrong_layer(folder, result, tokens)
+    layer = first_wrong_layer(folder, result)
     say(f"verify: the first layer whose output differs is {layer} ({config.mixer(layer)})" + ("; or embedding and output differ" if layer == 0 else ""))
     return False
 
 
-def sample_tokens(config: ModelConfig) -> list[int]:
+def compared(result: Result) -> Comparison:
+    """The fork with the reference, on one text where that one is within limits(), else on others and with the reference disturbed, too."""
+    reference, allowed = reference_of(result, rounded=True), limits(result.plan)
+    diffs: list[Difference] = []
+    own: list[Difference] = []
+    for seed in range(N_TEXTS):
+        tokens = sample_tokens(result.plan.config, seed)
+        expected = reference(tokens)
+        diffs.append(difference(fork_logits(result.files[0], tokens), expected))
+        if diffs[-1].ok(allowed):
+            return Comparison(diffs[-1], len(diffs), allowed)
+        own.append(difference(reference(tokens, seed), expected))
+    moved = {"largest difference": np.median([d.max_logit for d in own]), "mean KL": np.median([d.mean_kl for d in own])}
+    return Comparison(min(diffs, key=lambda d: d.mean_kl), N_TEXTS, {what: max(limit, MARGIN * float(moved[what])) for what, limit in allowed.items()})
+
+
+def sample_tokens(config: ModelConfig, seed: int = 0) -> list[int]:
     """Random token ids, more than a window of them where that is short."""
     n = min(max(N_TOKENS, config.sliding_window + 32), 512)
-    return np.random.default_rng(0).integers(0, config.vocab_size, n).tolist()
+    return np.random.default_rng(seed).integers(0, config.vocab_size, n).tolist()
 
 
 def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
@@ -231,7 +265,13 @@ def fork_logits(path: Path, tokens: list[int]) -> np.ndarray:
 
 
 def reference_logits(result: Result, tokens: list[int], rounded: bool = False) -> np.ndarray:
-    """The plain PyTorch model on the weights as the file holds them; rounded: with inputs rounded as the fork's products round them."""
+    """reference_of(result, rounded) of one text."""
+    return reference_of(result, rounded)(tokens)
+
+
+def reference_of(result: Result, rounded: bool = False) -> Callable[..., np.ndarray]:
+    """The plain PyTorch model on the weights as the file holds them; rounded: with inputs rounded as the fork's products round them.
+    A function of tokens and, or None, the seed of a disturbance of the embeddings, to logits [n, n_vocab], float64."""
     torch = import_torch("--verify")
     from .reference import Model, State
     plan = result.plan
@@ -245,8 +285,17 @@ def reference_logits(result: Result, tokens: list[int], rounded: bool = False) -
     if plan.config.n_sinks:  # not computed from these weights
         layers = [[torch.from_numpy(stored.array(name).copy())[None] for name in constants_of(il)] for il in range(plan.config.num_hidden_layers)]
         start = State(0, layers)
-    with torch.no_grad():
+    rows = model.model.embeddings.weight
+
+    @torch.no_grad()
+    def logits(tokens: list[int], disturbance: int | None = None) -> np.ndarray:
+        moved = rows
+        if disturbance is not None:
+            noise = torch.rand(rows.shape, generator=torch.Generator().manual_seed(disturbance)) * 2 - 1
+            moved = torch.nn.Parameter(rows * (1 + DISTURBANCE * noise))
+        model.model.embeddings.weight = moved
         return model(torch.tensor([tokens]), start)[0][0].double().numpy()
+    return logits
 
 
 def roundings(plan: Plan) -> dict[str, Any]:
@@ -301,7 +350,7 @@ def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
     return Difference(float(np.abs(got - expected).max()), float(kl.mean()), int(kl.argmax()))
 
 
-def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:
+def first_wrong_layer(folder: Path, result: Result) -> int:
     """Bisects over models cut after n layers: right up to the one before the answer."""
     low, high = 0, result.plan.config.num_hidden_layers  # cut after `high` layers it differs
     with tempfile.TemporaryDirectory(dir=result.files[0].resolve().parent) as tmp:
@@ -310,6 +359,5 @@ def first_wrong_layer(folder: Path, result: Result, tokens: list[int]) -> int:
             spike = dataclasses.replace(result.options.spike, calibrate=None)
             options = Options(Path(tmp) / "cut.gguf", result.plan.outtype, force=True, spike=spike, n_layer=mid)
             cut = convert(folder, options, say=lambda _: None)
-            right = difference(fork_logits(cut.files[0], tokens), reference_logits(cut, tokens, rounded=True)).ok(limits(cut.plan))
-            low, high = (mid, high) if right else (low, mid)
+            low, high = (mid, high) if compared(cut).right else (low, mid)
     return high - 1
