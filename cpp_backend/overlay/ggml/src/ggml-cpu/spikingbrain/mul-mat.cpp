@@ -16,6 +16,7 @@
 namespace {
 
 constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
+constexpr int64_t MOST_OF_ONE = 1024*1024; // that one token does: nothing is to stay in a cache, and what was asked for beyond a chunk's end is lost
 constexpr int64_t LEAST_SIZE  = 32*1024;
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
@@ -55,7 +56,7 @@ struct mul_mat_sizes {
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
         part  = std::max<int64_t>(1, pack ? n_tok : std::min(n_tok, PART)); // no tokens: none is asked for its logits
-        most  = std::max<int64_t>(1, std::min<int64_t>(MOST_SIZE/tile_size, n_tiles));
+        most  = std::max<int64_t>(1, std::min<int64_t>((n_tok == 1 ? MOST_OF_ONE : MOST_SIZE)/tile_size, n_tiles));
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
@@ -65,7 +66,7 @@ struct mul_mat_sizes {
     size_t pack_size()   const { return pack ? GGML_PAD(most*tile_size, 64) : 0; }
     size_t scales_size() const { return type == GGML_TYPE_I8 ? most*n_groups*SPK_ROWS*sizeof(float) : 0; }
     size_t results_at()  const { return GGML_PAD(pack_size() + scales_size(), 64); }
-    size_t thread_size() const { return GGML_PAD(results_at() + spk_get_isa().n_tok*most*SPK_ROWS*sizeof(float), 64) + 64; }
+    size_t thread_size() const { return GGML_PAD(results_at() + std::min<int64_t>(spk_get_isa().n_tok, n_tok)*most*SPK_ROWS*sizeof(float), 64) + 64; }
 
     // batches of tokens, [n_batches][n/32]: shared, or, where a barrier would cost more, per thread for one
     size_t batch_size()   const { return n/32*spk_get_isa().batch_block; }

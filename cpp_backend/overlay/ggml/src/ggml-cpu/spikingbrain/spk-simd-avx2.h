@@ -8,8 +8,8 @@ static const int SPK_REG = 8; // floats of a register
 static const int SPK_NT = 4; // tokens whose sums stay in registers together
 #define SPK_UNPACKED // more of them: spk-unpacked-avx2.h
 #ifdef SPK_VNNI // Intel's, as spk-simd-avx512.h
-template <int NT> constexpr int SPK_AHEAD = 1024;
-static constexpr int SPK_AHEAD_SECOND = 8192;
+template <int NT> constexpr int SPK_AHEAD = 2048;
+static constexpr int SPK_AHEAD_SECOND = 6144;
 #else
 #define SPK_SMALL_COUNTS // times bytes: spk-bytes-avx2.h
 template <int NT> constexpr int SPK_AHEAD = NT <= 2 ? 1024 : 4096;
