@@ -64,7 +64,7 @@ def heads(shape: Any) -> dict[str, int]:
 
 
 E, FF = SPIKING_1B.n_embd, SPIKING_1B.n_ff
-PRODUCTS = [product(n, E, T, type_) for type_ in ("q4_0", "q8_0", "i8") for n, T in ((E, 1), (FF, 1), (E, 8), (E, 32))]
+PRODUCTS = [product(n, E, T, type_) for type_ in ("q4_0", "q8_0", "i8", "q4_K", "q6_K") for n, T in ((E, 1), (FF, 1), (E, 8), (E, 32))]
 OPERATORS = [
     *(operator("gla", T, **heads(shape)) for shape in (SPIKING_1B, SPIKING_7B) for T in (1, 16)),
     *(operator("swa", T, **heads(SPIKING_1B), window=512, type=type_) for type_ in ("f16", "i8") for T in (1, 16)),

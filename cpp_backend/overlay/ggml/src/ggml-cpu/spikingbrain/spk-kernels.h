@@ -96,8 +96,20 @@ template <class W, bool Q8>
 __attribute__((noinline)) static void tile_one(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act,
                                                const double * corr, float * y, int64_t stride_y, int n_rows) {
     float out[SPK_ROWS];
-    one_token_sums<W, Q8>(n, tile, scales, *act, out);
+    if constexpr (one_token<W>::THERE) {
+        one_token_sums<W, Q8>(n, tile, scales, *act, out);
+    } else {
+        tile_sums<W, 1, Q8>(n, tile, scales, act, nullptr, false, out);
+    }
     put_sums<W, Q8>(n, tile, out, act, 1, corr, y, stride_y, n_rows);
+}
+
+// the same with superblocks
+template <class W, bool Q8>
+__attribute__((noinline)) static void k_tile_one(int64_t n, const uint8_t * tile, const ggml_spk_row * act, const double * corr, float * y, int64_t stride_y, int n_rows) {
+    float out[SPK_ROWS];
+    k_one_sums<W, Q8>(n, tile, *act, out);
+    put_tokens(out, act, 1, corr, y, stride_y, n_rows);
 }
 #endif
 
@@ -105,7 +117,7 @@ template <class W, int NT, bool Q8>
 static void tile_tokens(int64_t n, const uint8_t * tile, const float * scales, const ggml_spk_row * act, const spk_batch_block * batch, bool ahead,
                         const double * corr, float * y, int64_t stride_y, int n_rows) {
 #ifdef SPK_DOTPROD
-    if constexpr (NT == 1 && one_token<W>::THERE) {
+    if constexpr (NT == 1) {
         return tile_one<W, Q8>(n, tile, scales, act, corr, y, stride_y, n_rows);
     }
 #endif
@@ -144,9 +156,6 @@ static void tile_batches(int64_t n, const uint8_t * tile, const float * scales, 
                          const double * corr, float * y, int64_t stride_y, int n_rows) {
     int t = 0;
 #ifdef SPK_DOTPROD
-    if (n_tok == 1) {
-        return tile_tokens<W, 1, Q8>(n, tile, scales, act, nullptr, true, corr, y, stride_y, n_rows);
-    }
     const int n_batch = n_tok/SPK_BATCH;
     if (n_batch > 0 && !corr && n_rows == SPK_ROWS && !W::MINIMA) {
         batches_product<W, Q8>(n, tile, scales, (const spk_batch *) batch, n_batch, act, y, stride_y);
@@ -243,14 +252,27 @@ static void k_batches(int64_t n, const uint8_t * tile, const ggml_spk_row * act,
         default: GGML_ABORT("spikingbrain: matrix product: got type %s, expected one that ggml_spk_group knows", ggml_type_name(type)); \
     }
 
-static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
-                     const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+static __attribute__((noinline)) void mul_tile_of_many(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
+                                                       const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
     const bool q8 = act->encoding == GGML_SPK_Q8;
     SPK_FOR_K_TYPE(type, ((q8 ? k_batches<W, true> : k_batches<W, false>)(n, tile, act, batch, n_tok, corr, y, stride_y, n_rows)))
     if (q8) {
         SPK_FOR_TYPE(type, (tile_batches<W, true>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
     }
     SPK_FOR_TYPE(type, (tile_batches<W, false>(n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows)))
+}
+
+// One token is apart, where it has loops of its own: decoding saves no registers that only many tokens need.
+static void mul_tile(ggml_type type, int64_t n, const uint8_t * tile, const float * scales,
+                     const ggml_spk_row * act, const void * batch, int n_tok, const double * corr, float * y, int64_t stride_y, int n_rows) {
+#ifdef SPK_DOTPROD
+    if (n_tok == 1) {
+        const bool q8 = act->encoding == GGML_SPK_Q8;
+        SPK_FOR_K_TYPE(type, ((q8 ? k_tile_one<W, true> : k_tile_one<W, false>)(n, tile, act, corr, y, stride_y, n_rows)))
+        SPK_FOR_TYPE(type, ((q8 ? tile_one<W, true> : tile_one<W, false>)(n, tile, scales, act, corr, y, stride_y, n_rows)))
+    }
+#endif
+    mul_tile_of_many(type, n, tile, scales, act, batch, n_tok, corr, y, stride_y, n_rows);
 }
 
 static void mul_rows(ggml_type type, int64_t n, const uint8_t * rows, const float * scales,
