@@ -99,6 +99,7 @@ def test_wrong_logits_lead_to_the_layer(make_checkpoint, monkeypatch):
 
 # of its random weights a count lies so near the edge between two integers that float32 sums in another order move it
 ON_AN_EDGE = {"num_hidden_layers": 3, "attn_layers": [0, 2], "hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 640}
+SUMS = verify_module.DISTURBANCE
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ def on_an_edge(make_checkpoint):
     pytest.importorskip("torch")
     result = written(make_checkpoint(scales=True, **ON_AN_EDGE), "int8", spike=SpikeOptions(scope="paper"))
     reference, tokens = reference_of(result, rounded=True), sample_tokens(result.plan.config)
-    beyond = next(s for s in range(100, 200) if difference(reference(tokens, s), reference(tokens)).mean_kl > MEAN_KL_SPIKE["int8"])
-    return result, lambda _, tokens: reference(tokens, beyond)
+    beyond = next(s for s in range(100, 200) if difference(reference(tokens, SUMS, s), reference(tokens)).mean_kl > MEAN_KL_SPIKE["int8"])
+    return result, lambda _, tokens: reference(tokens, SUMS, beyond)
 
 
 def test_a_count_on_an_edge_is_right(on_an_edge, monkeypatch):
@@ -129,6 +130,22 @@ def test_where_every_text_has_one_the_reference_says_how_much_that_is(on_an_edge
         monkeypatch.setattr(verify_module, "DISTURBANCE", disturbance)
         assert verify_logits(result.files[0].parent, result, said.append) == right
         assert ("the reference, disturbed by" in said[0]) == right
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 3.0])
+def test_one_text_wrong_by_more_than_an_edge_is_wrong(on_an_edge, monkeypatch, wrong):
+    """Others are right: what only some tokens meet."""
+    result, fork = on_an_edge
+    first = sample_tokens(result.plan.config)
+
+    def wrong_in_the_first(path, tokens):
+        logits = fork(path, tokens)
+        logits[40:, ::7] += wrong if tokens == first else 0
+        return logits
+    monkeypatch.setattr(verify_module, "fork_logits", wrong_in_the_first)
+    monkeypatch.setattr(verify_module, "first_wrong_layer", lambda *_: 0)
+    said = []
+    assert not verify_logits(result.files[0].parent, result, said.append) and "WRONG; expected at most mean KL 0.001" in said[0]
 
 
 @pytest.mark.parametrize("field", ["sliding_window", "norm_eps", "rope_theta"])
