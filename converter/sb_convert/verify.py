@@ -207,6 +207,7 @@ class Comparison:
 
     @property
     def right(self) -> bool:
+        """Whether the best text is within what is allowed."""
         return self.best.ok(self.allowed)
 
 
