@@ -1,6 +1,7 @@
 #include "mul-mat-tile.h"
 #include "spk-buffer.h"
 #include "spk-chunks.h"
+#include "spk-runs.h"
 #include "ggml-backend-impl.h"
 
 #include <algorithm>
@@ -16,15 +17,16 @@
 #include <unistd.h>
 #endif
 
-// A product with chosen experts. Tokens are sorted by their expert, at most isa.n_tok of one make a group, and a unit of work is a chunk of
-// the rows of one expert with all its groups, while those weights stay in the second-level cache. Units are taken from a shared
+// A product with chosen experts. Tokens are sorted by their expert, at most isa.n_tok of one make a group, and a unit of work is a run of
+// the rows of one expert (spk-runs.h) with all its groups, while those weights stay in the second-level cache. Units are taken from a shared
 // counter, as in mul-mat.cpp, and results lie side by side until all of a chunk are there. A stack of experts is one matrix of E*m rows:
 // tiles, scales and the rest of INT8 codes lie as they do there.
 
 namespace {
 
-constexpr int64_t CHUNK_SIZE  = 256*1024; // bytes of weights that the tokens of an expert go over together
-constexpr int64_t MIN_CHUNKS  = 64;       // of an expert
+constexpr int64_t MOST_SIZE   = 256*1024;  // bytes of weights that the tokens of an expert go over together
+constexpr int64_t MOST_OF_ONE = 1024*1024; // that one token does, as in mul-mat.cpp
+constexpr int64_t LEAST_SIZE  = 32*1024;
 constexpr int64_t MIN_TO_PACK = 8;        // tokens of an expert
 
 // sizes of the operands, and of the work
@@ -34,7 +36,7 @@ struct mul_mat_id_sizes {
     int64_t   n_tiles, n_groups_of_scales; // of an expert, of a row
     size_t    tile_size, act_size;
     bool      interleaved, mapped, has_rest;
-    int64_t   chunk;  // tiles
+    int64_t   most;   // tiles of a run
     int       width;  // tokens side by side in what the rest is multiplied with
 
     explicit mul_mat_id_sizes(const ggml_tensor * dst) {
@@ -53,7 +55,7 @@ struct mul_mat_id_sizes {
         interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
         mapped      = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_Mapped") == 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
-        chunk       = std::max<int64_t>(1, std::min<int64_t>(CHUNK_SIZE/tile_size, n_tiles/MIN_CHUNKS));
+        most        = std::max<int64_t>(1, std::min<int64_t>((n_tok == 1 ? MOST_OF_ONE : MOST_SIZE)/tile_size, n_tiles));
         width       = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
@@ -61,12 +63,12 @@ struct mul_mat_id_sizes {
     int64_t max_blocks() const { return n_tok/SPK_BATCH + std::min(n_expert, n_tok); }    // of SPK_BATCH tokens or less
     int64_t max_packed() const { return spk_get_isa().pack_batch ? n_tok/SPK_BATCH : 0; } // whole ones
 
-    // per thread: tokens by expert, where each expert begins, the groups; interleaved tiles of a chunk, their scales (I8), results of a group
+    // per thread: tokens by expert, where each expert begins, the groups; interleaved tiles of a run, their scales (I8), results of a group
     size_t order_size()  const { return GGML_PAD((n_tok + n_expert + 1 + 4*max_groups())*sizeof(int32_t), 64); }
-    size_t pack_size()   const { return interleaved || n_tok < MIN_TO_PACK ? 0 : GGML_PAD(chunk*tile_size, 64); }
-    size_t scales_size() const { return type == GGML_TYPE_I8 ? GGML_PAD(chunk*n_groups_of_scales*SPK_ROWS*sizeof(float), 64) : 0; }
+    size_t pack_size()   const { return interleaved || n_tok < MIN_TO_PACK ? 0 : GGML_PAD(most*tile_size, 64); }
+    size_t scales_size() const { return type == GGML_TYPE_I8 ? GGML_PAD(most*n_groups_of_scales*SPK_ROWS*sizeof(float), 64) : 0; }
     size_t results_at()  const { return order_size() + pack_size() + scales_size(); }
-    size_t thread_size() const { return results_at() + GGML_PAD(spk_get_isa().n_tok*chunk*SPK_ROWS*sizeof(float), 64) + 64; }
+    size_t thread_size() const { return results_at() + GGML_PAD(std::min<int64_t>(spk_get_isa().n_tok, n_tok)*most*SPK_ROWS*sizeof(float), 64) + 64; }
 
     // shared: tokens of whole blocks packed side by side; activations of all blocks, for the rest (of one token: each thread its own)
     size_t batch_size()  const { return n/32*spk_get_isa().batch_block; }
@@ -209,17 +211,23 @@ struct mul_mat_id {
 
     int n_rows(int64_t tile) const { return (int) std::min<int64_t>(SPK_ROWS, sizes.m - tile*SPK_ROWS); }
 
-    int64_t n_chunks() const { return (sizes.n_tiles + sizes.chunk - 1)/sizes.chunk; }
+    int64_t n_chosen() const {
+        int64_t n = 0;
+        for (int64_t e = 0; e < sizes.n_expert; ++e) {
+            n += begin[e] < begin[e + 1];
+        }
+        return n;
+    }
 
-    // of all units, one per chunk of each expert that is chosen
+    // of all units: a run of each expert that is chosen, then the next of each; of a file, one expert after the other, as it is read
     struct unit { int64_t expert, tile0, tile1; };
 
-    unit get_unit(int64_t i) const {
+    unit get_unit(spk_runs run, int64_t n_runs, int64_t i) const {
         int64_t expert = 0;
-        for (int64_t before = i/n_chunks(); begin[expert] == begin[expert + 1] || before-- > 0; ++expert) {
+        for (int64_t before = sizes.mapped ? i/n_runs : i % run.n_times; begin[expert] == begin[expert + 1] || before-- > 0; ++expert) {
         }
-        const int64_t tile = i % n_chunks()*sizes.chunk;
-        return { expert, tile, std::min(tile + sizes.chunk, sizes.n_tiles) };
+        run.go_to(sizes.mapped ? i % n_runs : i/run.n_times);
+        return { expert, run.begin, run.end() };
     }
 
     // asks for the scales of a unit that this thread will likely take next: they lie apart from the weights, so no processor foresees them
@@ -244,14 +252,6 @@ struct mul_mat_id {
         GGML_UNUSED(expert);
 #endif
     }
-
-    int64_t n_units() const {
-        int64_t n = 0;
-        for (int64_t e = 0; e < sizes.n_expert; ++e) {
-            n += begin[e] < begin[e + 1];
-        }
-        return n*n_chunks();
-    }
 };
 
 } // namespace
@@ -273,13 +273,14 @@ void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
     if (mm.prepare(ith, nth)) {
         ggml_barrier(params->threadpool);
     }
-    const int64_t n_units = mm.n_units();
+    const spk_runs run(sizes.n_tiles, nth, LEAST_SIZE/sizes.tile_size, sizes.most, mm.n_chosen());
+    const int64_t n_runs = run.count(), n_units = n_runs*run.n_times;
     const spk_chunks chunks(params, n_units);
     for (int64_t i = chunks.take(); i < n_units; i = chunks.take()) {
         if (mm.scales && i + nth < n_units) {
-            mm.prefetch_scales(mm.get_unit(i + nth));
+            mm.prefetch_scales(mm.get_unit(run, n_runs, i + nth));
         }
-        const auto u = mm.get_unit(i);
+        const auto u = mm.get_unit(run, n_runs, i);
         if (sizes.mapped && u.tile0 == 0) {
             mm.ask_for(u.expert);
         }
