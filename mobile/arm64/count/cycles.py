@@ -22,9 +22,9 @@ from .build import tool
 CPUS = {"cortex-a55": "Cortex-A55", "cortex-a510": "Cortex-A510", "neoverse-n1": "Neoverse N1 (A76)", "neoverse-n2": "Neoverse N2 (A710)", "neoverse-v1": "Neoverse V1 (X1)"}
 WITHOUT_I8MM = ("cortex-a55", "neoverse-n1")
 SVE_256 = ("neoverse-v1",)
-TYPES = ("q4_0", "q8_0", "i8")
+WEIGHTS = {"q4_0": "4bit<false>", "q8_0": "q8_0", "i8": "i8"}  # by type: spk-weights.h's weights_...
 # name: (function, instruction set); the functions are spk-kernels.h's
-LOOPS = {f"{type_}, {name}": (rf"{isa}::{function}<.*weights_{type_}, false>", isa) for type_ in TYPES for name, isa, function in (
+LOOPS = {f"{type_}, {name}": (rf"{isa}::{function}<.*weights_{weights}, false>", isa) for type_, weights in WEIGHTS.items() for name, isa, function in (
     ("one token", "dotprod", "tile_one"), ("16 tokens, dotprod", "dotprod", "batches_product"), ("16 tokens, i8mm", "i8mm", "batches_product"))}
 SVE = "q4_0, one token, SVE of 256 bits (not shipped)"
 ITERATIONS = 100
