@@ -18,8 +18,12 @@ static void test_runs(int64_t n, int64_t n_threads, int64_t least, int64_t most,
         at      += size;
         before   = size;
     }
+    run.go_to(count/2);
     const std::string name = "runs of " + std::to_string(n) + " x " + std::to_string(n_times) + " in " + std::to_string(least) + " .. " + std::to_string(most) + " for " + std::to_string(n_threads) + " threads";
     check(in_order && at == n,                            name + ": each once, in order");
+    spk_runs anew(n, n_threads, least, most, n_times);
+    anew.go_to(count/2);
+    check(run.begin == anew.begin,                         name + ": and back");
     check(within,                                         name + ": none beyond the most");
     check(smaller,                                        name + ": never larger than the one before");
     check(count*n_times >= std::min(n*n_times, n_threads), name + ": something for every thread");

@@ -19,14 +19,11 @@
 
 // A product with chosen experts. Tokens are sorted by their expert, at most isa.n_tok of one make a group, and a unit of work is a run of
 // the rows of one expert (spk-runs.h) with all its groups, while those weights stay in the second-level cache. Units are taken from a shared
-// counter, as in mul-mat.cpp, and results lie side by side until all of a chunk are there. A stack of experts is one matrix of E*m rows:
+// counter, as in mul-mat.cpp, and results lie side by side until all of a run are there. A stack of experts is one matrix of E*m rows:
 // tiles, scales and the rest of INT8 codes lie as they do there.
 
 namespace {
 
-constexpr int64_t MOST_SIZE   = 256*1024;  // bytes of weights that the tokens of an expert go over together
-constexpr int64_t MOST_OF_ONE = 1024*1024; // that one token does, as in mul-mat.cpp
-constexpr int64_t LEAST_SIZE  = 32*1024;
 constexpr int64_t MIN_TO_PACK = 8;        // tokens of an expert
 
 // sizes of the operands, and of the work
@@ -55,7 +52,7 @@ struct mul_mat_id_sizes {
         interleaved = w->buffer && w->buffer->buft == spk_buffer_type();
         mapped      = w->buffer && strcmp(ggml_backend_buffer_name(w->buffer), "CPU_Mapped") == 0;
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
-        most        = std::max<int64_t>(1, std::min<int64_t>((n_tok == 1 ? MOST_OF_ONE : MOST_SIZE)/tile_size, n_tiles));
+        most        = spk_most_tiles(tile_size, n_tiles, n_tok);
         width       = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
@@ -222,7 +219,7 @@ struct mul_mat_id {
     // of all units: a run of each expert that is chosen, then the next of each; of a file, one expert after the other, as it is read
     struct unit { int64_t expert, tile0, tile1; };
 
-    unit get_unit(spk_runs run, int64_t n_runs, int64_t i) const {
+    unit get_unit(spk_runs & run, int64_t n_runs, int64_t i) const {
         int64_t expert = 0;
         for (int64_t before = sizes.mapped ? i/n_runs : i % run.n_times; begin[expert] == begin[expert + 1] || before-- > 0; ++expert) {
         }
@@ -273,12 +270,12 @@ void spk_mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
     if (mm.prepare(ith, nth)) {
         ggml_barrier(params->threadpool);
     }
-    const spk_runs run(sizes.n_tiles, nth, LEAST_SIZE/sizes.tile_size, sizes.most, mm.n_chosen());
+    spk_runs run(sizes.n_tiles, nth, SPK_LEAST_SIZE/sizes.tile_size, sizes.most, mm.n_chosen()), ahead = run;
     const int64_t n_runs = run.count(), n_units = n_runs*run.n_times;
     const spk_chunks chunks(params, n_units);
     for (int64_t i = chunks.take(); i < n_units; i = chunks.take()) {
         if (mm.scales && i + nth < n_units) {
-            mm.prefetch_scales(mm.get_unit(run, n_runs, i + nth));
+            mm.prefetch_scales(mm.get_unit(ahead, n_runs, i + nth));
         }
         const auto u = mm.get_unit(run, n_runs, i);
         if (sizes.mapped && u.tile0 == 0) {

@@ -11,6 +11,14 @@
 #include <algorithm>
 #include <cstring>
 
+// Bytes of weights of a run that a thread takes (spk-runs.h). The tokens go over them together, out of the second cache; one token leaves nothing
+// there, and what it asked for beyond the end of a run is lost.
+constexpr int64_t SPK_LEAST_SIZE = 32*1024, SPK_MOST_SIZE = 256*1024, SPK_MOST_OF_ONE = 1024*1024;
+
+inline int64_t spk_most_tiles(int64_t tile_size, int64_t n_tiles, int64_t n_tok) {
+    return std::max<int64_t>(1, std::min((n_tok == 1 ? SPK_MOST_OF_ONE : SPK_MOST_SIZE)/tile_size, n_tiles));
+}
+
 struct spk_product {
     const spk_isa & isa;
     ggml_type       type;

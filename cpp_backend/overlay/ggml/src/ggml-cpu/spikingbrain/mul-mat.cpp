@@ -15,9 +15,6 @@
 
 namespace {
 
-constexpr int64_t MOST_SIZE   = 256*1024; // bytes of weights that the tokens go over together
-constexpr int64_t MOST_OF_ONE = 1024*1024; // that one token does: nothing is to stay in a cache, and what was asked for beyond a chunk's end is lost
-constexpr int64_t LEAST_SIZE  = 32*1024;
 constexpr int64_t MIN_TO_PACK = 8;        // tokens
 constexpr int64_t PART        = 64;       // tokens, where chunks of all would be few or small
 
@@ -56,7 +53,7 @@ struct mul_mat_sizes {
         has_rest    = dst->src[3] && ggml_nelements(dst->src[3]) > 0;
 
         part  = std::max<int64_t>(1, pack ? n_tok : std::min(n_tok, PART)); // no tokens: none is asked for its logits
-        most  = std::max<int64_t>(1, std::min<int64_t>((n_tok == 1 ? MOST_OF_ONE : MOST_SIZE)/tile_size, n_tiles));
+        most  = spk_most_tiles(tile_size, n_tiles, n_tok);
         width = n_tok == 1 ? 1 : SPK_BATCH;
     }
 
@@ -224,7 +221,7 @@ void spk_mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     }
 
     const int64_t n_parts = sizes.n_parts();
-    spk_runs chunk(sizes.n_tiles, nth, LEAST_SIZE/sizes.tile_size, sizes.most, n_parts);
+    spk_runs chunk(sizes.n_tiles, nth, SPK_LEAST_SIZE/sizes.tile_size, sizes.most, n_parts);
     const int64_t n_items = chunk.count()*n_parts;
     const spk_chunks items(params, n_items);
     for (int64_t i = items.take(); i < n_items; i = items.take()) {

@@ -20,6 +20,9 @@ struct spk_runs {
         return begin + std::min({ left, most, std::max(least, left*n_times/(OF_LEFT*n_threads)) });
     }
     void go_to(int64_t i) {
+        if (i < index) {
+            index = begin = 0;
+        }
         for (; index < i; ++index) {
             begin = end();
         }
