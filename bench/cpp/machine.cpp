@@ -122,9 +122,10 @@ struct shared_buffer {
     static constexpr size_t HUGE_PAGE = 2 << 20;
 };
 
-// as the kernels read weights (spikingbrain/mul-mat.cpp): threads take chunks of one buffer from a shared counter
+// as the kernels read weights (spikingbrain/mul-mat.cpp): threads take chunks of one buffer from a shared counter; again until `seconds` are over
 json cmd_read(const request & r) {
     const int    n_threads = r.at("threads");
+    const double seconds   = r.at("seconds");
     const size_t chunk = r.value("chunk", 128*1024), n_chunks = std::max<size_t>(1, r.at("bytes").get<size_t>()/chunk);
     shared_buffer buffer(chunk*n_chunks, r.value("huge", false));
 
@@ -137,12 +138,11 @@ json cmd_read(const request & r) {
         });
     };
     each_chunk([&](char * data) { std::fill_n((uint64_t *) data, chunk/8, 1); });
-    std::vector<double> rate;
-    for (int k = 0; k < r.at("repeat").get<int>(); ++k) {
-        const double t = each_chunk([&](char * data) { sink = sink + read_sum((const uint64_t *) data, chunk/8); });
-        rate.push_back(chunk*n_chunks/t*1e-9);
+    std::vector<double> times;
+    for (double sum = 0; times.empty() || sum < seconds; sum += times.back()) {
+        times.push_back(each_chunk([&](char * data) { sink = sink + read_sum((const uint64_t *) data, chunk/8); }));
     }
-    return { { "gb_per_s", rate } };
+    return { { "bytes", chunk*n_chunks }, { "seconds", times } };
 }
 
 json cmd_spin(const request & r) {

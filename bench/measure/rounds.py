@@ -12,10 +12,10 @@ from typing import Any
 
 from ..cases import Case, Player
 from ..rows import Row, ratio_row
-from ..shapes import state_bytes_per_token, weight_bytes_per_token
+from ..shapes import model_bytes, state_bytes_per_token, weight_bytes_per_token
 from .session import Bench, Seat
 
-READ = 256 << 20   # bytes that lie in no cache
+PAGES = ("4k", "huge")   # those that are read
 
 
 @dataclass
@@ -82,11 +82,14 @@ def bytes_per_token(player: Player, depth: float) -> int:
         player.shape, int(depth), player.spikes, player.settings.get("kv", "f16"))
 
 
-def read_rates(bench: Bench, n_threads: int) -> dict[str, float]:
-    """GB/s of reading one shared buffer in the kernels' chunk order, with pages of 4 KiB and huge ones; the fastest of 3."""
+def read_rate(bench: Bench, case: Case, pages: str) -> float:
+    """GB/s of reading one shared buffer in the kernels' chunk order, for as long as a player decodes. It is as large as the smallest model
+    that plays, so that as much of it lies in a cache."""
+    n_bytes = min(model_bytes(p.shape, p.type) for p in case.players)
+    bench.check_memory(n_bytes, "the read rate")
     with bench.driver("ours") as d:
-        return {name: max(d.ask("read", threads=n_threads, bytes=READ >> 8 * bench.small, repeat=3, huge=huge)["gb_per_s"])
-                for name, huge in (("4k", False), ("huge", True))}
+        read = d.ask("read", threads=case.params["n_threads"], bytes=n_bytes, seconds=case.params["seconds"], huge=pages == "huge")
+    return float(len(read["seconds"]) * read["bytes"] / sum(read["seconds"]) * 1e-9)
 
 
 def decode_extra(player: Player, samples: list[Sample], read: dict[str, float], n_seq: int) -> dict[str, Any]:
@@ -107,16 +110,17 @@ def sampled(bench: Bench, case: Case, context: Context, measure: Measure, unit: 
     players, tried = fastest(bench, case, context, measure, unit == "s")
     samples: dict[tuple[Player, str], list[Sample]] = defaultdict(list)
     fields: dict[Player, dict[str, Any]] = {}
-    read: list[dict[str, float]] = []
+    read: dict[str, list[float]] = {pages: [] for pages in PAGES} if unit == "tokens/s" else {}
     draw = random.Random(case.id)
     for _ in range(p["repetitions"]):
-        if unit == "tokens/s":
-            read.append(read_rates(bench, p["n_threads"]))
-        for player in draw.sample(players, len(players)):
-            found, fields[player] = once(bench, case, player, context, measure)
+        for one in draw.sample([*players, *read], len(players) + len(read)):
+            if isinstance(one, str):
+                read[one].append(read_rate(bench, case, one))
+                continue
+            found, fields[one] = once(bench, case, one, context, measure)
             for kind, sample in found.items():
-                samples[player, kind].append(sample)
-    rates = {name: statistics.median(r[name] for r in read) for name in ("4k", "huge")} if read else {}
+                samples[one, kind].append(sample)
+    rates = {pages: statistics.median(values) for pages, values in read.items()}
     out = []
     for player in players:
         for kind in (k for q, k in samples if q == player):
@@ -125,9 +129,7 @@ def sampled(bench: Bench, case: Case, context: Context, measure: Measure, unit: 
             if unit == "tokens/s":
                 extra |= decode_extra(player, its, rates, context.n_seq)
             out.append(bench.row(player.name, kind=kind, unit=unit, values=[s.value for s in its], extra=extra, **fields[player]))
-    if read:
-        out += [bench.row(f"read {n}", kind="read", unit="GB/s", values=[r[n] for r in read]) for n in rates]
-    return out
+    return out + [bench.row(f"read {pages}", kind="read", unit="GB/s", values=values) for pages, values in read.items()]
 
 
 def ratios(rows: list[Row], players: tuple[Player, ...]) -> list[Row]:

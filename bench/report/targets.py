@@ -97,7 +97,8 @@ def decoding(found: Rows) -> Iterator[Figure]:
                              note=name_of(found, case, "ik", theirs))
             for r in side_rows(found, case, "ours", type=type_, spikes=spikes) if threads > 1 and type_ == "q4_0" else ():
                 per, read = r["extra"]["bytes_per_step"] * 1e-9, r["extra"]["read_gb_per_s"]
-                yield figure(f"decode at 1k, {what}, of the read rate, threads {threads}", 0.9, [v * per / max(read.values()) for v in r["values"]], unit="%",
+                fastest = next(x for x in found if (x["case"], x["name"]) == (case, f"read {max(read, key=read.__getitem__)}"))
+                yield figure(f"decode at 1k, {what}, of the read rate, threads {threads}", 0.9, [v * per / x for v, x in zip(r["values"], fastest["values"])], unit="%",
                              note=f"{r['extra']['gb_per_s']:.1f} of {read['4k']:.1f} (4 KiB pages), {read['huge']:.1f} GB/s (huge)")
 
 
