@@ -10,6 +10,7 @@ static const int SPK_NT = 4; // tokens whose sums stay in registers together
 #ifdef SPK_VNNI // Intel's, as spk-simd-avx512.h
 template <int NT> constexpr int SPK_AHEAD = 2048;
 static constexpr int SPK_AHEAD_SECOND = 6144;
+#define SWA_NEAR 16
 #else
 #define SPK_SMALL_COUNTS // times bytes: spk-bytes-avx2.h
 template <int NT> constexpr int SPK_AHEAD = NT <= 2 ? 1024 : 4096;

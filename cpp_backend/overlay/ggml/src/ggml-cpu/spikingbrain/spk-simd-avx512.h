@@ -126,6 +126,12 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 #define SWA_PIECES  3
 #define SWA_MOST    16776960.0f // below 2^24
 #define SWA_COLUMNS 2           // 16s of columns whose sums stay in registers together
+#ifndef SPK_PAIRS
+// Intel: the second cache alone is behind the memory, and two multiplications of floats a cycle are faster than turned bytes
+#define SWA_NEAR  16
+#define SWA_CODES 8 // so many rows multiply with values where they lie
+SPK_INLINE __m512 r_codes(const int8_t * p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p))); }
+#endif
 static const int  SWA_BITS = 8;
 static const bool SWA_FLIP = true; // codes of keys as w + 128, which vpdpbusd takes
 
@@ -204,10 +210,14 @@ typedef __m512i swa_lanes; // their partial sums
 
 SPK_INLINE swa_lanes a_no_lanes() { return _mm512_setzero_si512(); }
 SPK_INLINE swa_slice a_query(const int8_t * q) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) q)); }
-SPK_INLINE swa_slice a_key(const char * const * p, int a, int64_t c) {
-    return _mm512_xor_si512(a_four(p[a] + c, p[a + 4] + c, p[a + 8] + c, p[a + 12] + c), _mm512_set1_epi8(-128));
+SPK_INLINE swa_slice a_key(const char * p, int64_t stride, int a, int64_t c) {
+    p += a*stride + c;
+    return _mm512_xor_si512(a_four(p, p + 4*stride, p + 8*stride, p + 12*stride), _mm512_set1_epi8(-128));
 }
-SPK_INLINE swa_lanes a_dot_lanes(swa_lanes acc, swa_slice k, swa_slice q) { return _mm512_dpbusd_epi32(acc, k, q); }
+SPK_INLINE swa_lanes a_dot_lanes(swa_lanes acc, swa_slice k, swa_slice q) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(k), "v"(q)); // as a_dot_piece
+    return acc;
+}
 SPK_INLINE __m512i   a_pairs(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
 SPK_INLINE void      a_store_lanes(float * p, const swa_lanes * a, int32_t start) {
     const __m512i x = a_pairs(a[0], a[1]), y = a_pairs(a[2], a[3]);

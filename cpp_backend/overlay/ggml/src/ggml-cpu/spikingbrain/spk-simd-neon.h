@@ -215,7 +215,7 @@ typedef int32x4_t swa_lanes; // its partial sums
 
 SPK_INLINE swa_lanes a_no_lanes()                                         { return vdupq_n_s32(0); }
 SPK_INLINE swa_slice a_query(const int8_t * q)                            { return vld1q_s8(q); }
-SPK_INLINE swa_slice a_key(const char * const * p, int a, int64_t c)      { return vld1q_s8((const int8_t *) p[a] + c); }
+SPK_INLINE swa_slice a_key(const char * p, int64_t stride, int a, int64_t c) { return vld1q_s8((const int8_t *) p + a*stride + c); }
 SPK_INLINE swa_lanes a_dot_lanes(swa_lanes acc, swa_slice k, swa_slice q) { return dot128(acc, k, q); }
 SPK_INLINE void      a_store_lanes(float * p, const swa_lanes * a, int32_t) {
     vst1q_f32(p, vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(a[0], a[1]), vpaddq_s32(a[2], a[3]))));

@@ -2,7 +2,7 @@
 
 // Window attention on INT8 keys and values (spk-isa.h). A query is spike counts, split into digits of SWA_BITS bits that are
 // multiplied with the codes of 16 keys at a time, exactly. Where integers are the faster way, the softmax times the scales of the
-// values becomes SWA_PIECES bytes per key, of one unit per row and tile. Included inside the namespace of the
+// values becomes SWA_PIECES bytes per key, of one unit per row and tile, but where SWA_CODES rows or fewer take values as they lie. Included inside the namespace of the
 // instruction set.
 
 #include "spk-encode.h"
@@ -34,18 +34,8 @@ SPK_INLINE void swa_each_16(const char * rows, int64_t stride, int64_t n, int64_
 
 // the scales of a tile's rows
 static void swa_load_scales(float * scale, const char * rows, int64_t stride, int64_t n) {
-    for (int64_t j = 0; j < n; ++j) {
+    SPK_UNROLL for (int64_t j = 0; j < n; ++j) {
         memcpy(scale + j, rows + (j + 1)*stride - sizeof(float), sizeof(float));
-    }
-}
-
-// N rows of a tile from j on; behind its last one that again
-template <int N>
-SPK_INLINE void swa_pointers(const char ** p, const char * rows, int64_t stride, int64_t n, int64_t j) {
-    const char * row = rows + j*stride;
-    SPK_UNROLL16 for (int r = 0; r < N; ++r) {
-        p[r] = row;
-        row += j + r + 1 < n ? stride : 0;
     }
 }
 
@@ -88,7 +78,13 @@ SPK_INLINE bool swa_values_lie(const spk_swa_work & w) { return w.n_rows <= SWA_
 SPK_INLINE bool swa_values_lie(const spk_swa_work &)   { return false; }
 #endif
 
+// and with both: nothing is loaded before
+SPK_INLINE bool swa_all_lie(const spk_swa_work & w) { return swa_direct(w) && swa_values_lie(w); }
+
 static void swa_load_int(const spk_swa_work & w) {
+    if (swa_all_lie(w)) {
+        return;
+    }
     swa_load_scales(w.k_scale, w.keys, w.stride_k, w.n);
     swa_load_scales(w.v_scale, w.values, w.stride_v, w.n);
     if (!swa_direct(w)) {
@@ -173,13 +169,29 @@ static void swa_scores_int(const spk_swa_work & w, int64_t r, int digit, int64_t
 }
 
 #if SWA_DIRECT > 0
-// the same with keys where they lie, each lane of 16 bytes another key's
+// the tile's last keys from j on, fewer than SWA_KEYS: as many, behind the last one that again
+static const char * swa_last_keys(const spk_swa_work & w, int64_t j) {
+    char * out = (char *) w.k;
+    for (int64_t i = 0; i < SWA_KEYS; ++i) {
+        memcpy(out + i*w.d, w.keys + (j + i < w.n ? j + i : w.n - 1)*w.stride_k, w.d);
+    }
+    return out;
+}
+
+// the same with keys where they lie, each lane of 16 bytes another key's; load: the scales, too, and with them the lines of the values
 template <int R>
-static void swa_scores_direct(const spk_swa_work & w, int64_t r, int digit, int64_t first, int64_t last) {
+static void swa_scores_direct(const spk_swa_work & w, int64_t r, int digit, int64_t first, int64_t last, bool load) {
     const int64_t row = digit*w.n_rows + r;
     for (int64_t j = first - first % SWA_KEYS; j < last; j += SWA_KEYS) {
-        const char * p[SWA_KEYS];
-        swa_pointers<SWA_KEYS>(p, w.keys, w.stride_k, w.n, j);
+        const bool all = w.n - j >= SWA_KEYS;
+        const char * keys = all ? w.keys + j*w.stride_k : swa_last_keys(w, j);
+        const int64_t stride = all ? w.stride_k : w.d;
+        if (load) {
+            const int64_t n = all ? SWA_KEYS : w.n - j;
+            swa_ahead(w.keys + j*w.stride_k, SWA_KEYS*w.stride_k, w.stride_k);
+            swa_load_scales(w.k_scale + j, w.keys + j*w.stride_k, w.stride_k, n);
+            swa_load_scales(w.v_scale + j, w.values + j*w.stride_v, w.stride_v, n);
+        }
         swa_lanes acc[R][4];
         SPK_UNROLL for (int i = 0; i < R; ++i) {
             SPK_UNROLL for (int a = 0; a < 4; ++a) {
@@ -192,7 +204,7 @@ static void swa_scores_direct(const spk_swa_work & w, int64_t r, int digit, int6
                 q[i] = a_query(w.digits + (row + i)*w.d + c);
             }
             SPK_UNROLL for (int a = 0; a < 4; ++a) {
-                const swa_slice k = a_key(p, a, c);
+                const swa_slice k = a_key(keys, stride, a, c);
                 SPK_UNROLL for (int i = 0; i < R; ++i) {
                     acc[i][a] = a_dot_lanes(acc[i][a], k, q[i]);
                 }
@@ -208,20 +220,20 @@ static void swa_scores_direct(const spk_swa_work & w, int64_t r, int digit, int6
 #endif
 
 template <int R>
-SPK_INLINE void swa_scores_digit(const spk_swa_work & w, int64_t r, int digit, int64_t first, int64_t last) {
+SPK_INLINE void swa_scores_digit(const spk_swa_work & w, int64_t r, int digit, int64_t first, int64_t last, bool load) {
 #if SWA_DIRECT > 0
     if (swa_direct(w)) {
-        return swa_scores_direct<R>(w, r, digit, first, last);
+        return swa_scores_direct<R>(w, r, digit, first, last, load && swa_values_lie(w));
     }
 #endif
     swa_scores_int<R>(w, r, digit, first, last);
 }
 
 static void swa_scores_int_all(const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
-    swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_scores_digit<decltype(R)::value>(w, r0 + r, 0, first, last); });
+    swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE { swa_scores_digit<decltype(R)::value>(w, r0 + r, 0, first, last, r == 0); });
     for (int64_t r = r0; r < r0 + n_rows; ++r) {
         for (int digit = 1; digit < w.n_digits[r]; ++digit) {
-            swa_scores_digit<1>(w, r, digit, first, last);
+            swa_scores_digit<1>(w, r, digit, first, last, false);
         }
     }
 }
@@ -293,10 +305,20 @@ static void swa_sums(float * part, const spk_swa_work & w, int64_t r, int64_t i,
 }
 
 static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
-    float bad = 0.0f; // or NaN: a value that is no number, which integers do not show
-    for (int64_t j = first; j < last; ++j) {
-        bad += 0.0f*w.v_scale[j];
+#ifdef SWA_CODES
+    if (swa_values_lie(w)) {
+        const auto ahead = [&](int64_t i) { return swa_rows_ahead { w.values + SPK_SWA_TILE*w.stride_v + i, w.stride_v }; };
+        return swa_values<int8_t, 2, false>(part + 2, w.old + r0, w.score + r0*SPK_SWA_TILE, n_rows, w.values, w.stride_v, w.d, first, last, ahead);
     }
+#endif
+    uint32_t top = 0; // of the scales' bits without sign: integers do not show a value that is no number
+    for (int64_t j = first; j < last; ++j) {
+        uint32_t bits;
+        memcpy(&bits, w.v_scale + j, 4);
+        bits &= 0x7fffffff;
+        top = bits > top ? bits : top;
+    }
+    const float bad = top < 0x7f800000 ? 0.0f : NAN;
     // the tile after the next is asked for evenly, while the first rows are worked on: all at once would wait for memory
     const int64_t passes = ((n_rows < SWA_AHEAD ? n_rows : SWA_AHEAD) + 1)/2*(w.d/(16*SWA_COLUMNS));
     const int64_t size = w.d + 2, step = passes > 0 ? 4*w.stride_v/passes : 0;
@@ -330,9 +352,9 @@ static void swa_values_int(float * part, const spk_swa_work & w, int64_t r0, int
     const float * old = w.old + r0, * p = w.score + r0*SPK_SWA_TILE;
 #ifdef SWA_CODES
     if (swa_values_lie(w)) {
-        return swa_values<int8_t, 2>(part + 2, old, p, n_rows, w.values, w.stride_v, w.d, first, last, ahead);
+        return swa_values<int8_t, 2, true>(part + 2, old, p, n_rows, w.values, w.stride_v, w.d, first, last, ahead);
     }
 #endif
-    swa_values<float, 2>(part + 2, old, p, n_rows, v, stride, w.d, first, last, ahead);
+    swa_values<float, 2, false>(part + 2, old, p, n_rows, v, stride, w.d, first, last, ahead);
 }
 #endif

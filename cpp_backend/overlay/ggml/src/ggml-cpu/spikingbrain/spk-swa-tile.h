@@ -10,6 +10,9 @@ static const int  SWA_R    = 4;                    // rows of a block
 static const int  SWA_C    = SPK_REG == 8 ? 2 : 4; // its keys, or registers of columns: what fits beside their sums
 static const int  SWA_FEW  = 2*SWA_R;              // so many rows read a tile of floats where it lies
 static const bool SWA_TURN = SPK_REG >= 8;         // more of them read it with keys side by side, for there is no sum over a wide register
+#ifndef SWA_NEAR
+#define SWA_NEAR 0 // rows ahead of which keys and values that are read where they lie are asked for again, into the first cache
+#endif
 
 template <int N> struct swa_int { static const int value = N; };
 
@@ -31,6 +34,9 @@ SPK_INLINE void swa_blocks(int64_t n_rows, F f) {
 // asks for n bytes of the rows a tile on, into the second cache: the first one holds little more than a tile
 SPK_INLINE void swa_ahead(const char * x, int64_t n, int64_t stride) {
     for (int64_t i = 0; i < n; i += 64) {
+        if (SWA_NEAR > 0) {
+            __builtin_prefetch(x + SWA_NEAR*stride + i);
+        }
         __builtin_prefetch(x + SPK_SWA_TILE*stride + i, 0, 2);
     }
 }
@@ -110,7 +116,7 @@ static void swa_query_in_lanes(float * out, const float * q, int64_t r, int64_t 
 
 // out[r][c] = q[r] . k[c], SWA_R rows and SWA_C keys; out's rows are SPK_SWA_TILE apart
 template <typename T>
-static void swa_dots_in_lanes(float * out, const float * q, const T * const * k, int64_t d) {
+SPK_INLINE void swa_dots_in_lanes(float * out, const float * q, const T * const * k, int64_t d) {
     static const int P = SWA_R/SWA_LANES; // registers of a key's sums
     spk_reg acc[SWA_C][SWA_R] = {};
     for (int64_t i = 0; i < d; i += SPK_REG) {
@@ -163,8 +169,8 @@ static void swa_dots_all(const spk_swa_work & w, const char * rows, int64_t stri
 struct swa_rows_ahead { const char * rows; int64_t stride; };
 
 // o[r] <- o[r]*old[r] + sum over first <= j < last of p[r][j] v[j], NV registers of columns; without old: o starts at zero
-// asks for LINES cache lines of a row ahead with each v[j]
-template <int R, int NV, int LINES, typename T>
+// asks for LINES cache lines of a row ahead with each v[j]; LIES: v is not in the first cache yet
+template <int R, int NV, int LINES, bool LIES, typename T>
 static void swa_product(float * o, int64_t stride_o, const float * old, const float * p, int64_t stride_p, const char * v, int64_t stride_v,
                         int64_t first, int64_t last, swa_rows_ahead ahead = {}) {
     spk_reg acc[R][NV] = {};
@@ -180,6 +186,9 @@ static void swa_product(float * o, int64_t stride_o, const float * old, const fl
             r_keep(x[c]);
         }
         SPK_UNROLL for (int i = 0; i < LINES; ++i) {
+            if (LIES && SWA_NEAR > 0) {
+                __builtin_prefetch(v + (j + SWA_NEAR)*stride_v + 64*i);
+            }
             __builtin_prefetch(ahead.rows + 64*i, 0, 2);
         }
         ahead.rows += ahead.stride;
@@ -197,18 +206,18 @@ static void swa_product(float * o, int64_t stride_o, const float * old, const fl
 }
 
 // ahead(column): the rows to ask for with each key while the columns from there on are summed
-template <typename T, int LINES, typename F>
+template <typename T, int LINES, bool LIES, typename F>
 static void swa_values(float * o, const float * old, const float * p, int64_t n_rows, const char * v, int64_t stride, int64_t d, int64_t first, int64_t last, F ahead) {
     const int64_t so = d + 2, sp = SPK_SWA_TILE;
     int64_t i = 0;
     for (; i + SWA_C*SPK_REG <= d; i += SWA_C*SPK_REG) {
         swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-            swa_product<decltype(R)::value, SWA_C, LINES, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last, ahead(i));
+            swa_product<decltype(R)::value, SWA_C, LINES, LIES, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last, ahead(i));
         });
     }
     for (; i + SPK_REG <= d; i += SPK_REG) {
         swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-            swa_product<decltype(R)::value, 1, 0, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
+            swa_product<decltype(R)::value, 1, 0, LIES, T>(o + r*so + i, so, old + r, p + r*sp, sp, v + i*sizeof(T), stride, first, last);
         });
     }
     for (; i < d; ++i) {

@@ -50,7 +50,7 @@ static void swa_softmax(float * part, const spk_swa_work & w, int64_t r0, int64_
         SWA_ROWS SWA_EACH x[r][i] = x[r][i]*spk_load(w.v_scale + i*SPK_VEC);
     }
     SWA_ROWS {
-        if (INT8 && SWA_PIECES > 0) {
+        if (INT8 && SWA_PIECES > 0 && !swa_values_lie(w)) {
             swa_pieces(w, r0 + r, x[r]);
         } else {
             SWA_EACH spk_store(w.score + (r0 + r)*SPK_SWA_TILE + i*SPK_VEC, x[r][i]);
@@ -142,7 +142,7 @@ static void swa_scores(const spk_swa_work & w, int64_t r0, int64_t n_rows, int64
         float * score = w.score + r0*SPK_SWA_TILE;
         for (int64_t j = first - first % (NV*SPK_REG); j < last; j += NV*SPK_REG) {
             swa_blocks(n_rows, [&](int64_t r, auto R) SWA_INLINE {
-                swa_product<decltype(R)::value, NV, 0, float>(score + r*SPK_SWA_TILE + j, SPK_SWA_TILE, nullptr, q + r*w.d, w.d,
+                swa_product<decltype(R)::value, NV, 0, false, float>(score + r*SPK_SWA_TILE + j, SPK_SWA_TILE, nullptr, q + r*w.d, w.d,
                     (const char *) (w.k + j), SPK_SWA_TILE*sizeof(float), 0, w.d);
             });
         }
@@ -156,11 +156,11 @@ static void swa_scores(const spk_swa_work & w, int64_t r0, int64_t n_rows, int64
 }
 
 // values that are v, or what a tile of them was widened to; the next tile's rows are asked for as they lie
-template <typename T>
+template <typename T, bool LIES>
 static void swa_values_float(float * o, const float * old, const float * p, int64_t n_rows, const spk_swa_work & w, const char * v, int64_t stride, int64_t first, int64_t last) {
     const int64_t size = w.type_v == GGML_TYPE_F16 ? sizeof(ggml_fp16_t) : sizeof(float);
     const auto ahead = [&](int64_t i) { return swa_rows_ahead { w.values + SPK_SWA_TILE*w.stride_v + i*size, w.stride_v }; };
-    swa_values<T, (SWA_C*SPK_REG*sizeof(T) + 63)/64>(o, old, p, n_rows, v, stride, w.d, first, last, ahead);
+    swa_values<T, (SWA_C*SPK_REG*sizeof(T) + 63)/64, LIES>(o, old, p, n_rows, v, stride, w.d, first, last, ahead);
 }
 
 static void swa_rows(float * part, const spk_swa_work & w, int64_t r0, int64_t n_rows, int64_t first, int64_t last) {
@@ -174,10 +174,10 @@ static void swa_rows(float * part, const spk_swa_work & w, int64_t r0, int64_t n
     float       * o = part + 2;
     const float * p = w.score + r0*SPK_SWA_TILE, * old = w.old + r0;
     if (w.type_v != GGML_TYPE_F16) {
-        swa_values_float<float>(o, old, p, n_rows, w, w.values, w.stride_v, first, last);
+        swa_values_float<float, true>(o, old, p, n_rows, w, w.values, w.stride_v, first, last);
     } else if (w.n_rows <= SWA_FEW) {
-        swa_values_float<ggml_fp16_t>(o, old, p, n_rows, w, w.values, w.stride_v, first, last);
+        swa_values_float<ggml_fp16_t, true>(o, old, p, n_rows, w, w.values, w.stride_v, first, last);
     } else {
-        swa_values_float<float>(o, old, p, n_rows, w, (const char *) w.v, w.d*sizeof(float), first, last);
+        swa_values_float<float, false>(o, old, p, n_rows, w, (const char *) w.v, w.d*sizeof(float), first, last);
     }
 }
