@@ -107,7 +107,8 @@ static std::vector<float> multiply(const problem & p, int n_threads, int64_t n_e
 // FNV-1a of results: instruction sets of one processor family must give the same bits
 static uint64_t fingerprint = 14695981039346656037ull;
 
-static void test(ggml_type type, int64_t n, int64_t m, int64_t T, codes kind, ggml_spk_encoding encoding) {
+// level: of all activations, which are encoded as 127 of its sign; 0: random ones
+static void test(ggml_type type, int64_t n, int64_t m, int64_t T, codes kind, ggml_spk_encoding encoding, float level = 0.0f) {
     random_floats rnd(n + m + T + kind);
     problem p = { type, n, m, T, blocks_of(type, n, m, kind, rnd), {} };
     auto x = rnd.normal(n*T);
@@ -120,10 +121,13 @@ static void test(ggml_type type, int64_t n, int64_t m, int64_t T, codes kind, gg
             x[t*n + t % n] *= 300; // an outlier channel: counts beyond int8
         }
     }
-    p.act = encoded(x, n, kind == POWERS ? 1.0f : 3.0f, encoding);
+    if (level != 0.0f) {
+        x.assign(n*T, level);
+    }
+    p.act = encoded(x, n, level != 0.0f ? 127.0f : kind == POWERS ? 1.0f : 3.0f, encoding);
 
     char name[160];
-    snprintf(name, sizeof(name), "%s n=%d m=%d T=%d codes=%d encoding=%d", ggml_type_name(type), (int) n, (int) m, (int) T, kind, encoding);
+    snprintf(name, sizeof(name), "%s n=%d m=%d T=%d codes=%d encoding=%d level=%g", ggml_type_name(type), (int) n, (int) m, (int) T, kind, encoding, level);
     const auto want = expected(p);
     const auto y    = multiply(p, 1);
     if (kind == POWERS && encoding == GGML_SPK_SPIKE) {
@@ -189,6 +193,10 @@ int main() {
             for (codes kind : { HIGHEST, LOWEST }) {
                 test(type, 768, 16, 9, kind, encoding);
                 test(type, 768, 16, 1, kind, encoding);
+                for (int64_t T : { 1, 4, 9, 33 }) { // the largest sums there are, of either sign
+                    test(type, 512, 16, T, kind, encoding,  1.0f);
+                    test(type, 512, 16, T, kind, encoding, -1.0f);
+                }
             }
             test(type, 2048, 80, 1, RANDOM, encoding);
             test(type, 2048, 80, 5, RANDOM, encoding);

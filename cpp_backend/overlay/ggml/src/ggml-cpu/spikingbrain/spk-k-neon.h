@@ -90,6 +90,7 @@ SPK_INLINE void s_store(int16_t * p, k_bytes a, k_bytes b) {
     vst1q_s16(p + 24, vmovl_high_s8((int8x16_t) b));
 }
 SPK_INLINE spk_s s_load(const int16_t * p) { spk_s s; SPK_EACH s.v[q] = vld1q_s16(p + 8*q); return s; }
+template <int BITS> SPK_INLINE spk_s s_scale(const int16_t * p) { return s_load(p); }
 SPK_INLINE void  s_store_floats(float * p, k_bytes a) {
     for (int r = 0; r < SPK_ROWS; ++r) {
         p[r] = a[r];

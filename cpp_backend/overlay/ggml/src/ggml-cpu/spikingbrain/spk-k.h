@@ -181,7 +181,7 @@ struct spk_k_unpacked {
 template <class W, int NT, bool Q8, class Codes>
 static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super, const spk_k_scales<W, Q8> & k, const Codes & codes, const ggml_spk_row * act,
                                                const spk_batch_block * batch, int64_t b0, float * out) {
-    constexpr int  CHAIN  = SPK_CHAIN<W::SIGNED ? 8 : W::BITS, W::COLUMNS>;
+    constexpr int  BITS   = W::SIGNED ? 8 : W::BITS, CHAIN = SPK_CHAIN<BITS, W::COLUMNS>;
     constexpr bool HALVES = W::COLUMNS == 16;
 
     const auto x = k_source<NT>::from(act, batch);
@@ -207,7 +207,7 @@ static __attribute__((noinline)) void k_tokens(int64_t n, const uint8_t * super,
                 }
             }
             if (step % CHAIN == CHAIN - 1) {
-                const spk_s scale = s_load(k.scale[(32*b + 4*step)/W::COLUMNS]);
+                const auto scale = s_scale<BITS>(k.scale[(32*b + 4*step)/W::COLUMNS]);
                 SPK_UNROLL for (int t = 0; t < NT; ++t) {
                     sum[t] = Q8 && step < CHAIN ? h_times(acc[t], scale) : h_scaled(acc[t], scale, sum[t]);
                 }

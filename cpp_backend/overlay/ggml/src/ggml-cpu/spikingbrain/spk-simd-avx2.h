@@ -143,6 +143,7 @@ template <int J> SPK_INLINE __m256i upper_bits(__m256i w, const uint8_t * p) {
 }
 template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) { return { upper_bits<J>(w.a, p), upper_bits<J>(w.b, p + 32) }; }
 SPK_INLINE spk_s s_load(const int16_t * p) { return { load256(p), load256(p + 16) }; }
+template <int BITS> SPK_INLINE spk_s s_scale(const int16_t * p) { return s_load(p); }
 SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     const __m256i two = bytes4((const int8_t *) x);
     return { _mm256_madd_epi16(s.a, two), _mm256_madd_epi16(s.b, two) };

@@ -62,8 +62,10 @@ SPK_INLINE void  h_dot_signed(spk_h & acc, spk_w w, const int8_t * s) { i_dot(ac
 SPK_INLINE spk_i h_sum(spk_h acc, int32_t)                     { return acc; }
 
 // K-quants (spk-k.h)
-struct spk_s { __m512i v; }; // two int16 of each row
-template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = COLUMNS/4; // steps whose sums fit in a spk_h
+struct spk_s { __m512i v; };   // two int16 of each row
+struct spk_low { __m512i v; }; // one, and zero
+// steps whose sums fit in a spk_h; 16 columns of 4 bits in int16, which is multiplied and added at once, where int32 takes three operations
+template <int BITS, int COLUMNS> constexpr int SPK_CHAIN = BITS <= 4 ? 4 : COLUMNS/4;
 template <int J> SPK_INLINE spk_w w_two_bits(const uint8_t * p) {
     const __m512i x = _mm512_loadu_si512(p);
     return { _mm512_and_si512(J == 0 ? x : _mm512_srli_epi16(x, 2*J), _mm512_set1_epi8(3)) };
@@ -77,8 +79,20 @@ template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
     return { _mm512_or_si512(w.v, _mm512_and_si512(at, _mm512_set1_epi8(0x30))) };
 }
 SPK_INLINE spk_s s_load(const int16_t * p) { return { _mm512_loadu_si512(p) }; }
-SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { return { _mm512_mullo_epi32(acc.v, _mm512_srai_epi32(s.v, 16)) }; } // both int16 of a row are its scale
+template <int BITS> SPK_INLINE auto s_scale(const int16_t * p) { // both int16 of a row are its scale
+    if constexpr (BITS <= 4) {
+        return spk_low { _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(0xffff)) };
+    } else {
+        return s_load(p);
+    }
+}
+SPK_INLINE spk_i h_times(spk_h acc, spk_s s)   { return { _mm512_mullo_epi32(acc.v, _mm512_srai_epi32(s.v, 16)) }; }
+SPK_INLINE spk_i h_times(spk_h acc, spk_low s) { return { _mm512_madd_epi16(acc.v, s.v) }; }
 SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { return { _mm512_add_epi32(h_times(acc, s).v, sum.v) }; }
+SPK_INLINE spk_i h_scaled(spk_h acc, spk_low s, spk_i sum) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum.v) : "v"(acc.v), "v"(s.v)); // as dot_four
+    return sum;
+}
 SPK_INLINE spk_i s_times(spk_s s, const int16_t * x) {
     int32_t two;
     memcpy(&two, x, 4);

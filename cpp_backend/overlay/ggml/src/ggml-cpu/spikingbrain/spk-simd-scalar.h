@@ -84,6 +84,7 @@ template <int J> SPK_INLINE spk_w w_upper_bits(spk_w w, const uint8_t * p) {
 }
 template <class B> SPK_INLINE void s_store(int16_t * p, B a, B b) { SPK_EACH p[2*r] = (int8_t) a[r], p[2*r + 1] = (int8_t) b[r]; } // of each row one of a, one of b
 SPK_INLINE spk_s s_load(const int16_t * p) { spk_s s; memcpy(s.v, p, 64); return s; }
+template <int BITS> SPK_INLINE spk_s s_scale(const int16_t * p) { return s_load(p); }
 template <class B> SPK_INLINE void s_store_floats(float * p, B a) { SPK_EACH p[r] = a[r]; }
 SPK_INLINE spk_i h_times(spk_h acc, spk_s s) { SPK_EACH acc.v[r] *= s.v[2*r]; return acc; }
 SPK_INLINE spk_i h_scaled(spk_h acc, spk_s s, spk_i sum) { SPK_EACH sum.v[r] += s.v[2*r]*acc.v[r]; return sum; }
