@@ -143,6 +143,9 @@ static void test(ggml_type type, int64_t n, int64_t m, int64_t T, codes kind, gg
         memcpy(&bits, &v, 4);
         fingerprint = (fingerprint ^ bits)*1099511628211ull;
     }
+    if (level != 0.0f) {
+        return;
+    }
     for (int n_threads : { 2, 3, 4 }) {
         check(multiply(p, n_threads) == y, std::string(name) + " same bits with threads");
     }
