@@ -97,8 +97,8 @@ def decoding(found: Rows) -> Iterator[Figure]:
                              note=name_of(found, case, "ik", theirs))
             for r in side_rows(found, case, "ours", type=type_, spikes=spikes) if threads > 1 and type_ == "q4_0" else ():
                 per, read = r["extra"]["bytes_per_step"] * 1e-9, r["extra"]["read_gb_per_s"]
-                fastest = next(x for x in found if (x["case"], x["name"]) == (case, f"read {max(read, key=read.__getitem__)}"))
-                yield figure(f"decode at 1k, {what}, of the read rate, threads {threads}", 0.9, [v * per / x for v, x in zip(r["values"], fastest["values"])], unit="%",
+                fastest = [max(pages) for pages in zip(*(x["values"] for x in found if (x["case"], x["kind"]) == (case, "read")))]
+                yield figure(f"decode at 1k, {what}, of the read rate, threads {threads}", 0.9, [v * per / x for v, x in zip(r["values"], fastest)], unit="%",
                              note=f"{r['extra']['gb_per_s']:.1f} of {read['4k']:.1f} (4 KiB pages), {read['huge']:.1f} GB/s (huge)")
 
 
