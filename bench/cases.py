@@ -151,7 +151,7 @@ def prefill_cases(n_threads: int) -> list[Case]:
 
 
 def target_cases(n_threads: int) -> list[Case]:
-    """The figures of report/targets.py, in about 35 minutes on two cores."""
+    """The figures of report/targets.py, in about 20 minutes on two quiet cores; 16k prompts of the slowest peer seen take 20 more."""
     every = {"seconds": 2.0, "n_gen": N_GEN}
     counts = sorted({1, n_threads})
     deep = tuple(p for p in IK if p.setting in ("ik rtr", "ik rtr q8"))

@@ -141,7 +141,7 @@ SPK_INLINE void  l_dot(spk_l & acc, spk_p w, const int8_t * s) {
 #define SWA_MOST    16776960.0f // below 2^24
 #define SWA_COLUMNS 2           // 16s of columns whose sums stay in registers together
 #ifndef SPK_PAIRS
-// Intel: the second cache alone is behind the memory, and two multiplications of floats a cycle are faster than turned bytes
+// Intel: what is asked for into the second cache alone comes late, and two multiplications of floats a cycle are faster than turning bytes
 #define SWA_NEAR  16
 #define SWA_CODES 8 // so many rows multiply with values where they lie
 SPK_INLINE __m512 r_codes(const int8_t * p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p))); }

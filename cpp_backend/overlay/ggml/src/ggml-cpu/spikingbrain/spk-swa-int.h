@@ -2,8 +2,8 @@
 
 // Window attention on INT8 keys and values (spk-isa.h). A query is spike counts, split into digits of SWA_BITS bits that are
 // multiplied with the codes of 16 keys at a time, exactly. Where integers are the faster way, the softmax times the scales of the
-// values becomes SWA_PIECES bytes per key, of one unit per row and tile, but where SWA_CODES rows or fewer take values as they lie. Included inside the namespace of the
-// instruction set.
+// values becomes SWA_PIECES bytes per key, of one unit per row and tile; SWA_CODES rows or fewer take values as they lie, as floats.
+// Included inside the namespace of the instruction set.
 
 #include "spk-encode.h"
 #include "spk-swa-tile.h"
@@ -78,7 +78,7 @@ SPK_INLINE bool swa_values_lie(const spk_swa_work & w) { return w.n_rows <= SWA_
 SPK_INLINE bool swa_values_lie(const spk_swa_work &)   { return false; }
 #endif
 
-// and with both: nothing is loaded before
+// and with both: nothing is loaded before, the scales with the keys
 SPK_INLINE bool swa_all_lie(const spk_swa_work & w) { return swa_direct(w) && swa_values_lie(w); }
 
 static void swa_load_int(const spk_swa_work & w) {
@@ -223,7 +223,7 @@ template <int R>
 SPK_INLINE void swa_scores_digit(const spk_swa_work & w, int64_t r, int digit, int64_t first, int64_t last, bool load) {
 #if SWA_DIRECT > 0
     if (swa_direct(w)) {
-        return swa_scores_direct<R>(w, r, digit, first, last, load && swa_values_lie(w));
+        return swa_scores_direct<R>(w, r, digit, first, last, load && swa_all_lie(w));
     }
 #endif
     swa_scores_int<R>(w, r, digit, first, last);
